@@ -45,7 +45,7 @@ pub struct Resources {
 fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
-        "additionalProperties": { "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }] },
+        "additionalProperties": { "x-kubernetes-int-or-string": true },
     })
 }
 
