@@ -1,0 +1,55 @@
+# Every target explains itself: `make help`.
+SHELL := /bin/bash
+CACHE ?= $(if $(MESHWRIGHT_CACHE),$(MESHWRIGHT_CACHE),$(HOME)/.cache/meshwright)
+export MESHWRIGHT_CACHE := $(CACHE)
+export CARGO_TARGET_DIR ?= $(CACHE)/cargo-target
+# Where images are said to come from; `make dist REGISTRY=…` changes it.
+REGISTRY ?= registry.meshwright.example
+export REGISTRY
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down cluster cluster-down dist test unit conformance lint gen gen-check
+
+help: ## Show what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: prerequisites ## Cluster, operator, a mesh and Bookinfo; prints the URL
+	@cargo run -q -p meshwright-e2e --bin suite -- demo
+
+demo-down: cluster-down ## Stop the demo and leave nothing behind
+
+cluster: prerequisites ## Start (or find) the local three-node Kubernetes cluster
+	@cargo run -q -p meshwright-e2e --bin cluster -- up
+
+cluster-down: ## Stop the local cluster and leave nothing behind
+	@cargo run -q -p meshwright-e2e --bin cluster -- down
+
+dist: prerequisites ## Write target/dist: crds.yaml, install.yaml, images, push script (REGISTRY=prefix)
+	@cargo run -q -p meshwright-e2e --bin dist -- --registry $(REGISTRY)
+
+test: prerequisites ## Every test: unit, property, end-to-end on the real cluster
+	@cargo run -q -p meshwright-e2e --bin suite -- test
+
+unit: prerequisites ## Unit and property tests only, no cluster
+	@cargo run -q -p meshwright-e2e --bin suite -- unit
+
+conformance: prerequisites ## Official Gateway API suite, profile GATEWAY-HTTP; report in target/conformance
+	@cargo run -q -p meshwright-e2e --bin suite -- conformance
+
+lint: prerequisites ## rustfmt and clippy, warnings are errors
+	@cargo fmt --all --check
+	@cargo clippy -q --workspace --all-targets -- -D warnings
+
+gen: prerequisites ## Write crds/yaml from the Rust types
+	@cargo run -q -p meshwright-api --bin crdgen -- crds/yaml
+
+gen-check: prerequisites ## Fail where crds/yaml is not what the types say
+	@cargo test -q -p meshwright-api committed_yaml
+
+# What must be there before cargo can even start; the rest is checked, and installed, by the programs above.
+.PHONY: prerequisites
+prerequisites:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup (the toolchain in rust-toolchain.toml follows by itself)"; exit 1; }
+	@command -v cmake >/dev/null && command -v cc >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq cmake gcc libc6-dev; \
+	  else echo "cmake and a C compiler are missing (TLS library): install the packages cmake and gcc"; exit 1; fi; }
