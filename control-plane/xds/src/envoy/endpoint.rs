@@ -1,0 +1,48 @@
+//! Endpoints of a cluster.
+
+use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality};
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use envoy_types::util::pack_any;
+use meshwright_core::config::ClusterRef;
+use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
+
+use super::{cluster, common::socket_address};
+use crate::Resource;
+
+/// The endpoints of one cluster. A pod that terminates but still serves stays listed as DRAINING, so that what runs on it ends in peace;
+/// if nobody else is left it gets new requests too, as from kube-proxy.
+pub fn resource(cluster: &ClusterRef, endpoints: &Endpoints) -> Resource {
+    let name = cluster::name(cluster);
+    let last_resort = !endpoints.has_ready();
+    let localities = endpoints.zones.iter().filter(|(_, endpoints)| !endpoints.is_empty());
+    let proto = ClusterLoadAssignment {
+        cluster_name: name.clone(),
+        endpoints: localities
+            .map(|(zone, endpoints)| LocalityLbEndpoints {
+                locality: Some(Locality { zone: zone.clone(), ..Locality::default() }),
+                lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint, last_resort)).collect(),
+                ..LocalityLbEndpoints::default()
+            })
+            .collect(),
+        ..ClusterLoadAssignment::default()
+    };
+    Resource::new(name, pack_any(proto))
+}
+
+fn lb_endpoint(endpoint: &Endpoint, last_resort: bool) -> LbEndpoint {
+    let status = match endpoint.health {
+        EndpointHealth::Draining if !last_resort => HealthStatus::Draining,
+        EndpointHealth::Ready | EndpointHealth::Draining => HealthStatus::Healthy,
+    };
+    LbEndpoint {
+        health_status: status as i32,
+        host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
+            address: Some(socket_address(&endpoint.address, endpoint.port)),
+            ..EnvoyEndpoint::default()
+        })),
+        ..LbEndpoint::default()
+    }
+}

@@ -1,0 +1,161 @@
+//! RouteConfigurations: one for each plain port, one for each TLS listener.
+
+mod action;
+
+use std::collections::BTreeSet;
+
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::{
+    HeaderMatcher, QueryParameterMatcher, Route, RouteConfiguration, RouteMatch, VirtualHost,
+    route_match::PathSpecifier,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use envoy_types::util::pack_any;
+use meshwright_core::config::{ListenerConfig, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig};
+use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
+
+use super::{header, listener, path};
+use crate::Resource;
+
+/// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client tries again on a new one.
+const MISDIRECTED: u32 = 421;
+
+/// The name of a plain port's RouteConfiguration: as the listener's.
+pub fn plain_name(gateway: &ObjectKey, port: u16) -> String {
+    listener::name(gateway, port)
+}
+
+/// The name of a TLS listener's RouteConfiguration.
+pub fn tls_name(gateway: &ObjectKey, port: u16, listener: &str) -> String {
+    format!("{gateway}/{port}/{listener}")
+}
+
+/// The RouteConfigurations of a port, each with the routes that are in it.
+pub fn resources(gateway: &ObjectKey, port: &PortConfig) -> Vec<(Resource, BTreeSet<ObjectKey>)> {
+    match port.protocol {
+        PortProtocol::Http => {
+            // Listeners of a plain port share connections, and no host belongs to two of them.
+            let hosts: Vec<_> = port.listeners.iter().flat_map(|listener| &listener.virtual_hosts).collect();
+            vec![configuration(plain_name(gateway, port.port), port, &hosts, &[])]
+        }
+        PortProtocol::Https => port
+            .listeners
+            .iter()
+            .filter(|listener| !listener.certificates.is_empty())
+            .map(|listener| {
+                let hosts: Vec<_> = listener.virtual_hosts.iter().collect();
+                let others = misdirected(port, listener);
+                configuration(tls_name(gateway, port.port, &listener.name), port, &hosts, &others)
+            })
+            .collect(),
+    }
+}
+
+/// Hosts of the port's other listeners. The listener's own hostname is among its virtual hosts, so a wider one here cannot win.
+fn misdirected<'a>(port: &'a PortConfig, listener: &ListenerConfig) -> Vec<&'a str> {
+    let others = port.listeners.iter().filter(|other| other.hostname != listener.hostname);
+    others.map(|other| other.hostname.as_str()).collect()
+}
+
+fn configuration(
+    name: String,
+    port: &PortConfig,
+    hosts: &[&VirtualHostConfig],
+    misdirected: &[&str],
+) -> (Resource, BTreeSet<ObjectKey>) {
+    let origins = hosts.iter().flat_map(|host| &host.routes).map(|entry| entry.route.clone()).collect();
+    let mut virtual_hosts: Vec<_> = hosts.iter().map(|host| virtual_host(host, port)).collect();
+    virtual_hosts.extend(misdirected.iter().map(|hostname| misdirected_host(hostname)));
+    virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    let proto = RouteConfiguration {
+        name: name.clone(),
+        virtual_hosts,
+        ignore_port_in_host_matching: true,
+        // The rule's changes come before the backend's, as the API orders them.
+        most_specific_header_mutations_wins: true,
+        ..RouteConfiguration::default()
+    };
+    (Resource::new(name, pack_any(proto)), origins)
+}
+
+fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {
+    VirtualHost {
+        name: host.hostname.clone(),
+        domains: vec![host.hostname.clone()],
+        routes: host.routes.iter().map(|entry| route(entry, port)).collect(),
+        ..VirtualHost::default()
+    }
+}
+
+fn misdirected_host(hostname: &str) -> VirtualHost {
+    let everything =
+        RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..RouteMatch::default() };
+    VirtualHost {
+        name: format!("misdirected/{hostname}"),
+        domains: vec![hostname.to_owned()],
+        routes: vec![Route {
+            r#match: Some(everything),
+            action: Some(Action::DirectResponse(action::answer(MISDIRECTED))),
+            ..Route::default()
+        }],
+        ..VirtualHost::default()
+    }
+}
+
+fn route(entry: &RouteEntry, port: &PortConfig) -> Route {
+    let rule = &entry.rule;
+    let rule_name = rule.name.clone().unwrap_or_else(|| entry.rule_index.to_string());
+    Route {
+        name: format!("{}/{rule_name}/{}", entry.route, entry.match_index),
+        r#match: Some(route_match(&entry.matches)),
+        action: Some(action::action(entry, port)),
+        request_headers_to_add: header::to_add(&rule.request_headers),
+        request_headers_to_remove: header::to_remove(&rule.request_headers),
+        response_headers_to_add: header::to_add(&rule.response_headers),
+        response_headers_to_remove: header::to_remove(&rule.response_headers),
+        ..Route::default()
+    }
+}
+
+fn route_match(matches: &HttpRouteMatch) -> RouteMatch {
+    let method = matches
+        .method
+        .as_ref()
+        .map(|method| ValueMatch { name: ":method".to_owned(), value: StringMatch::Exact(method.clone()) });
+    RouteMatch {
+        path_specifier: Some(path::specifier(&matches.path)),
+        headers: method.iter().chain(&matches.headers).map(header_matcher).collect(),
+        query_parameters: matches.query_params.iter().map(query_matcher).collect(),
+        ..RouteMatch::default()
+    }
+}
+
+fn header_matcher(header: &ValueMatch) -> HeaderMatcher {
+    HeaderMatcher {
+        // HTTP/2 has no Host; Envoy keeps both under one name.
+        name: if header.name == "host" { ":authority".to_owned() } else { header.name.clone() },
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(&header.value))),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn query_matcher(parameter: &ValueMatch) -> QueryParameterMatcher {
+    QueryParameterMatcher {
+        name: parameter.name.clone(),
+        query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(string_matcher(
+            &parameter.value,
+        ))),
+    }
+}
+
+fn string_matcher(value: &StringMatch) -> StringMatcher {
+    let pattern = match value {
+        StringMatch::Exact(text) => MatchPattern::Exact(text.clone()),
+        StringMatch::RegularExpression(expression) => {
+            MatchPattern::SafeRegex(path::regex(expression.clone()))
+        }
+    };
+    StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+}
