@@ -67,7 +67,8 @@ pub fn serve(
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut session = DeltaSession::new(options.maybe_sent);
-        let end = run(&mut session, requests, snapshots, &sender, options.send_deadline, &mut on_event, drain);
+        let end =
+            run(&mut session, requests, snapshots, &sender, options.send_deadline, &mut on_event, drain);
         if let Err(status) = end.await {
             tracing::debug!(%status, "xds stream ended");
             // A client that is gone or stuck cannot be told why.
@@ -116,3 +117,6 @@ async fn run(
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

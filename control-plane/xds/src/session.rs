@@ -140,7 +140,12 @@ impl DeltaSession {
         }
         if !state.seen {
             let maybe = self.maybe_sent.0.remove(&kind).unwrap_or_default();
-            state.first_request(kind, &request.resource_names_subscribe, request.initial_resource_versions, maybe);
+            state.first_request(
+                kind,
+                &request.resource_names_subscribe,
+                request.initial_resource_versions,
+                maybe,
+            );
         }
         let changed = state.subscribe(&request.resource_names_subscribe)
             | state.unsubscribe(&request.resource_names_unsubscribe);
@@ -185,7 +190,11 @@ impl DeltaSession {
         // Routes before the clusters they name, clusters last.
         removals.sort_by_key(|(kind, _)| matches!(kind, TypeUrl::Cluster | TypeUrl::Endpoint));
         for (kind, removals) in removals {
-            out.push(self.respond(kind, Change { removals, ..Change::default() }));
+            let before = self.kinds.get(&kind).and_then(|state| state.sent_through);
+            out.push(self.respond(kind, Change { updates: Vec::new(), removals, before }));
+        }
+        for state in self.kinds.values_mut().filter(|state| state.seen) {
+            state.sent_through = Some(self.snapshot.generation());
         }
         out
     }
@@ -209,11 +218,10 @@ impl DeltaSession {
     fn respond(&mut self, kind: TypeUrl, change: Change) -> DeltaDiscoveryResponse {
         self.nonce += 1;
         let nonce = self.nonce.to_string();
-        let generation = self.snapshot.generation();
         let state = self.kinds.entry(kind).or_default();
         let sent = InFlight {
             nonce: nonce.clone(),
-            generation,
+            before: change.before,
             resources: change.updates.iter().map(|r| (r.name().clone(), r.version().clone())).collect(),
             removed: change.removals.clone(),
         };

@@ -68,12 +68,19 @@ impl std::fmt::Display for TypeUrl {
 }
 
 /// One named resource. Equal content has an equal version on every replica.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Resource {
     name: Arc<str>,
     version: Arc<str>,
     body: Any,
     endpoints: Option<Arc<str>>,
+}
+
+// Without the body: a Secret's holds a private key, and Debug output ends in logs.
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resource").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 impl Resource {

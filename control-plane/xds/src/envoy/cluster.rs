@@ -45,7 +45,8 @@ pub fn resource(cluster: &ClusterRef) -> Resource {
         connect_timeout: Some(duration(CONNECT_TIMEOUT)),
         lb_policy: LbPolicy::LeastRequest as i32,
         common_lb_config: Some(CommonLbConfig {
-            // Panic mode would send requests to draining pods as soon as they are the majority, as in every rolling update.
+            // Panic mode would send requests to draining pods as soon as they are the majority, as in every
+            // rolling update.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
             ..CommonLbConfig::default()
         }),

@@ -13,8 +13,8 @@ pub(super) fn keepalive() -> TcpKeepalive {
     TcpKeepalive { keepalive_time: uint32(30), keepalive_interval: uint32(10), keepalive_probes: uint32(3) }
 }
 
-/// A resource that comes over the one ADS stream. No fetch timeout: what was asked for is waited for, since a listener without routes
-/// answers 404 where silence would make the client try elsewhere.
+/// A resource that comes over the one ADS stream. No fetch timeout: what was asked for is waited for, since a
+/// listener without routes answers 404 where silence would make the client try elsewhere.
 pub(super) fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3 as i32,

@@ -12,8 +12,8 @@ use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
 use super::{cluster, common::socket_address};
 use crate::Resource;
 
-/// The endpoints of one cluster. A pod that terminates but still serves stays listed as DRAINING, so that what runs on it ends in peace;
-/// if nobody else is left it gets new requests too, as from kube-proxy.
+/// The endpoints of one cluster. A pod that terminates but still serves stays listed as DRAINING, so that
+/// what runs on it ends in peace; if nobody else is left it gets new requests too, as from kube-proxy.
 pub fn resource(cluster: &ClusterRef, endpoints: &Endpoints) -> Resource {
     let name = cluster::name(cluster);
     let last_resort = !endpoints.has_ready();

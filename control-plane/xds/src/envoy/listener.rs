@@ -156,10 +156,11 @@ fn connection_manager(stat_prefix: String, routes: String, options: &Options) ->
             initial_connection_window_size: uint32(CONNECTION_WINDOW),
             ..Http2ProtocolOptions::default()
         }),
-        // The connection's peer is the client; what it says about itself in x-forwarded-for is appended to, not believed.
+        // The connection's peer is the client; what it says about itself in x-forwarded-for is appended to,
+        // not believed.
         use_remote_address: boolean(true),
-        // Every client is foreign, and its x-envoy-* headers are not believed. An empty list would mean all private addresses, so it
-        // has one that no packet comes from.
+        // Every client is foreign, and its x-envoy-* headers are not believed. An empty list would mean all
+        // private addresses, so it has one that no packet comes from.
         internal_address_config: Some(InternalAddressConfig {
             unix_sockets: false,
             cidr_ranges: vec![CidrRange { address_prefix: "0.0.0.0".to_owned(), prefix_len: uint32(32) }],

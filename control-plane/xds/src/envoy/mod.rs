@@ -1,7 +1,9 @@
-//! From a [`GatewayConfig`] to Envoy's resources. Pure translation: whatever can be decided has been decided in `meshwright-core`.
+//! From a [`GatewayConfig`] to Envoy's resources. Pure translation: whatever can be decided has been decided
+//! in `meshwright-core`.
 //!
-//! Everything is sorted and named after the objects it comes from, so that equal input gives equal bytes on every replica. Endpoints have
-//! a function of their own ([`endpoint::resource`]): they change alone and often.
+//! Everything is sorted and named after the objects it comes from, so that equal input gives equal bytes on
+//! every replica. Endpoints have a function of their own ([`endpoint::resource`]): they change alone and
+//! often.
 
 pub mod cluster;
 mod common;
@@ -41,7 +43,8 @@ impl Default for Options {
 pub struct Translation {
     /// By type, then by name. Types without resources are absent.
     pub resources: BTreeMap<TypeUrl, BTreeMap<String, Resource>>,
-    /// Which objects a resource was made from, so that a NACK can be told to whom it concerns. Sorted, Gateway first.
+    /// Which objects a resource was made from, so that a NACK can be told to whom it concerns. Sorted,
+    /// Gateway first.
     pub origins: BTreeMap<(TypeUrl, String), BTreeSet<ObjectId>>,
 }
 
@@ -58,8 +61,9 @@ impl Translation {
     }
 }
 
-/// Translates the configuration of one Gateway. `endpoints` is asked for every cluster, `certificate` for every Secret that a listener
-/// uses; a certificate that is gone meanwhile is left out, and the listener's chain waits for it.
+/// Translates the configuration of one Gateway. `endpoints` is asked for every cluster, `certificate` for
+/// every Secret that a listener uses; a certificate that is gone meanwhile is left out, and the listener's
+/// chain waits for it.
 pub fn translate(
     config: &GatewayConfig,
     options: &Options,

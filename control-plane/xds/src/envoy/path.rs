@@ -27,8 +27,8 @@ pub(super) enum Rewrite {
     Regex(RegexMatchAndSubstitute),
 }
 
-/// The change for a route that matches `path`. Slashes at the seam need care: `/a` to `/` must not make `//b` of `/a/b`, and `/` to `/x`
-/// must not make `/xb` of `/b`.
+/// The change for a route that matches `path`. Slashes at the seam need care: `/a` to `/` must not make `//b`
+/// of `/a/b`, and `/` to `/x` must not make `/xb` of `/b`.
 pub(super) fn rewrite(modifier: &PathModifier, path: &PathMatch) -> Rewrite {
     match modifier {
         PathModifier::ReplaceFullPath(full) => substitute("^.*$".to_owned(), literal(full)),

@@ -19,7 +19,8 @@ use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch}
 use super::{header, listener, path};
 use crate::Resource;
 
-/// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client tries again on a new one.
+/// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
+/// tries again on a new one.
 const MISDIRECTED: u32 = 421;
 
 /// The name of a plain port's RouteConfiguration: as the listener's.
@@ -53,7 +54,8 @@ pub fn resources(gateway: &ObjectKey, port: &PortConfig) -> Vec<(Resource, BTree
     }
 }
 
-/// Hosts of the port's other listeners. The listener's own hostname is among its virtual hosts, so a wider one here cannot win.
+/// Hosts of the port's other listeners. The listener's own hostname is among its virtual hosts, so a wider
+/// one here cannot win.
 fn misdirected<'a>(port: &'a PortConfig, listener: &ListenerConfig) -> Vec<&'a str> {
     let others = port.listeners.iter().filter(|other| other.hostname != listener.hostname);
     others.map(|other| other.hostname.as_str()).collect()

@@ -21,7 +21,9 @@ enum Held {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub nonce: String,
-    pub generation: u64,
+    /// While this is unanswered, only snapshots up to this one are settled. Not simply the snapshot before: those
+    /// in between may have been merged.
+    pub before: Option<u64>,
     pub resources: Vec<Versioned>,
     pub removed: Vec<Arc<str>>,
 }
@@ -31,6 +33,15 @@ pub(super) struct InFlight {
 pub(super) struct Change {
     pub updates: Vec<Arc<Resource>>,
     pub removals: Vec<Arc<str>>,
+    /// See [`InFlight::before`].
+    pub before: Option<u64>,
+}
+
+/// Half of a rejected response.
+#[derive(Debug)]
+struct Retry {
+    resources: Vec<Versioned>,
+    before: Option<u64>,
 }
 
 /// What is due for a type: responses to send now, and removals that wait until all updates are out.
@@ -51,9 +62,11 @@ pub(super) struct Kind {
     pub wildcard: bool,
     pub names: BTreeSet<Arc<str>>,
     pub evaluated: u64,
+    /// The last snapshot of which everything was sent.
+    pub sent_through: Option<u64>,
     held: BTreeMap<Arc<str>, Held>,
     rejected: BTreeMap<Arc<str>, Arc<str>>,
-    retries: Vec<Vec<Versioned>>,
+    retries: Vec<Retry>,
     in_flight: VecDeque<InFlight>,
     settled: Option<u64>,
 }
@@ -147,7 +160,8 @@ impl Kind {
         }
         let middle = sent.resources.len() / 2;
         let (left, right) = sent.resources.split_at(middle);
-        self.retries.extend([left.to_vec(), right.to_vec()]);
+        let half = |part: &[Versioned]| Retry { resources: part.to_vec(), before: sent.before };
+        self.retries.extend([half(left), half(right)]);
         None
     }
 
@@ -157,6 +171,7 @@ impl Kind {
         let none = Resources::default();
         let resources = resources.unwrap_or(&none);
         let mut due = Due { retries: self.take_retries(resources), ..Due::default() };
+        due.now.before = self.sent_through;
         if !self.seen {
             return due;
         }
@@ -189,11 +204,12 @@ impl Kind {
             let held = matches!(self.held.get(name), Some(Held::Version(held)) if held == version);
             resources.get(name).filter(|resource| held && resource.version() == version).cloned()
         };
-        let retries = self.retries.iter().map(|half| half.iter().filter_map(current).collect::<Vec<_>>());
-        let retries = retries
-            .filter(|updates| !updates.is_empty())
-            .map(|updates| Change { updates, removals: Vec::new() })
-            .collect();
+        let change = |retry: &Retry| Change {
+            updates: retry.resources.iter().filter_map(current).collect(),
+            removals: Vec::new(),
+            before: retry.before,
+        };
+        let retries = self.retries.iter().map(change).filter(|change| !change.updates.is_empty()).collect();
         self.retries.clear();
         retries
     }
@@ -227,10 +243,8 @@ impl Kind {
         if !self.seen {
             return None;
         }
-        let settled = match self.in_flight.front() {
-            Some(oldest) => oldest.generation.checked_sub(1)?,
-            None => self.evaluated,
-        };
+        let unanswered = self.in_flight.iter().map(|sent| sent.before).min();
+        let settled = unanswered.unwrap_or(Some(self.evaluated))?;
         if self.settled.is_some_and(|before| before >= settled) {
             return None;
         }
@@ -258,7 +272,8 @@ impl Due {
         }
         if kind == TypeUrl::Route {
             // Which good ones survive beside a bad one is luck in Envoy; alone, each is judged by itself.
-            let alone = |update| Change { updates: vec![update], removals: Vec::new() };
+            let before = now.before;
+            let alone = |update| Change { updates: vec![update], removals: Vec::new(), before };
             batches.extend(now.updates.drain(..).map(alone));
         }
         // Before its first answer a wildcard client waits, also for nothing.

@@ -56,7 +56,11 @@ impl Client {
             if wildcard || self.wanted.get(&kind).is_some_and(|wanted| wanted.contains(&resource.name)) {
                 held.insert(resource.name.clone(), resource.version.clone());
                 let key = (kind, resource.name.clone());
-                if bad { self.unlisted.insert(key) } else { self.unlisted.remove(&key) };
+                if bad {
+                    self.unlisted.insert(key)
+                } else {
+                    self.unlisted.remove(&key)
+                };
             }
         }
         self.out.push_back(if bad { nack(response) } else { ack(response) });
@@ -105,10 +109,13 @@ fn publish(entries: &[(usize, usize, u8)]) -> Snapshot {
     let text = |version: u8| if version == 4 { "bad".to_owned() } else { version.to_string() };
     kinds.iter().enumerate().fold(Snapshot::default(), |snapshot, (index, kind)| {
         let mine = entries.iter().filter(|entry| entry.0 == index);
-        snapshot.with(*kind, mine.map(|(_, name, version)| match kind {
-            TypeUrl::Cluster => eds_cluster(NAMES[*name], &text(*version)),
-            kind => resource(*kind, NAMES[*name], &text(*version)),
-        }))
+        snapshot.with(
+            *kind,
+            mine.map(|(_, name, version)| match kind {
+                TypeUrl::Cluster => eds_cluster(NAMES[*name], &text(*version)),
+                kind => resource(*kind, NAMES[*name], &text(*version)),
+            }),
+        )
     })
 }
 

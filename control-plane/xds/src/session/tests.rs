@@ -240,8 +240,15 @@ fn updates_go_out_make_before_break_and_routes_alone() {
         .with(Rds, [resource(Rds, "r1", "2"), resource(Rds, "r2", "2")])
         .with(Sds, [resource(Sds, "s", "2")]);
     let expected = [
-        "CDS +new", "EDS +new", "LDS +l-new -l-old", "RDS +r1", "RDS +r2", "SDS +s", // make
-        "RDS -r3", "CDS -old", "EDS -old", // break
+        "CDS +new",
+        "EDS +new",
+        "LDS +l-new -l-old",
+        "RDS +r1",
+        "RDS +r2",
+        "SDS +s", // make
+        "RDS -r3",
+        "CDS -old",
+        "EDS -old", // break
     ];
     assert_eq!(brief(&session.on_snapshot(&new).responses), expected);
 }
@@ -292,12 +299,27 @@ fn settled_speaks_of_the_newest_snapshot_that_was_answered_in_full() {
     };
     let mut session = session(&generation(1, "1"));
     let first = session.on_request(subscribe(Rds, &["r"]));
-    assert_eq!(settled(&first), Some(0));
-    let second = session.on_snapshot(&generation(2, "2"));
+    assert_eq!(settled(&first), None);
+    // 2 to 4 were merged into 5: nothing of them has been judged before 5 is.
+    let second = session.on_snapshot(&generation(5, "2"));
     assert_eq!(settled(&second), None);
     assert_eq!(settled(&session.on_request(ack(&first.responses[0]))), Some(1));
-    assert_eq!(settled(&session.on_request(nack(&second.responses[0]))), Some(2));
-    assert_eq!(settled(&session.on_snapshot(&generation(3, "2"))), Some(3));
+    assert_eq!(settled(&session.on_request(nack(&second.responses[0]))), Some(5));
+    assert_eq!(settled(&session.on_snapshot(&generation(6, "2"))), Some(6));
+}
+
+#[test]
+fn halves_of_a_rejected_response_settle_only_when_judged_themselves() {
+    let mut session = session(&clusters(&["a", "bad"]));
+    let sent = session.on_request(subscribe(Cds, &[])).responses;
+    let is_settled = |outcome: &Outcome| outcome.events.iter().any(|e| matches!(e, Event::Settled { .. }));
+    let halves = session.on_request(nack(&sent[0]));
+    assert_eq!(
+        (brief(&halves.responses), is_settled(&halves)),
+        (vec!["CDS +a".into(), "CDS +bad".into()], false)
+    );
+    assert!(!is_settled(&session.on_request(ack(&halves.responses[0]))));
+    assert!(is_settled(&session.on_request(nack(&halves.responses[1]))));
 }
 
 #[test]

@@ -128,7 +128,8 @@ fn retry_policy(rule: &CompiledRule) -> RetryPolicy {
     policy
 }
 
-/// Connection errors and attempts that timed out are always part of what the user asked for; `reset` stands for both.
+/// Connection errors and attempts that timed out are always part of what the user asked for; `reset` stands
+/// for both.
 fn requested_retries(policy: &mut RetryPolicy, retry: &RetryConfig) {
     policy.num_retries = uint32(retry.attempts);
     if retry.attempts == 0 {
@@ -173,8 +174,8 @@ fn redirect(to: &RequestRedirect, path: &PathMatch, port: &PortConfig) -> Redire
     }
 }
 
-/// The port for the Location header, zero for none: without one in the filter it is the scheme's if that was given, else the listener's;
-/// the well-known port of the scheme is not written.
+/// The port for the Location header, zero for none: without one in the filter it is the scheme's if that was
+/// given, else the listener's; the well-known port of the scheme is not written.
 fn redirect_port(to: &RequestRedirect, port: &PortConfig) -> u32 {
     let well_known = |scheme: &str| if scheme == "https" { 443 } else { 80 };
     let own_scheme = match port.protocol {

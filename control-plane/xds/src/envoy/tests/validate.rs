@@ -1,5 +1,5 @@
-//! Envoy itself looks at a configuration with everything in it: `--mode validate` on a bootstrap made of the translated resources, what
-//! would come over ADS put in place. Runs where `ENVOY_BIN` names an Envoy.
+//! Envoy itself looks at a configuration with everything in it: `--mode validate` on a bootstrap made of the
+//! translated resources, what would come over ADS put in place. Runs where `ENVOY_BIN` names an Envoy.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,0 +1,202 @@
+//! The outcome of resolution for one Gateway: what its proxies have to do, with every reference followed and
+//! every right checked. `meshwright-xds` turns it into Envoy resources and decides nothing any more. No
+//! endpoints here: they change often and alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{CorsFilter, HeaderModifier, HttpRouteMatch, ObjectKey, RequestRedirect, UrlRewrite};
+
+/// What the proxies of one Gateway do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GatewayConfig {
+    /// The Gateway.
+    pub gateway: ObjectKey,
+    /// One entry per port, ascending.
+    pub ports: Vec<PortConfig>,
+}
+
+/// The listeners of one port. They all have the same protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PortConfig {
+    /// TCP port.
+    pub port: u16,
+    /// Plain or TLS.
+    pub protocol: PortProtocol,
+    /// The port's accepted listeners in the order of the spec.
+    pub listeners: Vec<ListenerConfig>,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PortProtocol {
+    /// HTTP/1.1 and h2c with prior knowledge.
+    Http,
+    /// HTTP/1.1 and h2 over TLS.
+    Https,
+}
+
+/// One listener of the Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ListenerConfig {
+    /// Name in the spec.
+    pub name: String,
+    /// Exact, `*.suffix`, or `*`.
+    pub hostname: String,
+    /// Secrets with the certificates, in the order of the spec; empty for HTTP. An HTTPS listener without any
+    /// cannot be served, but is listed, because its hosts are still its own and no wider listener may answer
+    /// for them.
+    pub certificates: Vec<ObjectKey>,
+    /// Hosts this listener answers for, sorted by hostname, each once. The listener's own hostname is always
+    /// there, if need be without routes, so that a wider listener cannot take over. A host that a more
+    /// specific listener of the port owns is not.
+    pub virtual_hosts: Vec<VirtualHostConfig>,
+}
+
+/// Routes for one hostname. A request that none matches gets 404.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VirtualHostConfig {
+    /// Exact, `*.suffix`, or `*`.
+    pub hostname: String,
+    /// In order of precedence, first match wins.
+    pub routes: Vec<RouteEntry>,
+}
+
+/// One match of one rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RouteEntry {
+    /// The HTTPRoute it comes from.
+    pub route: ObjectKey,
+    /// Index of the rule in the route.
+    pub rule_index: usize,
+    /// Index of the match in the rule.
+    pub match_index: usize,
+    /// When.
+    pub matches: HttpRouteMatch,
+    /// What then; shared by all matches of the rule.
+    pub rule: Arc<CompiledRule>,
+}
+
+/// A rule with its references followed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct CompiledRule {
+    /// `name` of the rule.
+    pub name: Option<String>,
+    /// Where requests go.
+    pub action: RuleAction,
+    /// Changes to requests.
+    pub request_headers: HeaderModifier,
+    /// Changes to responses.
+    pub response_headers: HeaderModifier,
+    /// Copies of requests.
+    pub mirrors: Vec<Mirror>,
+    /// Answers to preflight requests.
+    pub cors: Option<CorsFilter>,
+    /// Time for the whole request, retries included; None is no limit.
+    pub request_timeout: Option<Duration>,
+    /// Time for one try; None is no limit.
+    pub backend_request_timeout: Option<Duration>,
+    /// Retries that the user asked for; None leaves only those that hide a vanishing endpoint.
+    pub retry: Option<RetryConfig>,
+}
+
+/// What is done with a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum RuleAction {
+    /// Answer 500: the rule is invalid, has no backend, or all weights are zero.
+    #[default]
+    Fail,
+    /// Answer with a redirect.
+    Redirect(RequestRedirect),
+    /// Send it on.
+    Forward(Forward),
+}
+
+/// Backends of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Forward {
+    /// At least one with a positive weight; those with weight zero are left out.
+    pub backends: Vec<WeightedBackend>,
+    /// Changes to host and path.
+    pub rewrite: Option<UrlRewrite>,
+}
+
+/// One backend and its share.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WeightedBackend {
+    /// None answers 500 for this share: the reference is not resolved.
+    pub cluster: Option<ClusterRef>,
+    /// Positive; relative to the others.
+    pub weight: u32,
+    /// Changes to this backend's requests, after the rule's.
+    pub request_headers: HeaderModifier,
+    /// Changes to this backend's responses.
+    pub response_headers: HeaderModifier,
+}
+
+/// A Service's port as a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterRef {
+    /// The Service.
+    pub service: ObjectKey,
+    /// The Service's port (not the pods').
+    pub port: u16,
+    /// How to speak to it.
+    pub protocol: BackendProtocol,
+}
+
+/// From the Service port's `appProtocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendProtocol {
+    /// HTTP/1.1, also for `kubernetes.io/ws`.
+    Http1,
+    /// HTTP/2 with prior knowledge: `kubernetes.io/h2c`.
+    H2c,
+}
+
+/// Where copies of requests go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mirror {
+    /// Whereto.
+    pub cluster: ClusterRef,
+    /// Part of the requests, as numerator and denominator; None is all.
+    pub fraction: Option<(u32, u32)>,
+}
+
+/// Retries that the user asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RetryConfig {
+    /// Status codes to try again on.
+    pub codes: Vec<u16>,
+    /// Tries after the first; zero switches all retries off.
+    pub attempts: u32,
+    /// Least wait before another try.
+    pub backoff: Option<Duration>,
+}
+
+impl GatewayConfig {
+    /// Every cluster that some rule names, sorted, each once.
+    pub fn clusters(&self) -> std::collections::BTreeSet<ClusterRef> {
+        let entries = self
+            .ports
+            .iter()
+            .flat_map(|port| &port.listeners)
+            .flat_map(|listener| &listener.virtual_hosts)
+            .flat_map(|host| &host.routes);
+        entries.flat_map(|entry| entry.rule.clusters()).cloned().collect()
+    }
+}
+
+impl CompiledRule {
+    /// Clusters that this rule names.
+    pub fn clusters(&self) -> impl Iterator<Item = &ClusterRef> {
+        let backends = match &self.action {
+            RuleAction::Forward(forward) => forward.backends.as_slice(),
+            RuleAction::Fail | RuleAction::Redirect(_) => &[],
+        };
+        backends
+            .iter()
+            .filter_map(|backend| backend.cluster.as_ref())
+            .chain(self.mirrors.iter().map(|mirror| &mirror.cluster))
+    }
+}

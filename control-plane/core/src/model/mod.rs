@@ -1,0 +1,117 @@
+//! What was read from the cluster, without anything that no decision needs. The index crate fills it; nothing
+//! here knows kube.
+//!
+//! Maps are ordered and values are shared: iterating is deterministic, and a cache can tell an unchanged
+//! object by its address.
+
+mod gateway;
+mod http_route;
+mod namespace;
+mod observed;
+mod reference;
+mod service;
+
+pub use gateway::*;
+pub use http_route::*;
+pub use namespace::*;
+pub use observed::*;
+pub use reference::*;
+pub use service::*;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The API group of Gateway, HTTPRoute and their kin.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// The API group of our own kinds.
+pub const MESHWRIGHT_GROUP: &str = "meshwright.io";
+
+/// A namespaced object's name. Orders by namespace, then by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A key from its two parts, namespace first.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The part of `metadata` that decisions use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Meta {
+    /// Namespace and name; cluster-scoped objects have an empty namespace.
+    pub key: ObjectKey,
+    /// `metadata.generation`; copied into every condition's `observedGeneration`.
+    pub generation: i64,
+    /// `metadata.creationTimestamp`, seconds since the Unix epoch; the older object wins a conflict.
+    pub created: i64,
+}
+
+impl Meta {
+    /// Metadata of an object in a namespace.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>, generation: i64, created: i64) -> Self {
+        Self { key: ObjectKey::new(namespace, name), generation, created }
+    }
+}
+
+/// A kind that a status or a rejection can be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// `gateway.networking.k8s.io/Gateway`.
+    Gateway,
+    /// `gateway.networking.k8s.io/HTTPRoute`.
+    HttpRoute,
+}
+
+/// An object whose configuration ended up in a proxy's resource.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId {
+    /// Gateway or HTTPRoute.
+    pub kind: ObjectKind,
+    /// Namespace and name.
+    pub key: ObjectKey,
+}
+
+/// Everything that was read. The index owns one and edits it in place; `resolve` and `endpoints` only look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct World {
+    /// GatewayClasses by name, of every controller.
+    pub gateway_classes: BTreeMap<String, Arc<GatewayClass>>,
+    /// Gateways of every class.
+    pub gateways: BTreeMap<ObjectKey, Arc<Gateway>>,
+    /// All HTTPRoutes.
+    pub http_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
+    /// All ReferenceGrants.
+    pub reference_grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
+    /// All Services.
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
+    /// EndpointSlices: Service (label `kubernetes.io/service-name`), then the slice's name.
+    pub endpoint_slices: BTreeMap<ObjectKey, BTreeMap<String, Arc<EndpointSlice>>>,
+    /// Labels of each namespace, for `allowedRoutes.namespaces.selector`.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// What became of reading each Secret that [`crate::Resolution::secrets`] names. An absent entry counts
+    /// as missing.
+    pub secrets: BTreeMap<ObjectKey, Arc<SecretState>>,
+    /// GatewayParameters that exist, by namespace and name.
+    pub gateway_parameters: BTreeMap<ObjectKey, Arc<GatewayParameters>>,
+    /// What was seen of the Service and Deployment made for each Gateway, keyed by the Gateway.
+    pub gateway_observations: BTreeMap<ObjectKey, Arc<GatewayObservation>>,
+    /// Objects whose last configuration a proxy refused (NACK), with Envoy's words.
+    pub rejections: BTreeMap<ObjectId, String>,
+    /// Annotation `gateway.networking.k8s.io/bundle-version` of the installed CRDs; None while it is not
+    /// known.
+    pub crd_bundle_version: Option<String>,
+}

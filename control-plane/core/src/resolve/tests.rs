@@ -1,0 +1,6 @@
+//! The behaviours that the conformance suite asks for, and some that it forgets. One file per subject.
+
+mod fixtures;
+mod gateways;
+mod properties;
+mod routes;

@@ -1,0 +1,71 @@
+//! `make demo`: a mesh, Bookinfo, and what to do next.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+
+use crate::Cluster;
+use crate::product::workspace;
+use crate::testing::{apply_yaml, condition, eventually, get};
+
+const PATIENCE: Duration = Duration::from_secs(300);
+const MESH: &str = r"
+apiVersion: v1
+kind: Namespace
+metadata: { name: mesh, labels: { pod-security.kubernetes.io/enforce: restricted } }
+---
+apiVersion: meshwright.io/v1alpha1
+kind: MeshControlPlane
+metadata: { name: mesh, namespace: mesh }
+spec: { profile: Production }
+";
+
+/// Applies the mesh and Bookinfo, waits until the page answers, and says where.
+///
+/// # Errors
+/// Names what did not become ready.
+pub async fn show() -> Result<()> {
+    let cluster = Cluster::current()?;
+    let client = cluster.client().await?;
+    let objects =
+        |group: &str, version: &str, kind: &str, plural: &str, namespace: &str| -> Api<DynamicObject> {
+            let resource =
+                ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        };
+    println!("applying a MeshControlPlane, profile Production …");
+    eventually("the MeshControlPlane to be accepted", PATIENCE, || async {
+        apply_yaml(&client, MESH, "mesh").await.map_err(|e| format!("{e:#}"))
+    })
+    .await?;
+    let meshes = objects("meshwright.io", "v1alpha1", "MeshControlPlane", "meshcontrolplanes", "mesh");
+    condition(&meshes, "mesh", "Ready", "True", PATIENCE).await?;
+    println!("the mesh is ready; installing Bookinfo …");
+    let yaml = std::fs::read_to_string(workspace().join("target/dist/bookinfo.yaml"))
+        .context("read bookinfo.yaml")?;
+    apply_yaml(&client, &yaml, "bookinfo").await?;
+    let gateways = objects("gateway.networking.k8s.io", "v1", "Gateway", "gateways", "bookinfo");
+    condition(&gateways, "bookinfo", "Programmed", "True", PATIENCE).await?;
+    let gateway = gateways.get("bookinfo").await?;
+    let address = gateway
+        .data
+        .pointer("/status/addresses/0/value")
+        .and_then(|v| v.as_str())
+        .context("the Gateway has no address")?;
+    let ip: IpAddr =
+        address.parse().with_context(|| format!("the Gateway's address {address} is no IP address"))?;
+    eventually("Bookinfo's page", PATIENCE, || async {
+        let answer =
+            get((ip, 80).into(), "bookinfo.example", "/productpage").await.map_err(|e| format!("{e:#}"))?;
+        if answer.status == 200 { Ok(()) } else { Err(format!("status {}", answer.status)) }
+    })
+    .await?;
+    println!(
+        "\nBookinfo answers through the mesh's gateway:\n  open  http://{address}/productpage\n  curl  http://{address}/productpage\n\n\
+         export KUBECONFIG={}\n  kubectl get mcp,mrev,gateways -A\n\nstop and leave nothing behind:  make demo-down",
+        cluster.kubeconfig().display()
+    );
+    Ok(())
+}

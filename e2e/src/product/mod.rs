@@ -1,0 +1,14 @@
+//! The product as its users get it: binaries, images, `crds.yaml` and `install.yaml`. Demo and tests install exactly this.
+
+mod binaries;
+mod dist;
+mod envoy;
+mod images;
+mod suite;
+
+pub use crate::layout::cache;
+pub use binaries::workspace;
+pub use dist::{Dist, build};
+pub use envoy::{VERSION as ENVOY_VERSION, ensure as ensure_envoy};
+pub use images::{Image, VERSION};
+pub use suite::{Tally, run_cargo_tests, run_counted};

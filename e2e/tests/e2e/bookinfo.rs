@@ -1,0 +1,63 @@
+//! Bookinfo through the gateway, and each step of the README's walk-through with its shares.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use meshwright_e2e::testing::{apply_yaml, eventually, get, get_with_headers};
+
+use crate::env::{DEADLINE, Env, file};
+
+const REQUESTS: usize = 500;
+const POINTS: f64 = 5.0;
+const HOST: &str = "bookinfo.example";
+
+/// Installs Bookinfo with the images of `target/dist` and waits until its page answers.
+pub async fn installed(env: &Env) -> Result<SocketAddr> {
+    apply_yaml(&env.client, &file("target/dist/bookinfo.yaml")?, "bookinfo").await?;
+    let gateway = env.address("bookinfo", "bookinfo", 80).await?;
+    eventually("Bookinfo's page", DEADLINE, || async {
+        let answer = get(gateway, HOST, "/productpage").await.map_err(|e| format!("{e:#}"))?;
+        if answer.status == 200 && answer.body.contains("details-v1") { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await?;
+    Ok(gateway)
+}
+
+/// Shares of reviews' versions, in percent.
+async fn shares(gateway: SocketAddr, headers: &[(&str, &str)]) -> Result<BTreeMap<String, f64>> {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for _ in 0..REQUESTS {
+        let answer = get_with_headers(gateway, HOST, "/reviews/0", headers).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        *counts.entry(answer.headers.get("x-bookinfo-version").cloned().unwrap_or_default()).or_default() += 1;
+    }
+    Ok(counts.into_iter().map(|(version, n)| (version, n as f64 * 100.0 / REQUESTS as f64)).collect())
+}
+
+/// Applies the step and waits until the shares are as expected: propagation takes its time, the shares are exact.
+async fn step(env: &Env, gateway: SocketAddr, route: &str, headers: &[(&str, &str)], expected: &[(&str, f64)]) -> Result<()> {
+    apply_yaml(&env.client, &file(&format!("e2e/bookinfo/manifests/walkthrough/{route}"))?, "bookinfo").await?;
+    eventually(&format!("the shares of {route}"), Duration::from_secs(60), || async {
+        let seen = shares(gateway, headers).await.map_err(|e| format!("{e:#}"))?;
+        let right = expected.iter().all(|(v, share)| (seen.get(*v).copied().unwrap_or(0.0) - share).abs() <= POINTS);
+        let known = seen.keys().all(|v| expected.iter().any(|(e, _)| e == v));
+        if right && known { Ok(println!("{route} {headers:?}: {seen:?}")) } else { Err(format!("{seen:?}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_step_of_the_walk_through_gives_its_shares() -> Result<()> {
+    let env = Env::with_mesh().await?;
+    let gateway = installed(&env).await?;
+    let jason = [("end-user", "jason")];
+    step(&env, gateway, "1-all-v1.yaml", &[], &[("reviews-v1", 100.0)]).await?;
+    step(&env, gateway, "2-split-80-20.yaml", &[], &[("reviews-v1", 80.0), ("reviews-v2", 20.0)]).await?;
+    step(&env, gateway, "3-one-user-by-header.yaml", &[], &[("reviews-v1", 100.0)]).await?;
+    step(&env, gateway, "3-one-user-by-header.yaml", &jason, &[("reviews-v2", 100.0)]).await?;
+    step(&env, gateway, "4-all-v3.yaml", &[], &[("reviews-v3", 100.0)]).await?;
+    let thirds = [("reviews-v1", 33.3), ("reviews-v2", 33.3), ("reviews-v3", 33.3)];
+    step(&env, gateway, "5-thirds.yaml", &[], &thirds).await
+}

@@ -1,0 +1,71 @@
+//! Gateways and routes where something is wrong: the answer is clear, and nothing else suffers.
+
+use anyhow::{Result, ensure};
+use meshwright_e2e::testing::{apply_yaml, eventually, get, with_namespace};
+use serde_json::Value;
+
+use crate::env::{DEADLINE, Env};
+
+const GATEWAY: &str = r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: edge }
+spec:
+  gatewayClassName: meshwright
+  infrastructure: { parametersRef: { group: meshwright.io, kind: GatewayParameters, name: small } }
+  listeners:
+  - { name: http, port: 80, protocol: HTTP }
+  - { name: https, port: 443, protocol: HTTPS, tls: { certificateRefs: [ { name: nobody-made-this } ] } }
+---
+apiVersion: meshwright.io/v1alpha1
+kind: GatewayParameters
+metadata: { name: small }
+spec: { autoscaling: { minReplicas: 1, maxReplicas: 2 }, resources: { requests: { cpu: 10m, memory: 32Mi } } }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: to-nowhere }
+spec:
+  parentRefs: [ { name: edge, sectionName: http } ]
+  rules:
+  - matches: [ { path: { value: /nowhere } } ]
+    backendRefs: [ { name: no-such-service, port: 80 } ]
+  - matches: [ { path: { value: /redirect } } ]
+    filters: [ { type: RequestRedirect, requestRedirect: { hostname: example.org, statusCode: 302 } } ]
+";
+
+#[tokio::test]
+async fn a_missing_secret_fails_its_listener_only_and_a_missing_backend_answers_500() -> Result<()> {
+    let env = Env::with_mesh().await?;
+    let client = env.client.clone();
+    with_namespace(&client, "gateway", |namespace| async move {
+        apply_yaml(&env.client, GATEWAY, &namespace).await?;
+        let http = env.address(&namespace, "edge", 80).await?;
+        eventually("500 for a backend that does not exist", DEADLINE, || async {
+            let answer = get(http, "any.example", "/nowhere").await.map_err(|e| format!("{e:#}"))?;
+            if answer.status == 500 { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await?;
+        let redirect = get(http, "any.example", "/redirect").await?;
+        ensure!(redirect.status == 302 && redirect.headers.get("location").is_some_and(|l| l.starts_with("http://example.org/")), "{redirect:?}");
+        ensure!(get(http, "any.example", "/else").await?.status == 404);
+        eventually("the listeners' conditions", DEADLINE, || async {
+            let gateway = env.gateways(&namespace).get("edge").await.map_err(|e| e.to_string())?;
+            let listeners = gateway.data.pointer("/status/listeners").cloned().unwrap_or_default();
+            let says = |listener: &str, type_: &str| {
+                let of = listeners.as_array().into_iter().flatten().find(|l| l["name"] == listener);
+                of.and_then(|l| l["conditions"].as_array()?.iter().find(|c| c["type"] == type_).map(|c| c["status"].clone()))
+            };
+            let right = says("https", "ResolvedRefs") == Some(Value::from("False")) && says("http", "Programmed") == Some(Value::from("True"));
+            if right { Ok(()) } else { Err(listeners.to_string()) }
+        })
+        .await?;
+        eventually("the route's condition", DEADLINE, || async {
+            let route = env.routes(&namespace).get("to-nowhere").await.map_err(|e| e.to_string())?;
+            let conditions = route.data.pointer("/status/parents/0/conditions").cloned().unwrap_or_default();
+            if conditions.to_string().contains("BackendNotFound") { Ok(()) } else { Err(conditions.to_string()) }
+        })
+        .await
+    })
+    .await
+}
