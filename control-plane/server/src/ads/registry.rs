@@ -1,0 +1,61 @@
+//! The snapshot of each Gateway, made once and shared by all of its streams.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use meshwright_core::ObjectKey;
+use meshwright_core::model::ObjectId;
+use meshwright_xds::{Snapshot, TypeUrl};
+use tokio::sync::watch;
+
+/// Which objects a resource was made from.
+pub type Origins = BTreeMap<(TypeUrl, String), BTreeSet<ObjectId>>;
+
+struct Entry {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    origins: Arc<Origins>,
+}
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<BTreeMap<ObjectKey, Entry>>>);
+
+impl Registry {
+    /// Snapshots of a Gateway, from now on. One that is not known (yet) has a snapshot that says nothing: the stream waits, and a proxy
+    /// that comes with a configuration keeps it.
+    pub fn subscribe(&self, gateway: &ObjectKey) -> watch::Receiver<Arc<Snapshot>> {
+        self.lock().entry(gateway.clone()).or_insert_with(Entry::unknown).snapshots.subscribe()
+    }
+
+    /// Publishes a Gateway's resources.
+    pub fn publish(&self, gateway: &ObjectKey, snapshot: Arc<Snapshot>, origins: Arc<Origins>) {
+        let mut entries = self.lock();
+        let entry = entries.entry(gateway.clone()).or_insert_with(Entry::unknown);
+        entry.origins = origins;
+        entry.snapshots.send_replace(snapshot);
+    }
+
+    /// Forgets Gateways without configuration that no stream waits for. Streams of a Gateway that is no longer accepted keep what they
+    /// have: the last good configuration is better than none, and a Gateway that is gone takes its pods with it.
+    pub fn retain(&self, keep: impl Fn(&ObjectKey) -> bool) {
+        self.lock().retain(|gateway, entry| keep(gateway) || entry.snapshots.receiver_count() > 0);
+    }
+
+    /// The objects behind a resource, while the Gateway still has a resource of that name.
+    pub fn origins(&self, gateway: &ObjectKey, kind: TypeUrl, name: &str) -> BTreeSet<ObjectId> {
+        let entries = self.lock();
+        let origins = entries.get(gateway).map(|entry| entry.origins.clone());
+        drop(entries);
+        origins.and_then(|origins| origins.get(&(kind, name.to_owned())).cloned()).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn unknown() -> Self {
+        Self { snapshots: watch::channel(Arc::new(Snapshot::unknown())).0, origins: Arc::default() }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the operator tells a control plane: environment variables, see docs/ARCHITECTURE.md.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use meshwright_runtime::{admin, telemetry};
+
+/// The control plane of one revision of a mesh.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(version)]
+pub struct Args {
+    /// Name of this pod; its identity as a candidate for the status Lease
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Namespace of this pod and of the mesh
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: String,
+    /// Address of this pod
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: Option<String>,
+    /// Name of the MeshControlPlane
+    #[arg(long, env = "MESH_NAME")]
+    pub mesh_name: String,
+    /// Name of the MeshRevision
+    #[arg(long, env = "MESHWRIGHT_REVISION")]
+    pub revision: String,
+    /// SPIFFE trust domain
+    #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// Life of a workload certificate
+    #[arg(long, env = "WORKLOAD_TTL", default_value = "24h", value_parser = duration)]
+    pub workload_ttl: Duration,
+    /// ServiceAccount of this pod; the revision's name where it is not given
+    #[arg(long, env = "SERVICE_ACCOUNT")]
+    pub service_account: Option<String>,
+    /// Where the issuing CA is mounted: tls.crt, tls.key and the trust anchors ca.crt
+    #[arg(long, env = "MESHWRIGHT_ISSUING_CA_DIR", default_value = "/etc/meshwright/issuing-ca")]
+    pub issuing_ca_dir: PathBuf,
+    /// Address for agents: certificates and ADS
+    #[arg(long, env = "MESHWRIGHT_XDS_ADDR", default_value = "0.0.0.0:15012")]
+    pub xds_addr: SocketAddr,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: telemetry::Args,
+    /// Admin endpoints.
+    #[command(flatten)]
+    pub admin: admin::Args,
+}
+
+impl Args {
+    /// The names in the serving certificate.
+    pub fn dns_names(&self) -> Vec<String> {
+        let service = format!("{}.{}.svc", self.revision, self.pod_namespace);
+        vec![format!("{service}.cluster.local"), service]
+    }
+
+    /// The ServiceAccount in our own identity.
+    pub fn account(&self) -> &str {
+        self.service_account.as_deref().unwrap_or(&self.revision)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    meshwright_core::duration::parse(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("{text:?} is not a duration such as 24h or 90m"))
+}

@@ -1,0 +1,120 @@
+//! Who a token belongs to, by the API server's word (TokenReview).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo};
+use kube::Api;
+use kube::api::PostParams;
+use meshwright_api::TOKEN_AUDIENCE;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tonic::Status;
+
+/// An answer is believed for this long; a token that was revoked meanwhile buys at most one more certificate.
+const CACHED: Duration = Duration::from_secs(60);
+const CACHE_SIZE: usize = 4096;
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// A service account token has about 1 kB.
+const MAX_TOKEN: usize = 16 * 1024;
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// A pod that proved its service account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Namespace of the pod and the account.
+    pub namespace: String,
+    /// Name of the service account.
+    pub account: String,
+    /// Name of the pod.
+    pub pod: String,
+}
+
+type TokenHash = [u8; 32];
+
+/// Asks the API server, and remembers its answers for a short time. Refusals are not remembered: the next token may be good.
+pub struct Callers {
+    reviews: Api<TokenReview>,
+    known: Mutex<HashMap<TokenHash, (Caller, Instant)>>,
+}
+
+impl Callers {
+    /// With the client of this control plane, which may create TokenReviews.
+    pub fn new(client: kube::Client) -> Self {
+        Self { reviews: Api::all(client), known: Mutex::new(HashMap::new()) }
+    }
+
+    /// Whose token this is.
+    pub async fn identify(&self, token: &str) -> Result<Caller, Status> {
+        if token.len() > MAX_TOKEN {
+            return Err(Status::unauthenticated("token is too long"));
+        }
+        let hash: TokenHash = Sha256::digest(token.as_bytes()).into();
+        if let Some(caller) = self.cached(&hash) {
+            return Ok(caller);
+        }
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: Some(vec![TOKEN_AUDIENCE.to_owned()]),
+            },
+            ..TokenReview::default()
+        };
+        let params = PostParams::default();
+        let answer = tokio::time::timeout(REVIEW_TIMEOUT, self.reviews.create(&params, &review)).await;
+        let review = match answer {
+            Ok(Ok(review)) => review,
+            // The cause is for our own log: it says more about the cluster than a caller should learn.
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "could not create token review");
+                return Err(Status::unavailable("token review failed"));
+            }
+            Err(_) => return Err(Status::unavailable("token review timed out")),
+        };
+        let caller = vouched_for(review.status.unwrap_or_default())?;
+        self.remember(hash, caller.clone());
+        Ok(caller)
+    }
+
+    fn cached(&self, hash: &TokenHash) -> Option<Caller> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(hash).filter(|(_, since)| since.elapsed() < CACHED).map(|(caller, _)| caller.clone())
+    }
+
+    fn remember(&self, hash: TokenHash, caller: Caller) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= CACHE_SIZE {
+            known.retain(|_, (_, since)| since.elapsed() < CACHED);
+        }
+        if known.len() < CACHE_SIZE {
+            known.insert(hash, (caller, Instant::now()));
+        }
+    }
+}
+
+fn vouched_for(status: TokenReviewStatus) -> Result<Caller, Status> {
+    let refuse = |why: &str| Err(Status::unauthenticated(why));
+    if status.authenticated != Some(true) {
+        return refuse("the API server does not accept the token");
+    }
+    // An authenticator that knows nothing of audiences answers without them: then the token may be for anybody.
+    if !status.audiences.is_some_and(|audiences| audiences.iter().any(|one| one == TOKEN_AUDIENCE)) {
+        return refuse("the token is not for the audience meshwright.io/ca");
+    }
+    let user = status.user.unwrap_or_default();
+    let account = user.username.as_deref().and_then(|name| name.strip_prefix("system:serviceaccount:"));
+    let Some((namespace, account)) = account.and_then(|account| account.split_once(':')) else {
+        return refuse("the token is not a service account's");
+    };
+    let (Some(pod), Some(_)) = (extra(&user, POD_NAME), extra(&user, POD_UID)) else {
+        return refuse("the token is not bound to a pod");
+    };
+    Ok(Caller { namespace: namespace.to_owned(), account: account.to_owned(), pod: pod.to_owned() })
+}
+
+fn extra<'a>(user: &'a UserInfo, key: &str) -> Option<&'a str> {
+    let values = user.extra.as_ref()?.get(key)?;
+    values.first().map(String::as_str).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,21 @@
+//! The control plane of one revision of a mesh: xDS, certificates and Gateway API status.
+
+mod ads;
+mod args;
+mod certificates;
+mod metrics;
+mod nacks;
+mod run;
+mod serving;
+mod snapshots;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    meshwright_runtime::install_crypto();
+    args::Args::parse().run().await
+}
