@@ -72,8 +72,11 @@ pub fn new_root(trust_domain: &str, now: Timestamp, ttl: Duration) -> Result<Aut
     let key = PrivateKey::generate()?;
     let mut params = ca_params(&format!("{trust_domain} root"), BasicConstraints::Unconstrained);
     set_validity(&mut params, now, ROOT_SKEW, add(now, ttl));
-    let cert =
-        params.self_signed(&key.pair()?).map_err(|source| Error::Sign { what: "root", source })?.der().clone();
+    let cert = params
+        .self_signed(&key.pair()?)
+        .map_err(|source| Error::Sign { what: "root", source })?
+        .der()
+        .clone();
     Ok(Authority { cert, key })
 }
 

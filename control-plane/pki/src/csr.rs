@@ -1,9 +1,7 @@
 //! Signing requests: what a workload makes, and the only thing a signer takes from one.
 
 use rcgen::{CertificateParams, SubjectPublicKeyInfo};
-use x509_parser::{
-    certification_request::X509CertificationRequest, prelude::FromDer, public_key::PublicKey,
-};
+use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer, public_key::PublicKey};
 
 use crate::{Error, PrivateKey};
 

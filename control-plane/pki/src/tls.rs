@@ -83,7 +83,11 @@ impl DynamicRoots {
     }
 
     /// Checks a chain, leaf first, as a peer of ours would.
-    pub fn verify_chain(&self, chain: &[CertificateDer<'_>], now: jiff::Timestamp) -> Result<SpiffeId, Error> {
+    pub fn verify_chain(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: jiff::Timestamp,
+    ) -> Result<SpiffeId, Error> {
         let (leaf, intermediates) =
             chain.split_first().ok_or_else(|| Error::Certificate("the chain is empty".to_owned()))?;
         let seconds = u64::try_from(now.as_second()).unwrap_or_default();

@@ -68,10 +68,7 @@ impl Admin {
 /// Serves any router until `drain` is cancelled.
 pub async fn serve(router: Router, addr: SocketAddr, drain: CancellationToken) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::bind(addr).await.map_err(|e| Error::Bind(addr, e))?;
-    axum::serve(listener, router)
-        .with_graceful_shutdown(drain.cancelled_owned())
-        .await
-        .map_err(Error::Serve)
+    axum::serve(listener, router).with_graceful_shutdown(drain.cancelled_owned()).await.map_err(Error::Serve)
 }
 
 /// The registry in Prometheus' text format, without the closing EOF mark when more follows.
@@ -147,7 +144,8 @@ mod tests {
         assert!(ask(addr, &get("/readyz")).await.starts_with("HTTP/1.1 200"));
         assert!(ask(addr, &get("/livez")).await.starts_with("HTTP/1.1 200"));
         assert!(ask(addr, &get("/metrics")).await.contains("pushes_total 1"));
-        let put = "PUT /loglevel HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 8\r\n\r\na=b=c,[[";
+        let put =
+            "PUT /loglevel HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 8\r\n\r\na=b=c,[[";
         assert!(ask(addr, put).await.starts_with("HTTP/1.1 400"));
     }
 }

@@ -31,7 +31,7 @@ pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use readiness::{ReadyGuard, Readiness};
+pub use readiness::{Readiness, ReadyGuard};
 pub use shutdown::Shutdown;
 pub use tokio_util::sync::CancellationToken;
 
@@ -40,5 +40,23 @@ pub use tokio_util::sync::CancellationToken;
 pub fn install_crypto() {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was already installed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Parser)]
+    struct All {
+        #[command(flatten)]
+        _telemetry: super::telemetry::Args,
+        #[command(flatten)]
+        _admin: super::admin::Args,
+    }
+
+    #[test]
+    fn all_arguments_fit_into_one_command() {
+        All::command().debug_assert();
     }
 }

@@ -21,10 +21,10 @@ pub struct SignalError {
 impl Shutdown {
     /// Watches SIGTERM and SIGINT. Must be called within a tokio runtime.
     pub fn on_signals() -> Result<Self, SignalError> {
-        let mut term = signal(SignalKind::terminate())
-            .map_err(|source| SignalError { name: "SIGTERM", source })?;
-        let mut int = signal(SignalKind::interrupt())
-            .map_err(|source| SignalError { name: "SIGINT", source })?;
+        let mut term =
+            signal(SignalKind::terminate()).map_err(|source| SignalError { name: "SIGTERM", source })?;
+        let mut int =
+            signal(SignalKind::interrupt()).map_err(|source| SignalError { name: "SIGINT", source })?;
         let shutdown = Self::default();
         let tokens = shutdown.clone();
         tokio::spawn(async move {

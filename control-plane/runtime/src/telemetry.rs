@@ -155,7 +155,5 @@ fn export_filter() -> EnvFilter {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| Error::Filter { filter: filter.to_owned(), source })
+    EnvFilter::builder().parse(filter).map_err(|source| Error::Filter { filter: filter.to_owned(), source })
 }

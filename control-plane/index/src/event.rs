@@ -1,0 +1,59 @@
+//! What the task is told.
+
+use std::collections::BTreeMap;
+
+use meshwright_api::gateway as api;
+use meshwright_core::ObjectKey;
+use meshwright_core::model::{
+    EndpointSlice, Gateway, GatewayClass, GatewayParameters, HttpRoute, Namespace, ObjectId, ReferenceGrant,
+    SecretState,
+};
+use meshwright_k8s::Update;
+
+use crate::convert::{GatewayDeployment, ServiceView};
+use crate::live::Live;
+
+/// An object whose status is ours to write: what it says, and how it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen<M, S> {
+    pub(crate) model: M,
+    pub(crate) live: Live<S>,
+}
+
+/// A change.
+pub(crate) enum Event {
+    Services(Update<ServiceView>),
+    EndpointSlices(Update<Option<EndpointSlice>>),
+    Namespaces(Update<Namespace>),
+    GatewayClasses(Update<Seen<GatewayClass, api::GatewayClassStatus>>),
+    Gateways(Update<Seen<Gateway, api::GatewayStatus>>),
+    HttpRoutes(Update<Seen<HttpRoute, api::HttpRouteStatus>>),
+    ReferenceGrants(Update<ReferenceGrant>),
+    GatewayParameters(Update<GatewayParameters>),
+    Deployments(Update<Option<GatewayDeployment>>),
+    Secret(ObjectKey, SecretState),
+    BundleVersion(Option<String>),
+    Rejections(BTreeMap<ObjectId, String>),
+}
+
+impl Event {
+    /// The kind that was listed completely by this event.
+    pub(crate) fn listed(&self) -> Option<&'static str> {
+        fn replaced<T>(update: &Update<T>, what: &'static str) -> Option<&'static str> {
+            matches!(update, Update::Replaced { .. }).then_some(what)
+        }
+        match self {
+            Self::Services(update) => replaced(update, "services"),
+            Self::EndpointSlices(update) => replaced(update, "endpointslices"),
+            Self::Namespaces(update) => replaced(update, "namespaces"),
+            Self::GatewayClasses(update) => replaced(update, "gatewayclasses"),
+            Self::Gateways(update) => replaced(update, "gateways"),
+            Self::HttpRoutes(update) => replaced(update, "httproutes"),
+            Self::ReferenceGrants(update) => replaced(update, "referencegrants"),
+            Self::GatewayParameters(update) => replaced(update, "gatewayparameters"),
+            Self::Deployments(update) => replaced(update, "deployments"),
+            Self::BundleVersion(_) => Some("gateway API version"),
+            Self::Secret(..) | Self::Rejections(_) => None,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! From watches to configuration: holds the model of the cluster, resolves it when it changes, and publishes what proxies should do and
+//! what statuses should say.
+//!
+//! One task owns the model; everything else talks to it over channels. An event is taken in at once when nothing is going on and together
+//! with its neighbours when much is; an EndpointSlice alone never leads to a resolution. Nothing is published before every kind was listed
+//! once: half a world would take routes away from proxies that have them.
+
+mod apply;
+mod cache;
+mod convert;
+mod event;
+mod live;
+mod metrics;
+mod output;
+mod secrets;
+mod sources;
+mod store;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meshwright_core::ControllerConfig;
+use meshwright_core::model::ObjectId;
+use meshwright_core::status::Statuses;
+use meshwright_runtime::{CancellationToken, Readiness};
+use tokio::sync::{mpsc, watch};
+
+pub use live::{Live, LiveObjects, Touched};
+pub use metrics::Metrics;
+pub use output::{GatewayOutput, Output};
+
+/// How many updates may wait for the task; a watch that is ahead of it waits too.
+const EVENTS: usize = 1024;
+
+/// What the index needs.
+pub struct Setup {
+    /// Reads everything.
+    pub client: kube::Client,
+    /// For Events about objects that do not decode.
+    pub recorder: kube::runtime::events::Recorder,
+    /// What is ours.
+    pub controller: ControllerConfig,
+    /// Gets a guard for each kind until it was listed.
+    pub readiness: Readiness,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// A running index.
+#[derive(Clone)]
+pub struct Index {
+    output: watch::Receiver<Option<Arc<Output>>>,
+    statuses: watch::Receiver<Option<Arc<Statuses>>>,
+    live: LiveObjects,
+    events: mpsc::Sender<event::Event>,
+}
+
+impl Index {
+    /// Starts the watches and the task; all end when `drain` is cancelled.
+    pub fn spawn(setup: Setup, drain: &CancellationToken) -> Self {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (output_sender, output) = watch::channel(None);
+        let (statuses_sender, statuses) = watch::channel(None);
+        let live = LiveObjects::default();
+        let awaited = sources::spawn(&setup, &events, drain);
+        let secrets = secrets::SecretWatches::new(setup.client.clone(), events.clone(), drain.clone());
+        let task = task::Task {
+            store: store::Store::new(live.clone()),
+            controller: setup.controller,
+            metrics: setup.metrics,
+            awaited,
+            secrets,
+            cache: cache::CompileCache::default(),
+            output: output_sender,
+            statuses: statuses_sender,
+        };
+        tokio::spawn(task.run(receiver, drain.clone()));
+        Self { output, statuses, live, events }
+    }
+
+    /// What the proxies should do; None until everything was listed once.
+    pub fn output(&self) -> watch::Receiver<Option<Arc<Output>>> {
+        self.output.clone()
+    }
+
+    /// What the statuses should say; None until everything was listed once.
+    pub fn statuses(&self) -> watch::Receiver<Option<Arc<Statuses>>> {
+        self.statuses.clone()
+    }
+
+    /// The objects whose status is ours to write, as last seen.
+    pub fn live(&self) -> &LiveObjects {
+        &self.live
+    }
+
+    /// Says which objects' configuration proxies refuse at the moment; they appear in the statuses.
+    pub async fn set_rejections(&self, rejections: BTreeMap<ObjectId, String>) {
+        // Fails only when the index has ended, and then there is nobody to tell.
+        let _ = self.events.send(event::Event::Rejections(rejections)).await;
+    }
+}

@@ -1,0 +1,136 @@
+//! The objects whose status we write, as last seen: what a status writer needs to merge and to compare-and-swap, and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use meshwright_api::gateway as api;
+use meshwright_core::ObjectKey;
+use meshwright_k8s::Update;
+use tokio::sync::Notify;
+
+/// Status and version of one object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live<S> {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// `status`.
+    pub status: Option<S>,
+}
+
+impl<S> Live<S> {
+    // Resource versions of one resource are comparable numbers (Kubernetes 1.35 says so, etcd always did).
+    fn is_older_than(&self, other: &Self) -> bool {
+        let number = |live: &Self| live.resource_version.parse::<u128>().unwrap_or(0);
+        self.uid == other.uid && number(self) < number(other)
+    }
+}
+
+/// Objects that changed since the last look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// GatewayClasses, by name.
+    pub gateway_classes: BTreeSet<ObjectKey>,
+    /// Gateways.
+    pub gateways: BTreeSet<ObjectKey>,
+    /// HTTPRoutes.
+    pub http_routes: BTreeSet<ObjectKey>,
+}
+
+#[derive(Default)]
+struct Inner {
+    gateway_classes: BTreeMap<ObjectKey, Arc<Live<api::GatewayClassStatus>>>,
+    gateways: BTreeMap<ObjectKey, Arc<Live<api::GatewayStatus>>>,
+    http_routes: BTreeMap<ObjectKey, Arc<Live<api::HttpRouteStatus>>>,
+    touched: Touched,
+}
+
+/// Shared between the index, which fills it from watches, and the status writer, which adds the answers of its writes.
+#[derive(Clone, Default)]
+pub struct LiveObjects {
+    inner: Arc<Mutex<Inner>>,
+    changed: Arc<Notify>,
+}
+
+macro_rules! kind {
+    ($get:ident, $all:ident, $record:ident, $update:ident, $field:ident, $status:ty) => {
+        impl LiveObjects {
+            /// The object as last seen.
+            pub fn $get(&self, key: &ObjectKey) -> Option<Arc<Live<$status>>> {
+                self.lock().$field.get(key).cloned()
+            }
+
+            /// All objects as last seen.
+            pub fn $all(&self) -> Vec<(ObjectKey, Arc<Live<$status>>)> {
+                self.lock().$field.iter().map(|(key, live)| (key.clone(), live.clone())).collect()
+            }
+
+            /// Remembers the answer of a write or a read, unless something newer is known.
+            pub fn $record(&self, key: &ObjectKey, live: Live<$status>) {
+                let mut inner = self.lock();
+                if !inner.$field.get(key).is_some_and(|known| live.is_older_than(known)) {
+                    inner.$field.insert(key.clone(), Arc::new(live));
+                }
+            }
+
+            pub(crate) fn $update(&self, update: Update<Live<$status>>) {
+                let mut inner = self.lock();
+                let Inner { $field: objects, touched, .. } = &mut *inner;
+                apply(objects, &mut touched.$field, update);
+                drop(inner);
+                self.changed.notify_one();
+            }
+        }
+    };
+}
+
+kind!(gateway_class, gateway_classes, record_gateway_class, update_gateway_classes, gateway_classes, api::GatewayClassStatus);
+kind!(gateway, gateways, record_gateway, update_gateways, gateways, api::GatewayStatus);
+kind!(http_route, http_routes, record_http_route, update_http_routes, http_routes, api::HttpRouteStatus);
+
+impl LiveObjects {
+    /// Waits until something was touched; then take it with [`LiveObjects::take_touched`].
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What changed since this was last called.
+    pub fn take_touched(&self) -> Touched {
+        std::mem::take(&mut self.lock().touched)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn apply<S>(
+    objects: &mut BTreeMap<ObjectKey, Arc<Live<S>>>,
+    touched: &mut BTreeSet<ObjectKey>,
+    update: Update<Live<S>>,
+) {
+    let mut put = |objects: &mut BTreeMap<ObjectKey, Arc<Live<S>>>, (namespace, name): (String, String), live: Live<S>| {
+        let key = ObjectKey::new(namespace, name);
+        if !objects.get(&key).is_some_and(|known| live.is_older_than(known)) {
+            objects.insert(key.clone(), Arc::new(live));
+            touched.insert(key);
+        }
+    };
+    match update {
+        Update::Applied(key, live) => put(objects, key, live),
+        Update::Deleted((namespace, name)) => {
+            objects.remove(&ObjectKey::new(namespace, name));
+        }
+        Update::Replaced { objects: all, undecodable } => {
+            let there: BTreeSet<ObjectKey> = all
+                .iter()
+                .map(|(key, _)| key)
+                .chain(&undecodable)
+                .map(|(namespace, name)| ObjectKey::new(namespace, name))
+                .collect();
+            objects.retain(|key, _| there.contains(key));
+            all.into_iter().for_each(|(key, live)| put(objects, key, live));
+        }
+    }
+}

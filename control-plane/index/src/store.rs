@@ -1,0 +1,179 @@
+//! The model and how events change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use meshwright_core::model::{EndpointSlice, GatewayObservation};
+use meshwright_core::{ObjectKey, World};
+use meshwright_k8s::Update;
+
+use crate::apply::{apply, map, split};
+use crate::convert::{GatewayDeployment, GatewayService, ServiceView, combined};
+use crate::event::{Event, Seen};
+use crate::live::LiveObjects;
+
+/// The model with what is needed to keep it up to date.
+pub(crate) struct Store {
+    pub(crate) world: World,
+    live: LiveObjects,
+    /// By the Service's key.
+    gateway_services: BTreeMap<ObjectKey, Arc<GatewayService>>,
+    /// By the Deployment's key.
+    gateway_deployments: BTreeMap<ObjectKey, Arc<GatewayDeployment>>,
+    /// By the slice's key; the model has them by Service.
+    slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+}
+
+/// What an event changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Something that resolution looks at.
+    pub(crate) structural: bool,
+    /// Services whose endpoints may be others now.
+    pub(crate) endpoints: BTreeSet<ObjectKey>,
+}
+
+impl Change {
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.structural |= other.structural;
+        self.endpoints.extend(other.endpoints);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.structural && self.endpoints.is_empty()
+    }
+
+    fn structural(structural: bool) -> Self {
+        Self { structural, endpoints: BTreeSet::new() }
+    }
+}
+
+impl Store {
+    pub(crate) fn new(live: LiveObjects) -> Self {
+        Self {
+            world: World::default(),
+            live,
+            gateway_services: BTreeMap::new(),
+            gateway_deployments: BTreeMap::new(),
+            slices: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, event: Event) -> Change {
+        let world = &mut self.world;
+        let structural = match event {
+            Event::Services(update) => return self.apply_services(update),
+            Event::EndpointSlices(update) => return self.apply_slices(update),
+            Event::Deployments(update) => return self.apply_deployments(update),
+            Event::Namespaces(update) => !apply(&mut world.namespaces, map(update, Some)).is_empty(),
+            Event::GatewayClasses(update) => {
+                let (models, live) = split(update, parts);
+                self.live.update_gateway_classes(live);
+                !apply(&mut world.gateway_classes, models).is_empty()
+            }
+            Event::Gateways(update) => {
+                let (models, live) = split(update, parts);
+                self.live.update_gateways(live);
+                !apply(&mut world.gateways, models).is_empty()
+            }
+            Event::HttpRoutes(update) => {
+                let (models, live) = split(update, parts);
+                self.live.update_http_routes(live);
+                !apply(&mut world.http_routes, models).is_empty()
+            }
+            Event::ReferenceGrants(update) => !apply(&mut world.reference_grants, map(update, Some)).is_empty(),
+            Event::GatewayParameters(update) => !apply(&mut world.gateway_parameters, map(update, Some)).is_empty(),
+            Event::Secret(key, state) => {
+                let changed = world.secrets.get(&key).is_none_or(|known| **known != state);
+                world.secrets.insert(key, Arc::new(state));
+                changed
+            }
+            Event::BundleVersion(version) => std::mem::replace(&mut world.crd_bundle_version, version.clone()) != version,
+            Event::Rejections(rejections) => {
+                let changed = world.rejections != rejections;
+                world.rejections = rejections;
+                changed
+            }
+        };
+        Change::structural(structural)
+    }
+
+    fn apply_services(&mut self, update: Update<ServiceView>) -> Change {
+        let (services, gateways) = split(update, |view| (Some(view.service), view.gateway));
+        let endpoints = apply(&mut self.world.services, services);
+        let observed = !apply(&mut self.gateway_services, gateways).is_empty() && self.observe();
+        Change { structural: observed || !endpoints.is_empty(), endpoints }
+    }
+
+    fn apply_deployments(&mut self, update: Update<Option<GatewayDeployment>>) -> Change {
+        let changed = !apply(&mut self.gateway_deployments, update).is_empty();
+        Change::structural(changed && self.observe())
+    }
+
+    /// Puts together what is known of the objects made for each Gateway. They are few, and so are their changes.
+    fn observe(&mut self) -> bool {
+        let mut observations: BTreeMap<ObjectKey, GatewayObservation> = BTreeMap::new();
+        for service in self.gateway_services.values() {
+            observations.entry(service.gateway.clone()).or_default().addresses = service.addresses.clone();
+        }
+        for deployment in self.gateway_deployments.values() {
+            let observation = observations.entry(deployment.gateway.clone()).or_default();
+            observation.deployment = combined([&observation.deployment, &deployment.state].into_iter());
+        }
+        let known = &mut self.world.gateway_observations;
+        let same = known.len() == observations.len()
+            && known.iter().zip(&observations).all(|((a, x), (b, y))| a == b && **x == *y);
+        if !same {
+            *known = observations.into_iter().map(|(key, one)| (key, Arc::new(one))).collect();
+        }
+        !same
+    }
+
+    fn apply_slices(&mut self, update: Update<Option<EndpointSlice>>) -> Change {
+        let before = Touching::services(&self.slices, &update);
+        let changed = apply(&mut self.slices, update);
+        let mut endpoints = BTreeSet::new();
+        for key in changed {
+            if let Some(service) = before.get(&key)
+                && let Some(slices) = self.world.endpoint_slices.get_mut(service)
+            {
+                slices.remove(&key.name);
+                if slices.is_empty() {
+                    self.world.endpoint_slices.remove(service);
+                }
+                endpoints.insert(service.clone());
+            }
+            if let Some(slice) = self.slices.get(&key) {
+                let slices = self.world.endpoint_slices.entry(slice.service.clone()).or_default();
+                slices.insert(key.name.clone(), slice.clone());
+                endpoints.insert(slice.service.clone());
+            }
+        }
+        Change { structural: false, endpoints }
+    }
+}
+
+/// Which Service each slice belonged to that an update speaks of.
+struct Touching;
+
+impl Touching {
+    fn services<T>(
+        slices: &BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+        update: &Update<T>,
+    ) -> BTreeMap<ObjectKey, ObjectKey> {
+        let one = |(namespace, name): &(String, String)| {
+            let key = ObjectKey::new(namespace, name);
+            slices.get(&key).map(|slice| (key, slice.service.clone()))
+        };
+        match update {
+            Update::Applied(key, _) | Update::Deleted(key) => one(key).into_iter().collect(),
+            Update::Replaced { .. } => {
+                slices.iter().map(|(key, slice)| (key.clone(), slice.service.clone())).collect()
+            }
+        }
+    }
+}
+
+fn parts<M, S>(seen: Seen<M, S>) -> (Option<M>, crate::live::Live<S>) {
+    (Some(seen.model), seen.live)
+}

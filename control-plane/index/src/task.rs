@@ -1,0 +1,115 @@
+//! The task that owns the model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwright_core::ControllerConfig;
+use meshwright_core::status::Statuses;
+use meshwright_runtime::{CancellationToken, ReadyGuard};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::cache::CompileCache;
+use crate::event::Event;
+use crate::metrics::Metrics;
+use crate::output::Output;
+use crate::secrets::SecretWatches;
+use crate::store::{Change, Store};
+
+/// Least time between two publications. The first event after a pause does not wait at all.
+const SPACING: Duration = Duration::from_millis(5);
+
+pub(crate) struct Task {
+    pub(crate) store: Store,
+    pub(crate) controller: ControllerConfig,
+    pub(crate) metrics: Metrics,
+    /// Kinds that were not listed yet.
+    pub(crate) awaited: BTreeMap<&'static str, ReadyGuard>,
+    pub(crate) secrets: SecretWatches,
+    pub(crate) cache: CompileCache,
+    pub(crate) output: watch::Sender<Option<Arc<Output>>>,
+    pub(crate) statuses: watch::Sender<Option<Arc<Statuses>>>,
+}
+
+impl Task {
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, drain: CancellationToken) {
+        let mut change = Change { structural: true, ..Change::default() };
+        let mut published: Option<Instant> = None;
+        loop {
+            let event = tokio::select! {
+                () = drain.cancelled() => return,
+                event = events.recv() => event,
+            };
+            let Some(event) = event else { return };
+            self.take(event, &mut change);
+            let mut due = published.map(|last| last + SPACING).unwrap_or_else(Instant::now);
+            // What is here already belongs to the same publication; what comes until it is due, too.
+            loop {
+                while let Ok(event) = events.try_recv() {
+                    self.take(event, &mut change);
+                }
+                if Instant::now() >= due {
+                    break;
+                }
+                tokio::select! {
+                    () = drain.cancelled() => return,
+                    () = sleep_until(due) => {}
+                    event = events.recv() => match event {
+                        Some(event) => self.take(event, &mut change),
+                        None => due = Instant::now(),
+                    },
+                }
+            }
+            if self.awaited.is_empty() && !change.is_empty() {
+                self.publish(&std::mem::take(&mut change));
+                published = Some(Instant::now());
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event, change: &mut Change) {
+        self.metrics.events.inc();
+        let listed = event.listed();
+        change.merge(self.store.apply(event));
+        if let Some(what) = listed {
+            self.awaited.remove(what);
+        }
+    }
+
+    fn publish(&mut self, change: &Change) {
+        let known = self.output.borrow().clone().unwrap_or_default();
+        if change.structural {
+            self.resolve(&known, change);
+            return;
+        }
+        if let Some(output) = known.with_endpoints(&self.store.world, &change.endpoints) {
+            self.metrics.endpoint_updates.inc();
+            self.output.send_replace(Some(Arc::new(output)));
+        }
+    }
+
+    fn resolve(&mut self, known: &Output, change: &Change) {
+        let start = std::time::Instant::now();
+        let resolution = self.cache.resolve(&self.store.world, &self.controller);
+        self.metrics.resolutions.inc();
+        self.metrics.gateways.set(i64::try_from(resolution.gateways.len()).unwrap_or(i64::MAX));
+        self.metrics.http_routes.set(i64::try_from(resolution.statuses.http_routes.len()).unwrap_or(i64::MAX));
+        let output = known.resolved(resolution.gateways, &self.store.world, &change.endpoints);
+        // Proxies first: nobody waits for a status as a client waits for a route.
+        if self.output.borrow().is_none() || output.differs(known) {
+            self.output.send_replace(Some(Arc::new(output)));
+        }
+        self.metrics.resolution_seconds.observe(start.elapsed().as_secs_f64());
+        self.statuses.send_if_modified(|statuses| {
+            let changed = statuses.as_deref() != Some(&resolution.statuses);
+            if changed {
+                *statuses = Some(Arc::new(resolution.statuses));
+            }
+            changed
+        });
+        self.secrets.set(&resolution.secrets);
+        // A Secret that nobody refers to is forgotten at once, key and all.
+        self.store.world.secrets.retain(|key, _| resolution.secrets.contains(key));
+    }
+}

@@ -1,0 +1,177 @@
+//! From updates to publications, without a cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meshwright_core::model::EndpointSlice;
+use meshwright_core::{ControllerConfig, ObjectKey};
+use meshwright_k8s::Update;
+use meshwright_runtime::CancellationToken;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use crate::event::{Event, Seen};
+use crate::live::{Live, LiveObjects};
+use crate::output::Output;
+use crate::store::Store;
+use crate::{cache, convert, metrics, secrets, task};
+
+fn object<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn seen<M, S>(model: M) -> Seen<M, S> {
+    Seen { model, live: Live { uid: "u".into(), resource_version: "1".into(), status: None } }
+}
+
+fn all<T>(objects: Vec<(&str, &str, T)>) -> Update<T> {
+    let objects = objects.into_iter().map(|(ns, name, object)| ((ns.to_owned(), name.to_owned()), object));
+    Update::Replaced { objects: objects.collect(), undecodable: Vec::new() }
+}
+
+fn route(path: &str) -> Event {
+    let route = convert::http_route(&object(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"namespace": "shop", "name": "cart", "generation": 1},
+        "spec": {"parentRefs": [{"name": "edge"}], "rules": [{
+            "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+            "backendRefs": [{"name": "cart", "port": 80}]}]},
+    })));
+    Event::HttpRoutes(Update::Applied(("shop".into(), "cart".into()), seen(route)))
+}
+
+fn slice(address: &str) -> EndpointSlice {
+    convert::endpoint_slice(object(json!({
+        "metadata": {"namespace": "shop", "name": "cart-1", "labels": {"kubernetes.io/service-name": "cart"}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address]}],
+    })))
+    .unwrap()
+}
+
+fn world() -> Vec<Event> {
+    let service = convert::service(object(json!({
+        "metadata": {"namespace": "shop", "name": "cart"}, "spec": {"ports": [{"port": 80}]},
+    })));
+    let class = convert::gateway_class(&object(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "meshwright"},
+        "spec": {"controllerName": "meshwright.io/gateway-controller"},
+    })));
+    let gateway = convert::gateway(&object(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"namespace": "shop", "name": "edge"},
+        "spec": {"gatewayClassName": "meshwright", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    })));
+    vec![
+        Event::Services(all(vec![("shop", "cart", service)])),
+        Event::EndpointSlices(all(vec![("shop", "cart-1", Some(slice("10.0.0.1")))])),
+        Event::GatewayClasses(all(vec![("", "meshwright", seen(class))])),
+        Event::Gateways(all(vec![("shop", "edge", seen(gateway))])),
+        Event::BundleVersion(Some("v1.7.0".to_owned())),
+    ]
+}
+
+struct Running {
+    events: mpsc::Sender<Event>,
+    output: watch::Receiver<Option<Arc<Output>>>,
+    _drain: meshwright_runtime::CancellationToken,
+}
+
+fn start(awaited: &[&'static str]) -> Running {
+    let (events, receiver) = mpsc::channel(64);
+    let (output, output_receiver) = watch::channel(None);
+    let drain = CancellationToken::new();
+    let client = kube::Client::new(
+        tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        }),
+        "ns",
+    );
+    let readiness = meshwright_runtime::Readiness::default();
+    let task = task::Task {
+        store: Store::new(LiveObjects::default()),
+        controller: ControllerConfig::default(),
+        metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
+        awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
+        secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),
+        cache: cache::CompileCache::default(),
+        output,
+        statuses: watch::channel(None).0,
+    };
+    tokio::spawn(task.run(receiver, drain.clone()));
+    Running { events, output: output_receiver, _drain: drain }
+}
+
+impl Running {
+    async fn next(&mut self) -> Arc<Output> {
+        let wait = tokio::time::timeout(std::time::Duration::from_secs(5), self.output.changed());
+        wait.await.unwrap().unwrap();
+        self.output.borrow_and_update().clone().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_published_before_every_kind_was_listed() {
+    let mut running = start(&["services", "httproutes"]);
+    for event in world() {
+        running.events.send(event).await.unwrap();
+    }
+    running.events.send(route("/a")).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    assert!(running.output.borrow().is_none());
+    running.events.send(Event::HttpRoutes(all(Vec::new()))).await.unwrap();
+    running.next().await;
+}
+
+#[tokio::test]
+async fn a_slice_changes_endpoints_and_nothing_else() {
+    let mut running = start(&[]);
+    for event in world() {
+        running.events.send(event).await.unwrap();
+    }
+    running.events.send(route("/a")).await.unwrap();
+    let edge = ObjectKey::new("shop", "edge");
+    let mut before = running.next().await;
+    while before.endpoints.is_empty() {
+        before = running.next().await;
+    }
+    let update = Update::Applied(("shop".into(), "cart-1".into()), Some(slice("10.0.0.2")));
+    running.events.send(Event::EndpointSlices(update)).await.unwrap();
+    let after = running.next().await;
+    assert!(Arc::ptr_eq(&before.gateways[&edge], &after.gateways[&edge]));
+    let endpoint = |output: &Output| output.endpoints.values().next().unwrap().zones[""][0].address.clone();
+    assert_eq!((endpoint(&before).as_str(), endpoint(&after).as_str()), ("10.0.0.1", "10.0.0.2"));
+
+    running.events.send(route("/b")).await.unwrap();
+    let routed = running.next().await;
+    assert!(!Arc::ptr_eq(&after.gateways[&edge], &routed.gateways[&edge]));
+    assert!(Arc::ptr_eq(after.endpoints.values().next().unwrap(), routed.endpoints.values().next().unwrap()));
+}
+
+#[test]
+fn a_slice_that_moves_to_another_service_leaves_the_first() {
+    let mut store = Store::new(LiveObjects::default());
+    let key = ("shop".to_owned(), "cart-1".to_owned());
+    store.apply(Event::EndpointSlices(Update::Applied(key.clone(), Some(slice("10.0.0.1")))));
+    let mut moved = slice("10.0.0.1");
+    moved.service = ObjectKey::new("shop", "other");
+    let change = store.apply(Event::EndpointSlices(Update::Applied(key.clone(), Some(moved))));
+    assert!(!change.structural);
+    assert_eq!(change.endpoints.len(), 2);
+    assert_eq!(store.world.endpoint_slices.keys().collect::<Vec<_>>(), [&ObjectKey::new("shop", "other")]);
+    store.apply(Event::EndpointSlices(Update::Deleted(key)));
+    assert!(store.world.endpoint_slices.is_empty());
+}
+
+#[test]
+fn an_update_of_the_status_alone_changes_nothing() {
+    let mut store = Store::new(LiveObjects::default());
+    assert!(store.apply(route("/a")).structural);
+    assert!(store.apply(route("/a")).is_empty());
+    // An object that no longer decodes keeps what was known of it; one that is gone does not.
+    let key = ("shop".to_owned(), "cart".to_owned());
+    let kept = Update::Replaced { objects: Vec::new(), undecodable: vec![key] };
+    assert!(store.apply(Event::HttpRoutes(kept)).is_empty());
+    assert!(store.apply(Event::HttpRoutes(all(Vec::new()))).structural);
+}

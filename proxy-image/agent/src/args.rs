@@ -1,0 +1,123 @@
+//! What the pod template tells the agent.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use meshwright_pki::SpiffeId;
+
+/// Settings of the agent, normally from the environment.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "agent", about = "Runs and configures the Envoy of a Meshwright proxy")]
+pub struct Args {
+    /// Name of this pod
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Namespace of this pod
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: String,
+    /// Service account of this pod; the certificate must name it
+    #[arg(long, env = "SERVICE_ACCOUNT")]
+    pub service_account: String,
+    /// Address of this pod
+    #[arg(long, env = "POD_IP", default_value = "")]
+    pub pod_ip: String,
+    /// Gateway this proxy belongs to
+    #[arg(long, env = "GATEWAY_NAME")]
+    pub gateway_name: String,
+    /// Namespace of that Gateway
+    #[arg(long, env = "GATEWAY_NAMESPACE")]
+    pub gateway_namespace: String,
+    /// Revision this proxy belongs to
+    #[arg(long, env = "MESHWRIGHT_REVISION")]
+    pub revision: String,
+    /// Trust domain of the mesh
+    #[arg(long, env = "TRUST_DOMAIN")]
+    pub trust_domain: String,
+    /// Host and port of the control plane
+    #[arg(long, env = "CONTROL_PLANE")]
+    pub control_plane: String,
+    /// SPIFFE id the control plane must prove
+    #[arg(long, env = "CONTROL_PLANE_ID")]
+    pub control_plane_id: SpiffeId,
+    /// Service account token with our audience; read again for each request, because the kubelet renews it
+    #[arg(long, env = "TOKEN_FILE", default_value = "/var/run/secrets/meshwright/token")]
+    pub token_file: PathBuf,
+    /// Trust anchors for the first connection
+    #[arg(long, env = "TRUST_FILE", default_value = "/etc/meshwright/trust/ca.crt")]
+    pub trust_file: PathBuf,
+    /// Directory of the sockets and of the bootstrap file
+    #[arg(long, env = "RUN_DIR", default_value = "/run/meshwright")]
+    pub run_dir: PathBuf,
+    /// The Envoy binary
+    #[arg(long, env = "ENVOY", default_value = "/usr/local/bin/envoy")]
+    pub envoy: PathBuf,
+    /// Envoy's log level
+    #[arg(long, env = "ENVOY_LOG_LEVEL", default_value = "warning")]
+    pub envoy_log_level: String,
+    /// Envoy's worker threads; without it the CPU limit decides
+    #[arg(long, env = "CONCURRENCY")]
+    pub concurrency: Option<usize>,
+    /// Connections Envoy accepts at most, all listeners together
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 50_000)]
+    pub max_connections: u32,
+    /// How long to go on as before after SIGTERM, until everybody knows that this pod leaves
+    #[arg(long, env = "DRAIN_DELAY", default_value = "10s", value_parser = duration)]
+    pub drain_delay: Duration,
+    /// How long to wait for connections to end
+    #[arg(long, env = "DRAIN_DEADLINE", default_value = "300s", value_parser = duration)]
+    pub drain_deadline: Duration,
+    /// Address of /metrics
+    #[arg(long, env = "METRICS_ADDR", default_value = "0.0.0.0:15020")]
+    pub metrics_addr: SocketAddr,
+    /// Address of /readyz, /livez and /healthz/lb
+    #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:15021")]
+    pub health_addr: SocketAddr,
+    /// How to log
+    #[command(flatten)]
+    pub telemetry: meshwright_runtime::telemetry::Args,
+}
+
+impl Args {
+    /// Envoy's admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run_dir.join("admin.sock")
+    }
+
+    /// The socket on which Envoy finds us.
+    pub fn xds_socket(&self) -> PathBuf {
+        self.run_dir.join("xds.sock")
+    }
+
+    /// Envoy's worker threads: what was asked for, else the CPU limit, else two.
+    pub fn workers(&self) -> usize {
+        let limit = || cpu_limit(&std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok()?);
+        self.concurrency.or_else(limit).unwrap_or(2).max(1)
+    }
+}
+
+// "200000 100000" means two CPUs, "max 100000" no limit. Rounded up: a thread too many costs little, half the
+// allowance unused costs half the throughput.
+fn cpu_limit(text: &str) -> Option<usize> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period): (usize, usize) = (quota.parse().ok()?, period.parse().ok()?);
+    (period > 0).then(|| quota.div_ceil(period))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|e| format!("{e}"))?;
+    span.try_into().map_err(|e| format!("{e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_limits_and_durations() {
+        assert_eq!(cpu_limit("200000 100000\n"), Some(2));
+        assert_eq!(cpu_limit("150000 100000\n"), Some(2));
+        assert_eq!(cpu_limit("max 100000\n"), None);
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(duration("-1s").is_err());
+    }
+}

@@ -1,0 +1,46 @@
+//! gRPC to the control plane: TLS 1.3 with our own verification of the peer's identity.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use hyper_util::rt::TokioIo;
+use meshwright_pki::{
+    SpiffeId,
+    tls::{DynamicIdentity, DynamicRoots, client_config},
+};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Opens one connection. It must prove to be `server`; ours shows a certificate as soon as there is one.
+pub async fn connect(
+    address: &str,
+    identity: &DynamicIdentity,
+    roots: &DynamicRoots,
+    server: &SpiffeId,
+) -> anyhow::Result<Channel> {
+    let config = client_config(identity.clone(), roots.clone(), server.clone())?;
+    let tls = TlsConnector::from(Arc::new(config));
+    let target = address.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (tls, target) = (tls.clone(), target.clone());
+        async move {
+            let stream = TcpStream::connect(&target).await?;
+            stream.set_nodelay(true)?;
+            // Only the SPIFFE id counts; this name is neither sent nor checked.
+            let name = ServerName::try_from("control-plane").map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+        }
+    });
+    Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_DEADLINE)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+        .with_context(|| format!("connect to control plane {address}"))
+}

@@ -1,0 +1,106 @@
+//! Envoy as a child process.
+
+use std::{process::ExitStatus, time::Duration};
+
+use anyhow::Context;
+use meshwright_runtime::CancellationToken;
+use rustix::process::{WaitId, WaitIdOptions};
+use tokio::{process::Child, time::Instant};
+
+use crate::{Args, backoff::Backoff, bootstrap::bootstrap};
+
+/// An Envoy that ran this long did not fail because of how it was started.
+const STABLE: Duration = Duration::from_secs(60);
+/// How long Envoy may take to exit when told to.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs Envoy until `stop`; a crash costs the seconds of a restart, its configuration comes from our memory.
+pub async fn supervise(args: &Args, stop: CancellationToken, restarted: impl Fn()) -> anyhow::Result<()> {
+    let path = args.run_dir.join("bootstrap.json");
+    let text = serde_json::to_vec_pretty(&bootstrap(args))?;
+    tokio::fs::write(&path, text).await.with_context(|| format!("write {}", path.display()))?;
+    tokio::spawn(reap_orphans(stop.clone()));
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    loop {
+        let started = Instant::now();
+        let mut child = spawn(args, &path)?;
+        tokio::select! {
+            status = child.wait() => {
+                // An error only means that the orphan reaper was faster.
+                let status = status.map_or_else(|e| e.to_string(), |status: ExitStatus| status.to_string());
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                if started.elapsed() > STABLE {
+                    backoff.reset();
+                }
+                let delay = backoff.next_delay();
+                tracing::error!(%status, ?delay, "envoy ended, starting it again");
+                restarted();
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+            () = stop.cancelled() => return end(args, child).await,
+        }
+    }
+}
+
+fn spawn(args: &Args, bootstrap: &std::path::Path) -> anyhow::Result<Child> {
+    // Left by a killed Envoy; it does not replace the file itself.
+    match std::fs::remove_file(args.admin_socket()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(error = %e, "remove old admin socket");
+        }
+        _ => {}
+    }
+    tokio::process::Command::new(&args.envoy)
+        .arg("-c")
+        .arg(bootstrap)
+        .args(["--concurrency", &args.workers().to_string()])
+        .args(["--log-level", &args.envoy_log_level])
+        // On drain every answer says `Connection: close` at once: nobody is helped by leaving some clients until
+        // the end. Connections of a replaced listener live as long as those of a leaving pod.
+        .args(["--drain-strategy", "immediate"])
+        .args(["--drain-time-s", &args.drain_deadline.as_secs().max(1).to_string()])
+        .arg("--disable-hot-restart")
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start {}", args.envoy.display()))
+}
+
+async fn end(args: &Args, mut child: Child) -> anyhow::Result<()> {
+    if let Err(e) = crate::admin::post(&args.admin_socket(), "/quitquitquit").await {
+        tracing::warn!(error = %format!("{e:#}"), "ask envoy to quit");
+    }
+    match tokio::time::timeout(EXIT_DEADLINE, child.wait()).await {
+        Ok(status) => tracing::info!(status = ?status, "envoy ended"),
+        Err(_) => child.kill().await.context("kill envoy")?,
+    }
+    Ok(())
+}
+
+// As PID 1 we inherit every orphan of the container.
+async fn reap_orphans(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if std::process::id() != 1 {
+        return;
+    }
+    let Ok(mut ended) = signal(SignalKind::child()) else {
+        tracing::warn!("watch SIGCHLD; orphans will stay zombies");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = ended.recv() => {}
+            () = stop.cancelled() => return,
+        }
+        // Gives tokio the time to take its own child first; an orphan does not mind waiting.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while let Ok(Some(status)) = rustix::process::waitid(WaitId::All, options) {
+            tracing::debug!(?status, "reaped an orphan");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Probes on 15021 and metrics on 15020.
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::Method;
+use meshwright_runtime::admin::encode_metrics;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::{admin, drain::Phase};
+
+/// What the probes look at.
+#[derive(Clone)]
+pub struct Health {
+    /// Envoy's admin socket.
+    pub admin_socket: PathBuf,
+    /// See [`crate::relay::Relay::configured`].
+    pub configured: watch::Receiver<bool>,
+    /// How far the process is.
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// `/readyz`, `/livez`, `/healthz/lb`.
+pub fn health(health: Health) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/healthz/lb", get(load_balancer))
+        .with_state(health)
+}
+
+/// `/metrics`.
+pub fn metrics(registry: Registry, admin_socket: PathBuf) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state((Arc::new(registry), admin_socket))
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    reply(unready(&health).await)
+}
+
+async fn load_balancer(State(health): State<Health>) -> Response {
+    // First to fail: load balancers outside of the cluster learn nothing from endpoints.
+    let draining = *health.phase.borrow() != Phase::Serving;
+    reply(if draining { Some("draining") } else { unready(&health).await })
+}
+
+// The control plane's absence is no reason: what Envoy has is right until somebody says otherwise.
+async fn unready(health: &Health) -> Option<&'static str> {
+    let (phase, configured) = (*health.phase.borrow(), *health.configured.borrow());
+    match phase {
+        Phase::Ended => Some("stopped"),
+        // The endpoints are taken away by the termination itself, not by us.
+        Phase::Draining => None,
+        Phase::Serving if !configured => Some("awaiting configuration"),
+        Phase::Serving if !admin::is_live(&health.admin_socket).await => Some("awaiting envoy"),
+        Phase::Serving => None,
+    }
+}
+
+fn reply(unready: Option<&'static str>) -> Response {
+    match unready {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn scrape(State((registry, socket)): State<(Arc<Registry>, PathBuf)>) -> Response {
+    // Envoy speaks the older text format, so ours must not end with OpenMetrics' EOF mark.
+    let Ok(mut text) = encode_metrics(&registry, false) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    match admin::request(&socket, Method::GET, "/stats/prometheus").await {
+        Ok((_, body)) => text.push_str(&String::from_utf8_lossy(&body)),
+        Err(e) => tracing::debug!(error = %format!("{e:#}"), "scrape envoy"),
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

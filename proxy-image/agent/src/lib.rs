@@ -1,0 +1,25 @@
+//! The agent beside Envoy.
+//!
+//! It starts Envoy with a generated bootstrap ([`bootstrap`], [`envoy`]), gets the workload's certificate and keeps
+//! its key in memory ([`identity`]), relays configuration from the control plane ([`relay`], [`upstream`],
+//! [`downstream`]), answers probes and scrapes ([`http`]) and drains on SIGTERM ([`drain`]).
+
+pub mod admin;
+pub mod args;
+pub mod backoff;
+pub mod bootstrap;
+pub mod connect;
+pub mod downstream;
+pub mod drain;
+pub mod envoy;
+pub mod http;
+pub mod identity;
+pub mod relay;
+mod run;
+pub mod upstream;
+
+pub use args::Args;
+pub use run::run;
+
+#[cfg(test)]
+mod tests;

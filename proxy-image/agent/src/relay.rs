@@ -1,0 +1,136 @@
+//! The relay between the control plane and Envoy. It ends the delta protocol on both sides: this file shares the
+//! pure [`state`] between the two streams.
+
+pub mod state;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use meshwright_xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, MaybeSent, Resource, Snapshot};
+use tokio::sync::{mpsc, watch};
+
+use state::State;
+
+/// Shared by the stream to the control plane, the stream to Envoy and the identity task.
+#[derive(Clone)]
+pub struct Relay(Arc<Inner>);
+
+struct Inner {
+    // One lock for state and both outlets, so that messages leave in the order of the decisions behind them.
+    shared: Mutex<Shared>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    configured: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: State,
+    upstream: Option<mpsc::UnboundedSender<DeltaDiscoveryRequest>>,
+    maybe_sent: MaybeSent,
+    stream: u64,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        let shared = Shared::default();
+        let snapshots = watch::Sender::new(Arc::new(shared.state.snapshot().clone()));
+        let configured = watch::Sender::new(false);
+        Self(Arc::new(Inner { shared: Mutex::new(shared), snapshots, configured }))
+    }
+}
+
+impl Relay {
+    /// What Envoy should have.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.0.snapshots.subscribe()
+    }
+
+    /// Whether this Envoy has taken clusters and listeners.
+    pub fn configured(&self) -> watch::Receiver<bool> {
+        self.0.configured.subscribe()
+    }
+
+    /// A secret of our own; it never reaches the control plane.
+    pub fn set_local_secret(&self, secret: Resource) {
+        self.apply(|state| {
+            state.set_local_secret(secret);
+            Vec::new()
+        });
+    }
+
+    /// A new stream to the control plane; the receiver has what to send on it.
+    pub fn connect_upstream(&self) -> mpsc::UnboundedReceiver<DeltaDiscoveryRequest> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.with(|shared| shared.upstream = Some(sender));
+        self.apply(State::on_upstream_connected);
+        receiver
+    }
+
+    /// The stream to the control plane is gone.
+    pub fn disconnect_upstream(&self) {
+        self.with(|shared| shared.upstream = None);
+    }
+
+    /// A response of the control plane.
+    pub fn on_upstream(&self, response: DeltaDiscoveryResponse) {
+        self.apply(|state| state.on_upstream(response));
+    }
+
+    /// Envoy opened a stream. Returns its number and what Envoy may still hold from its last one.
+    pub fn open_downstream(&self) -> (u64, MaybeSent) {
+        self.apply(|state| {
+            state.envoy_disconnected();
+            Vec::new()
+        });
+        self.with(|shared| {
+            shared.stream += 1;
+            (shared.stream, shared.maybe_sent.clone())
+        })
+    }
+
+    /// Something happened on a stream to Envoy. The end of an old stream may be noticed after the new one began;
+    /// what it says by then is void.
+    pub fn on_downstream(&self, stream: u64, event: Event) {
+        if self.with(|shared| shared.stream != stream) {
+            return;
+        }
+        if let Event::Closed { maybe_sent } = &event {
+            self.with(|shared| shared.maybe_sent = maybe_sent.clone());
+        }
+        if let Event::Nack { kind, resources, message } = &event {
+            let names: Vec<_> = resources.iter().map(|(name, _)| name).collect();
+            tracing::warn!(%kind, ?names, message, "envoy rejected configuration");
+        }
+        self.apply(|state| state.on_downstream(event));
+    }
+
+    /// A new Envoy process has nothing, and may take what the old one refused.
+    pub fn envoy_restarted(&self) {
+        self.with(|shared| shared.maybe_sent = MaybeSent::default());
+        self.apply(|state| {
+            state.envoy_restarted();
+            Vec::new()
+        });
+    }
+
+    fn apply(&self, change: impl FnOnce(&mut State) -> Vec<DeltaDiscoveryRequest>) {
+        self.with(|shared| {
+            let before = shared.state.snapshot().generation();
+            let requests = change(&mut shared.state);
+            if shared.state.snapshot().generation() != before {
+                self.0.snapshots.send_replace(Arc::new(shared.state.snapshot().clone()));
+            }
+            let configured = shared.state.configured();
+            self.0.configured.send_if_modified(|known| std::mem::replace(known, configured) != configured);
+            if let Some(upstream) = &shared.upstream {
+                for request in requests {
+                    // A closed channel means that the stream ended; the next one starts with everything.
+                    let _ = upstream.send(request);
+                }
+            }
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Shared) -> T) -> T {
+        act(&mut self.0.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

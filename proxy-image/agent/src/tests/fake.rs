@@ -1,0 +1,287 @@
+//! A control plane in this process: CA and ADS on one TLS port.
+
+use std::{
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Parser;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DiscoveryRequest, DiscoveryResponse,
+    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+};
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use meshwright_pki::{
+    Authority, CertificateDer, Identity, SpiffeId, certs_to_pem, new_csr, new_root, peer_identity,
+    sign_issuing_ca, sign_leaf,
+    tls::{ClientAuth, DynamicIdentity, DynamicRoots, server_config},
+};
+use meshwright_proto::certificates::{
+    SignCertificateRequest, SignCertificateResponse,
+    certificate_service_server::{CertificateService, CertificateServiceServer},
+};
+use meshwright_runtime::CancellationToken;
+use meshwright_xds::{DeltaDiscoveryRequest, Event, Snapshot, server};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
+
+use crate::{Args, downstream, identity, identity::Credentials, relay::Relay, upstream};
+
+const DAY: Duration = Duration::from_secs(86400);
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+pub fn args(pod: &str, control_plane: String, dir: &Path) -> Args {
+    let mut args = Args::parse_from([
+        "agent",
+        "--pod-name",
+        pod,
+        "--pod-namespace",
+        "shop",
+        "--service-account",
+        "front-meshwright",
+        "--gateway-name",
+        "front",
+        "--gateway-namespace",
+        "shop",
+        "--revision",
+        "default-1a2b3c4d",
+        "--trust-domain",
+        "cluster.local",
+        "--control-plane",
+        &control_plane,
+        "--control-plane-id",
+        "spiffe://cluster.local/ns/mesh/sa/default-1a2b3c4d",
+        "--drain-delay",
+        "1s",
+        "--drain-deadline",
+        "20s",
+        "--concurrency",
+        "1",
+    ]);
+    args.run_dir = dir.to_owned();
+    args.token_file = dir.join("token");
+    args.trust_file = dir.join("ca.crt");
+    args
+}
+
+/// Everything of the agent but Envoy.
+pub struct Agent(CancellationToken);
+
+impl Agent {
+    pub fn without_envoy(args: &Args) -> Self {
+        meshwright_runtime::install_crypto();
+        let stop = CancellationToken::new();
+        let relay = Relay::default();
+        let credentials = Credentials::new(args, identity::Metrics::default()).unwrap();
+        let (a, c, r, s) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
+        tokio::spawn(async move { identity::run(&a, &c, &r, s).await });
+        let (a, r, s) = (args.clone(), relay.clone(), stop.clone());
+        tokio::spawn(async move { upstream::run(&a, &credentials, &r, s).await });
+        let (socket, s) = (args.xds_socket(), stop.clone());
+        tokio::spawn(async move { downstream::serve(&socket, relay, s).await });
+        Self(stop)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+pub struct ControlPlane {
+    pub address: String,
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    pub events: Arc<Mutex<Vec<Event>>>,
+    shared: Shared,
+    stop: CancellationToken,
+}
+
+#[derive(Clone)]
+struct Shared {
+    root: Authority,
+    issuing: Authority,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    events: Arc<Mutex<Vec<Event>>>,
+    signed: Arc<AtomicUsize>,
+    drain: CancellationToken,
+}
+
+impl ControlPlane {
+    /// Also writes the trust and token files of an agent.
+    pub async fn start(dir: &Path) -> Self {
+        let now = Timestamp::now();
+        let root = new_root("cluster.local", now, DAY * 3650).unwrap();
+        let issuing = sign_issuing_ca(&root, "default-1a2b3c4d", now, DAY * 30).unwrap();
+        std::fs::write(dir.join("ca.crt"), certs_to_pem(&[root.cert().clone()])).unwrap();
+        std::fs::write(dir.join("token"), "test-token\n").unwrap();
+        let snapshots = watch::Sender::new(Arc::new(Snapshot::default()));
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let stop = CancellationToken::new();
+        let shared = Shared {
+            root,
+            issuing,
+            snapshots: snapshots.subscribe(),
+            events: events.clone(),
+            signed: Arc::default(),
+            drain: stop.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        serve(shared.clone(), listener);
+        Self { address, snapshots, events, shared, stop }
+    }
+
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// After `stop`: another replica at the same address, which knows nothing of the streams before.
+    pub async fn restart(&mut self) {
+        self.stop = CancellationToken::new();
+        self.shared.drain = self.stop.clone();
+        let listener = loop {
+            match TcpListener::bind(&self.address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        serve(self.shared.clone(), listener);
+    }
+
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+
+    pub fn root(&self) -> CertificateDer<'static> {
+        self.shared.root.cert().clone()
+    }
+
+    pub fn identity(&self, namespace: &str, account: &str) -> Identity {
+        let (key, csr) = new_csr().unwrap();
+        let id = SpiffeId::workload("cluster.local", namespace, account).unwrap();
+        let leaf = sign_leaf(&self.shared.issuing, &csr, &id, &[], Timestamp::now(), DAY).unwrap();
+        Identity { chain: vec![leaf, self.shared.issuing.cert().clone()], key }
+    }
+
+    pub fn signed(&self) -> usize {
+        self.shared.signed.load(Ordering::SeqCst)
+    }
+
+    pub fn saw(&self, what: impl Fn(&Event) -> bool) -> bool {
+        self.events.lock().unwrap().iter().any(what)
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn serve(shared: Shared, listener: TcpListener) {
+    meshwright_runtime::install_crypto();
+    let (key, csr) = new_csr().unwrap();
+    let id = SpiffeId::workload("cluster.local", "mesh", "default-1a2b3c4d").unwrap();
+    let leaf = sign_leaf(&shared.issuing, &csr, &id, &[], Timestamp::now(), DAY).unwrap();
+    let identity = DynamicIdentity::default();
+    identity.set(&Identity { chain: vec![leaf, shared.issuing.cert().clone()], key }).unwrap();
+    let roots = DynamicRoots::new(&[shared.root.cert().clone()]).unwrap();
+    let config = server_config(identity, roots, ClientAuth::Optional).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let incoming = TcpListenerStream::new(listener)
+        .then(move |stream| {
+            let acceptor = acceptor.clone();
+            async move { acceptor.accept(stream?).await }
+        })
+        .filter(|accepted| futures::future::ready(accepted.is_ok()));
+    let stop = shared.drain.clone();
+    let router = tonic::transport::Server::builder()
+        .add_service(CertificateServiceServer::new(shared.clone()))
+        .add_service(AggregatedDiscoveryServiceServer::new(shared));
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = router.serve_with_incoming(Box::pin(incoming)) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+#[tonic::async_trait]
+impl CertificateService for Shared {
+    async fn sign_certificate(
+        &self,
+        request: Request<SignCertificateRequest>,
+    ) -> Result<Response<SignCertificateResponse>, Status> {
+        if request.metadata().get("authorization").is_none_or(|token| token != "Bearer test-token") {
+            return Err(Status::unauthenticated("token"));
+        }
+        let id = SpiffeId::workload("cluster.local", "shop", "front-meshwright").unwrap();
+        let leaf =
+            sign_leaf(&self.issuing, &request.get_ref().csr_der, &id, &[], Timestamp::now(), DAY).unwrap();
+        self.signed.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(SignCertificateResponse {
+            chain_der: vec![leaf.to_vec(), self.issuing.cert().to_vec()],
+            roots_der: vec![self.root.cert().to_vec()],
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Shared {
+    type StreamAggregatedResourcesStream =
+        Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+    type DeltaAggregatedResourcesStream = server::Responses;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("delta only"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<server::Responses>, Status> {
+        let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+        let certs = info.and_then(TlsConnectInfo::peer_certs);
+        let id = certs.as_deref().and_then(|all| peer_identity(all.first()?).ok());
+        if id.is_none_or(|id| id.as_str() != "spiffe://cluster.local/ns/shop/sa/front-meshwright") {
+            return Err(Status::unauthenticated("client certificate"));
+        }
+        let mut inbound = request.into_inner();
+        let first = server::first_request(&mut inbound).await?;
+        if first.node.as_ref().is_none_or(|node| node.id != "gateway-0.shop") {
+            return Err(Status::invalid_argument("node"));
+        }
+        let events = self.events.clone();
+        Ok(Response::new(server::serve_after(
+            first,
+            inbound,
+            self.snapshots.clone(),
+            server::Options::default(),
+            move |event| events.lock().unwrap().push(event),
+            self.drain.clone(),
+        )))
+    }
+}
+
+/// Polls until true.
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while !check().await {
+        assert!(tokio::time::Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}

@@ -1,0 +1,88 @@
+//! The stream to the control plane.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+};
+use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
+use futures::StreamExt;
+use meshwright_runtime::CancellationToken;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::{Args, backoff::Backoff, connect::connect, identity::Credentials, relay::Relay};
+
+/// Thousands of clusters may come in one response.
+const MAX_MESSAGE: usize = 256 << 20;
+
+/// Keeps a stream open until `stop`. Losing it loses nothing: Envoy keeps what it has, we keep what Envoy accepted.
+pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    loop {
+        let ended = tokio::select! {
+            ended = stream(args, credentials, relay, &mut backoff) => ended,
+            () = stop.cancelled() => return,
+        };
+        relay.disconnect_upstream();
+        let delay = backoff.next_delay();
+        match ended {
+            Ok(()) => tracing::info!(?delay, "control plane closed the stream"),
+            Err(e) => tracing::warn!(error = %format!("{e:#}"), ?delay, "lost the control plane"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn stream(
+    args: &Args,
+    credentials: &Credentials,
+    relay: &Relay,
+    backoff: &mut Backoff,
+) -> anyhow::Result<()> {
+    credentials.wait().await;
+    let channel =
+        connect(&args.control_plane, &credentials.identity, &credentials.roots, &args.control_plane_id)
+            .await?;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let mut node = Some(node(args));
+    // The node goes with the first request only.
+    let requests = UnboundedReceiverStream::new(relay.connect_upstream()).map(move |mut request| {
+        request.node = node.take();
+        request
+    });
+    let mut responses =
+        client.delta_aggregated_resources(requests).await.context("open configuration stream")?.into_inner();
+    tracing::info!(control_plane = args.control_plane, "connected to the control plane");
+    while let Some(response) = responses.message().await.context("read configuration stream")? {
+        backoff.reset();
+        relay.on_upstream(response);
+    }
+    Ok(())
+}
+
+/// The same node that Envoy's bootstrap has.
+fn node(args: &Args) -> Node {
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let fields = [
+        ("GATEWAY_NAME", &args.gateway_name),
+        ("GATEWAY_NAMESPACE", &args.gateway_namespace),
+        ("REVISION", &args.revision),
+        ("POD_NAME", &args.pod_name),
+        ("POD_NAMESPACE", &args.pod_namespace),
+        ("POD_IP", &args.pod_ip),
+        ("SERVICE_ACCOUNT", &args.service_account),
+    ];
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
+    Node {
+        id: format!("{}.{}", args.pod_name, args.pod_namespace),
+        cluster: format!("{}.{}", args.gateway_name, args.gateway_namespace),
+        metadata: Some(Struct { fields }),
+        user_agent_name: "meshwright-agent".to_owned(),
+        ..Node::default()
+    }
+}
