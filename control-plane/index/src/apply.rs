@@ -87,7 +87,8 @@ pub(crate) fn split<A, B, C>(update: Update<A>, f: impl Fn(A) -> (B, C)) -> (Upd
         }
         Update::Deleted(key) => (Update::Deleted(key.clone()), Update::Deleted(key)),
         Update::Replaced { objects, undecodable } => {
-            let (mut left, mut right) = (Vec::with_capacity(objects.len()), Vec::with_capacity(objects.len()));
+            let (mut left, mut right) =
+                (Vec::with_capacity(objects.len()), Vec::with_capacity(objects.len()));
             for (key, object) in objects {
                 let (b, c) = f(object);
                 left.push((key.clone(), b));

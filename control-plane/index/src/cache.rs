@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meshwright_core::model::HttpRoute;
-use meshwright_core::resolve::{BackendTable, CompiledRoute, Resolution, backend_table, compile, resolve_with};
+use meshwright_core::resolve::{
+    BackendTable, CompiledRoute, Resolution, backend_table, compile, resolve_with,
+};
 use meshwright_core::{ControllerConfig, ObjectKey, World};
 
 struct Entry {

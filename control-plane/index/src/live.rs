@@ -85,7 +85,14 @@ macro_rules! kind {
     };
 }
 
-kind!(gateway_class, gateway_classes, record_gateway_class, update_gateway_classes, gateway_classes, api::GatewayClassStatus);
+kind!(
+    gateway_class,
+    gateway_classes,
+    record_gateway_class,
+    update_gateway_classes,
+    gateway_classes,
+    api::GatewayClassStatus
+);
 kind!(gateway, gateways, record_gateway, update_gateways, gateways, api::GatewayStatus);
 kind!(http_route, http_routes, record_http_route, update_http_routes, http_routes, api::HttpRouteStatus);
 
@@ -110,7 +117,9 @@ fn apply<S>(
     touched: &mut BTreeSet<ObjectKey>,
     update: Update<Live<S>>,
 ) {
-    let mut put = |objects: &mut BTreeMap<ObjectKey, Arc<Live<S>>>, (namespace, name): (String, String), live: Live<S>| {
+    let mut put = |objects: &mut BTreeMap<ObjectKey, Arc<Live<S>>>,
+                   (namespace, name): (String, String),
+                   live: Live<S>| {
         let key = ObjectKey::new(namespace, name);
         if !objects.get(&key).is_some_and(|known| live.is_older_than(known)) {
             objects.insert(key.clone(), Arc::new(live));

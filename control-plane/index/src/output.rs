@@ -78,7 +78,11 @@ impl Output {
         let same_gateways = self.gateways.len() == other.gateways.len()
             && self.gateways.iter().zip(&other.gateways).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
         let same_endpoints = self.endpoints.len() == other.endpoints.len()
-            && self.endpoints.iter().zip(&other.endpoints).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
+            && self
+                .endpoints
+                .iter()
+                .zip(&other.endpoints)
+                .all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
         !(same_gateways && same_endpoints)
     }
 }

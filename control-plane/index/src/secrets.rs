@@ -92,7 +92,9 @@ impl SecretWatch {
         let mut changes = self.api.watch(&only, "").await?.boxed();
         while let Some(change) = changes.try_next().await? {
             match change {
-                WatchEvent::Added(secret) | WatchEvent::Modified(secret) => self.send(convert::secret(secret)).await,
+                WatchEvent::Added(secret) | WatchEvent::Modified(secret) => {
+                    self.send(convert::secret(secret)).await
+                }
                 WatchEvent::Deleted(_) => self.send(SecretState::Missing).await,
                 WatchEvent::Bookmark(_) => {}
                 WatchEvent::Error(status) => return Err(kube::Error::Api(status)),

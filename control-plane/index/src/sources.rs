@@ -34,7 +34,12 @@ pub(crate) fn spawn(
     let made_for_gateways = format!("{},{}={}", labels::GATEWAY_NAME, labels::MANAGED_BY, labels::MANAGER);
     watches.watch("services", |source| source, convert::service, Event::Services);
     watches.watch("namespaces", |source| source, convert::namespace, Event::Namespaces);
-    watches.watch("endpointslices", |source: Source<EndpointSlice>| source, convert::endpoint_slice, Event::EndpointSlices);
+    watches.watch(
+        "endpointslices",
+        |source: Source<EndpointSlice>| source,
+        convert::endpoint_slice,
+        Event::EndpointSlices,
+    );
     watches.watch(
         "deployments",
         |source: Source<Deployment>| source.labels(&made_for_gateways),

@@ -81,14 +81,20 @@ impl Store {
                 self.live.update_http_routes(live);
                 !apply(&mut world.http_routes, models).is_empty()
             }
-            Event::ReferenceGrants(update) => !apply(&mut world.reference_grants, map(update, Some)).is_empty(),
-            Event::GatewayParameters(update) => !apply(&mut world.gateway_parameters, map(update, Some)).is_empty(),
+            Event::ReferenceGrants(update) => {
+                !apply(&mut world.reference_grants, map(update, Some)).is_empty()
+            }
+            Event::GatewayParameters(update) => {
+                !apply(&mut world.gateway_parameters, map(update, Some)).is_empty()
+            }
             Event::Secret(key, state) => {
                 let changed = world.secrets.get(&key).is_none_or(|known| **known != state);
                 world.secrets.insert(key, Arc::new(state));
                 changed
             }
-            Event::BundleVersion(version) => std::mem::replace(&mut world.crd_bundle_version, version.clone()) != version,
+            Event::BundleVersion(version) => {
+                std::mem::replace(&mut world.crd_bundle_version, version.clone()) != version
+            }
             Event::Rejections(rejections) => {
                 let changed = world.rejections != rejections;
                 world.rejections = rejections;

@@ -94,7 +94,9 @@ impl Task {
         let resolution = self.cache.resolve(&self.store.world, &self.controller);
         self.metrics.resolutions.inc();
         self.metrics.gateways.set(i64::try_from(resolution.gateways.len()).unwrap_or(i64::MAX));
-        self.metrics.http_routes.set(i64::try_from(resolution.statuses.http_routes.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .http_routes
+            .set(i64::try_from(resolution.statuses.http_routes.len()).unwrap_or(i64::MAX));
         let output = known.resolved(resolution.gateways, &self.store.world, &change.endpoints);
         // Proxies first: nobody waits for a status as a client waits for a route.
         if self.output.borrow().is_none() || output.differs(known) {

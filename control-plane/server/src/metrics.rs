@@ -55,11 +55,27 @@ impl Metrics {
         registry.register("xds_streams", "ADS streams opened or refused", metrics.streams.clone());
         registry.register("xds_open_streams", "ADS streams at the moment", metrics.open_streams.clone());
         registry.register("xds_answers", "Resources that proxies took or refused", metrics.answers.clone());
-        registry.register("translation_seconds", "Time to make a Gateway's resources", metrics.translation_seconds.clone());
+        registry.register(
+            "translation_seconds",
+            "Time to make a Gateway's resources",
+            metrics.translation_seconds.clone(),
+        );
         registry.register("status_writes", "Status writes", metrics.status_writes.clone());
-        registry.register("status_leader", "1 while this replica writes statuses", metrics.status_leader.clone());
-        registry.register("issuing_ca_expiry_seconds", "End of the issuing CA, Unix time", metrics.issuing_ca_expiry.clone());
-        registry.register("serving_expiry_seconds", "End of our own certificate, Unix time", metrics.serving_expiry.clone());
+        registry.register(
+            "status_leader",
+            "1 while this replica writes statuses",
+            metrics.status_leader.clone(),
+        );
+        registry.register(
+            "issuing_ca_expiry_seconds",
+            "End of the issuing CA, Unix time",
+            metrics.issuing_ca_expiry.clone(),
+        );
+        registry.register(
+            "serving_expiry_seconds",
+            "End of our own certificate, Unix time",
+            metrics.serving_expiry.clone(),
+        );
         metrics
     }
 }

@@ -1,69 +1,170 @@
-//! Start and end of the control plane, as a list.
+//! Puts the parts together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use jiff::Timestamp;
+use anyhow::Context;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use kube::runtime::events::{Recorder, Reporter};
-use meshwright_api::names;
 use meshwright_core::ControllerConfig;
-use meshwright_index::{Index, Metrics, Setup};
-use meshwright_k8s::{LeaseConfig, lease};
+use meshwright_index::{Index, Setup};
+use meshwright_k8s::lease::{self, LeaseConfig};
 use meshwright_pki::SpiffeId;
-use meshwright_runtime::{Readiness, Shutdown, admin::Admin, install_crypto, telemetry};
-use prometheus_client::registry::Registry;
+use meshwright_pki::tls::{ClientAuth, DynamicIdentity, DynamicRoots, server_config};
+use meshwright_proto::certificates::certificate_service_server::CertificateServiceServer;
+use meshwright_runtime::{CancellationToken, Readiness, Shutdown, admin, telemetry};
+use prometheus_client::registry::Registry as MetricsRegistry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use crate::ads::{Ads, Gateways, Nacks};
+use crate::ads::{self, Registry};
 use crate::args::Args;
-use crate::authority::{Serving, SigningAuthority};
-use crate::certificates::{self, Certificates, Reviewer};
-use crate::{grpc, publish, status};
+use crate::certificates::{Callers, Certificates};
+use crate::metrics::Metrics;
+use crate::nacks::Nacks;
+use crate::serving::{IssuingCa, IssuingCaFiles, ServingIdentity, accept, keep_fresh, watch_files};
+use crate::snapshots::Translator;
+use crate::status::{Events, Writer};
 
-/// Runs until SIGTERM, or until a part that nothing works without has ended.
-pub async fn run(args: Args) -> Result<()> {
-    install_crypto();
-    let telemetry = telemetry::init("control-plane", &args.telemetry)?;
-    let shutdown = Shutdown::on_signals()?;
-    let (drain, readiness, mut registry) = (shutdown.drain(), Readiness::default(), Registry::default());
-    let client = kube::Client::try_default().await.context("configure a client for the API server")?;
+/// Requests of agents are small.
+const MAX_REQUEST: usize = 4 * 1024 * 1024;
 
-    let (authority, first) = SigningAuthority::load(&args.issuing_ca, serving(&args)?, Timestamp::now())?;
-    let index = Index::spawn(setup(&args, &client, &readiness, &mut registry), &drain);
-    let (gateways, nacks) = (Gateways::default(), Nacks::default());
-    let ads = Ads::new(&args.trust_domain, gateways.clone(), nacks.clone(), drain.clone(), &mut registry);
-    let reviewer = Reviewer::new(client.clone(), &args.trust_domain);
-    let metrics = certificates::Metrics::register(&mut registry);
-    let certificates = Certificates::new(authority.clone(), reviewer, args.workload_ttl, metrics);
-    let config = LeaseConfig::for_revision(&args.pod_namespace, names::status_lease(&args.mesh_name), &args.pod_name, &args.revision);
-    let mut status_lease = lease::spawn(client.clone(), config, drain.clone());
+impl Args {
+    /// Runs the control plane until it is told to stop.
+    ///
+    /// # Errors
+    /// When it cannot start, or a part of it that cannot be done without has ended.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let telemetry = telemetry::init("control-plane", &self.telemetry)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            revision = self.revision,
+            mesh = self.mesh_name,
+            "starting"
+        );
+        let shutdown = Shutdown::on_signals()?;
+        let drain = shutdown.drain();
+        let readiness = Readiness::default();
+        let starting = readiness.guard("server");
+        let mut metrics_registry = MetricsRegistry::default();
+        let metrics = Metrics::register(&mut metrics_registry);
+        let index_metrics = meshwright_index::Metrics::register(&mut metrics_registry);
+        let client = kube::Client::try_default().await.context("find the API server")?;
+        let recorder = Recorder::new(
+            client.clone(),
+            Reporter {
+                controller: "meshwright-control-plane".to_owned(),
+                instance: Some(self.pod_name.clone()),
+            },
+        );
+        let admin = admin::Admin::new(readiness.clone(), Arc::new(metrics_registry), telemetry.level());
+        let admin = tokio::spawn(admin.serve(self.admin.admin_addr, drain.clone()));
 
-    tokio::spawn(authority.clone().follow(first, drain.clone()));
-    tokio::spawn(publish::run(index.clone(), gateways, nacks, drain.clone()));
-    let admin = Admin::new(readiness, Arc::new(registry), telemetry.level());
-    tokio::select! {
-        ended = admin.serve(args.admin.admin_addr, drain.clone()) => ended.context("admin server")?,
-        ended = grpc::serve(args.xds_address, authority, ads, certificates, drain.clone()) => ended?,
-        ended = status::run(client, index, status_lease.leadership(), drain.clone()) => ended.context("status writer")?,
-        ended = status_lease.ended() => ended.context("status lease")?,
+        let registry = Registry::default();
+        let nacks = Nacks::new(registry.clone());
+        let index = Index::spawn(
+            Setup {
+                client: client.clone(),
+                recorder: recorder.clone(),
+                controller: ControllerConfig::default(),
+                readiness,
+                metrics: index_metrics,
+            },
+            &drain,
+        );
+        let translator = Translator::new(registry.clone(), nacks.clone(), metrics.clone());
+        tokio::spawn(translator.run(index.output(), drain.clone()));
+        let events = Events::new(recorder, index.live().clone());
+        tokio::spawn(nacks.clone().report(index.clone(), events.clone(), drain.clone()));
+
+        let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
+        let writer = Writer::new(client.clone(), lease.leadership(), &index, events, metrics.clone());
+        let writer = tokio::spawn(writer.run(drain.clone()));
+
+        let ads = ads::service(registry, nacks, &self.trust_domain, &metrics, &drain);
+        let listener =
+            TcpListener::bind(self.xds_addr).await.with_context(|| format!("bind {}", self.xds_addr))?;
+        let server = tokio::spawn(self.serve(client, listener, ads, metrics, drain.clone())?);
+        starting.ready();
+
+        tokio::select! {
+            ended = server => ended.context("agents' server panicked")??,
+            ended = admin => ended.context("admin server panicked")??,
+            ended = writer => ended.context("status writer panicked")?,
+            () = drain.cancelled() => {}
+        }
+        anyhow::ensure!(drain.is_cancelled(), "a part of the control plane ended unexpectedly");
+        // Give the Lease back before going, so that the next holder need not wait for it to expire.
+        let force = shutdown.force();
+        tokio::select! {
+            released = lease.ended() => released?,
+            () = force.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+        tracing::info!("stopped");
+        Ok(())
     }
-    drain.cancel();
-    Ok(())
-}
 
-fn serving(args: &Args) -> Result<Serving> {
-    let id = SpiffeId::workload(&args.trust_domain, &args.pod_namespace, &args.service_account)?;
-    let service = format!("{}.{}.svc", args.revision, args.pod_namespace);
-    let dns_names = vec![format!("{service}.cluster.local"), service];
-    Ok(Serving { id, dns_names, ttl: args.workload_ttl })
-}
+    fn status_lease(&self) -> LeaseConfig {
+        let name = meshwright_api::names::status_lease(&self.mesh_name);
+        LeaseConfig::for_revision(&self.pod_namespace, name, &self.pod_name, &self.revision)
+    }
 
-fn setup(args: &Args, client: &kube::Client, readiness: &Readiness, registry: &mut Registry) -> Setup {
-    let reporter = Reporter { controller: meshwright_api::CONTROLLER_NAME.to_owned(), instance: Some(args.pod_name.clone()) };
-    Setup {
-        client: client.clone(),
-        recorder: Recorder::new(client.clone(), reporter),
-        controller: ControllerConfig::default(),
-        readiness: readiness.clone(),
-        metrics: Metrics::register(registry),
+    /// The server for agents: certificates and ADS on one port.
+    pub(crate) fn serve(
+        &self,
+        client: kube::Client,
+        listener: TcpListener,
+        ads: Arc<ads::Ads>,
+        metrics: Metrics,
+        drain: CancellationToken,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
+        let (files, ca) = IssuingCaFiles::open(&self.issuing_ca_dir)?;
+        let (ca_sender, ca_receiver) = watch::channel(Arc::new(ca));
+        let tls = self.tls(&ca_receiver, metrics.clone(), &drain)?;
+        tokio::spawn(watch_files(files, ca_sender, drain.clone()));
+        let certificates = Certificates {
+            callers: Callers::new(client),
+            ca: ca_receiver,
+            trust_domain: self.trust_domain.clone(),
+            ttl: self.workload_ttl,
+            metrics,
+        };
+        let router = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .add_service(CertificateServiceServer::new(certificates).max_decoding_message_size(64 * 1024))
+            .add_service(
+                AggregatedDiscoveryServiceServer::from_arc(ads).max_decoding_message_size(MAX_REQUEST),
+            );
+        let connections = accept(listener, tls, drain.clone());
+        Ok(async move {
+            router
+                .serve_with_incoming_shutdown(connections, drain.cancelled_owned())
+                .await
+                .context("serve agents")
+        })
+    }
+
+    fn tls(
+        &self,
+        ca: &watch::Receiver<Arc<IssuingCa>>,
+        metrics: Metrics,
+        drain: &CancellationToken,
+    ) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let current = ca.borrow().clone();
+        let identity = DynamicIdentity::default();
+        let roots = DynamicRoots::new(&current.roots).context("read trust anchors")?;
+        let serving = ServingIdentity {
+            id: SpiffeId::workload(&self.trust_domain, &self.pod_namespace, self.account())?,
+            dns_names: self.dns_names(),
+            ttl: self.workload_ttl,
+            identity: identity.clone(),
+            roots: roots.clone(),
+            metrics,
+        };
+        let due = serving.renew(&current)?;
+        tokio::spawn(keep_fresh(serving, ca.clone(), due, drain.clone()));
+        Ok(Arc::new(server_config(identity, roots, ClientAuth::Optional).context("configure TLS")?))
     }
 }

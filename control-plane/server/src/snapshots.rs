@@ -79,7 +79,9 @@ impl Translator {
         let start = std::time::Instant::now();
         let mut used = BTreeMap::new();
         let mut endpoints = |cluster: &ClusterRef| {
-            let Some((cluster, found)) = output.endpoints.get_key_value(cluster) else { return Endpoints::default() };
+            let Some((cluster, found)) = output.endpoints.get_key_value(cluster) else {
+                return Endpoints::default();
+            };
             used.insert(cluster.clone(), found.clone());
             Endpoints::clone(found)
         };
@@ -127,7 +129,10 @@ impl Translator {
 
 /// The new resources, on top of what did not change: a type that is as it was keeps its allocation, which is how a stream sees at a glance
 /// that it has nothing to send.
-fn next_snapshot(known: Option<&Snapshot>, resources: BTreeMap<TypeUrl, BTreeMap<String, Resource>>) -> Snapshot {
+fn next_snapshot(
+    known: Option<&Snapshot>,
+    resources: BTreeMap<TypeUrl, BTreeMap<String, Resource>>,
+) -> Snapshot {
     let mut snapshot = known.cloned().unwrap_or_default();
     snapshot.set_generation(known.map_or(1, |known| known.generation() + 1));
     let mut resources = resources;

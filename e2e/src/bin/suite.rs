@@ -1,12 +1,10 @@
 //! `make test`, `make demo` and what they share: build, cluster, install.
 
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use meshwright_e2e::product::{self, Dist, Tally, run_cargo_tests};
-use meshwright_e2e::testing::ensure_oha;
+use meshwright_e2e::product::{self, Tally, cluster_command, installed, run, run_cargo_tests, timed};
 use meshwright_e2e::{Cluster, conformance};
 
 #[derive(Parser)]
@@ -83,53 +81,13 @@ async fn conformance_alone() -> Result<Tally> {
     conformance::run(&Cluster::current()?).await
 }
 
-/// Builds `target/dist`, starts the cluster where none runs, loads the images and applies the install files.
-async fn installed() -> Result<Dist> {
-    let registry = std::env::var("REGISTRY").unwrap_or_else(|_| "registry.meshwright.example".to_owned());
-    let dist = timed("binaries, images, install files", || product::build(&registry, &[]))?;
-    ensure_oha(&product::cache()?)?;
-    run(cluster_command(&["up"]))?;
-    let mut load = cluster_command(&["load"]);
-    load.args(dist.images().map(|image| image.archive.clone()));
-    timed("images to the nodes", || run(load))?;
-    let cluster = Cluster::current()?;
-    for file in ["crds.yaml", "install.yaml"] {
-        let mut kubectl = Command::new(cluster.kubectl()?);
-        kubectl.arg("--kubeconfig").arg(cluster.kubeconfig()).args(["apply", "--server-side", "--force-conflicts", "-f"]);
-        run({
-            kubectl.arg(dist.folder.join(file));
-            kubectl
-        })?;
-    }
-    Ok(dist)
-}
-
 async fn demo() -> Result<()> {
     installed().await?;
     meshwright_e2e::demo::show().await
-}
-
-fn cluster_command(args: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    command.args(["run", "-q", "-p", "meshwright-e2e", "--bin", "cluster", "--"]).args(args);
-    command
-}
-
-fn run(mut command: Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("start {command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
 }
 
 fn ended(mut child: std::process::Child) -> Result<()> {
     let status = child.wait().context("wait for the cluster's programs")?;
     ensure!(status.success(), "building the cluster's programs ended with {status}");
     Ok(())
-}
-
-fn timed<T>(what: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
-    let outcome = step();
-    eprintln!("==> {what}: {:.0} s", start.elapsed().as_secs_f64());
-    outcome
 }

@@ -4,6 +4,7 @@ mod binaries;
 mod dist;
 mod envoy;
 mod images;
+mod install;
 mod suite;
 
 pub use crate::layout::cache;
@@ -11,4 +12,5 @@ pub use binaries::workspace;
 pub use dist::{Dist, build};
 pub use envoy::{VERSION as ENVOY_VERSION, ensure as ensure_envoy};
 pub use images::{Image, VERSION};
+pub use install::{apply_files, cluster_command, installed, run, timed};
 pub use suite::{Tally, run_cargo_tests, run_counted};

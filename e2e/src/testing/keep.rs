@@ -48,7 +48,11 @@ where
     }
 }
 
-async fn keep(client: &Client, namespace: &str, folder: &Path) -> Result<()> {
+/// Keeps events, pods and logs of a namespace in a folder.
+///
+/// # Errors
+/// When they cannot be read or written.
+pub async fn keep(client: &Client, namespace: &str, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
     let mut lines = String::new();

@@ -6,64 +6,30 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use meshwright_e2e::testing::{Load, LoadReport, apply_yaml, eventually};
+use meshwright_e2e::testing::{Loads, apply_yaml, drain, eventually, rolled_out, uncordon};
 use serde_json::{Value, json};
 
 use crate::env::{DEADLINE, Env, MESH, file};
 
 const HOST: &str = "bookinfo.example";
-const RATE: u32 = 100;
-
-/// Two loads, 100 requests/s each: one on kept connections, one with a new connection for each request.
-struct Loads(Load, Load);
-
-impl Loads {
-    fn start(env: &Env, gateway: SocketAddr, seconds: u32) -> Result<Self> {
-        let oha = env.oha()?;
-        let start = |keep_alive| Load::start(&oha, gateway, HOST, "/reviews/0", RATE, seconds, keep_alive);
-        Ok(Self(start(true)?, start(false)?))
-    }
-
-    async fn none_failed(self, what: &str) -> Result<()> {
-        for (load, kind) in [(self.0, "keep-alive"), (self.1, "new connections")] {
-            let report: LoadReport = load.report().await?;
-            println!("{what}, {kind}: {} of {} requests failed", report.failed(), report.total());
-            ensure!(report.total() > 100, "{what}, {kind}: only {} requests were made", report.total());
-            ensure!(report.failed() == 0, "{what}, {kind}: {report:?}");
-        }
-        Ok(())
-    }
-}
+const PATH: &str = "/reviews/0";
 
 async fn ready(env: &Env) -> Result<SocketAddr> {
     let gateway = crate::bookinfo::installed(env).await?;
     apply_yaml(&env.client, &file("e2e/bookinfo/manifests/walkthrough/5-thirds.yaml")?, "bookinfo").await?;
     eventually("reviews to answer", DEADLINE, || async {
-        let answer = meshwright_e2e::testing::get(gateway, HOST, "/reviews/0").await.map_err(|e| format!("{e:#}"))?;
+        let answer = meshwright_e2e::testing::get(gateway, HOST, PATH).await.map_err(|e| format!("{e:#}"))?;
         if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await?;
     Ok(gateway)
 }
 
-async fn rolled_out(env: &Env, namespace: &str, name: &str) -> Result<()> {
-    let deployments = env.api("apps/v1", "Deployment", "deployments", namespace);
-    eventually(&format!("the rollout of {namespace}/{name}"), DEADLINE * 2, || async {
-        let d = deployments.get(name).await.map_err(|e| e.to_string())?;
-        let status = &d.data["status"];
-        let wanted = d.data["spec"]["replicas"].clone();
-        let done = status["observedGeneration"] == json!(d.metadata.generation)
-            && ["updatedReplicas", "availableReplicas", "replicas"].iter().all(|f| status[f] == wanted);
-        if done { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn route_flips_fail_no_request() -> Result<()> {
     let env = Env::with_mesh().await?;
     let gateway = ready(&env).await?;
-    let loads = Loads::start(&env, gateway, 30)?;
+    let loads = Loads::start(&env, gateway, HOST, PATH, 30)?;
     let (one, other) = (file("e2e/bookinfo/manifests/walkthrough/1-all-v1.yaml")?, file("e2e/bookinfo/manifests/walkthrough/5-thirds.yaml")?);
     for _ in 0..100 {
         apply_yaml(&env.client, &one, "bookinfo").await?;
@@ -78,7 +44,7 @@ async fn a_rolling_restart_of_the_gateway_fails_no_request() -> Result<()> {
     let gateway = ready(&env).await?;
     let name = "bookinfo-meshwright";
     rolled_out(&env, "bookinfo", name).await?;
-    let loads = Loads::start(&env, gateway, 90)?;
+    let loads = Loads::start(&env, gateway, HOST, PATH, 90)?;
     let deployments = env.api("apps/v1", "Deployment", "deployments", "bookinfo");
     // What `kubectl rollout restart` does.
     let stamp = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-11-20T00:00:00Z"}}}}});
@@ -91,7 +57,7 @@ async fn a_rolling_restart_of_the_gateway_fails_no_request() -> Result<()> {
 async fn killing_every_control_plane_pod_and_the_operators_leader_fails_no_request() -> Result<()> {
     let env = Env::with_mesh().await?;
     let gateway = ready(&env).await?;
-    let loads = Loads::start(&env, gateway, 45)?;
+    let loads = Loads::start(&env, gateway, HOST, PATH, 45)?;
     kill(&env, MESH, "meshwright.io/component=control-plane").await?;
     kill(&env, "meshwright-system", "app.kubernetes.io/name=meshwright-operator").await?;
     loads.none_failed("SIGKILL of control plane and operator").await?;
@@ -113,7 +79,7 @@ async fn kill(env: &Env, namespace: &str, selector: &str) -> Result<()> {
 async fn scaling_the_gateway_up_and_down_fails_no_request() -> Result<()> {
     let env = Env::with_mesh().await?;
     let gateway = ready(&env).await?;
-    let loads = Loads::start(&env, gateway, 60)?;
+    let loads = Loads::start(&env, gateway, HOST, PATH, 60)?;
     let hpas = env.api("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "bookinfo");
     let parameters = |fewest: u8| {
         format!(
@@ -133,25 +99,14 @@ async fn scaling_the_gateway_up_and_down_fails_no_request() -> Result<()> {
     loads.none_failed("scale up and down of the gateway").await
 }
 
-/// What `kubectl drain` does: cordon, then evict what no DaemonSet owns.
-async fn drain(env: &Env, node: &str) -> Result<()> {
-    let mut kubectl = std::process::Command::new(env.cluster.kubectl()?);
-    kubectl.arg("--kubeconfig").arg(env.cluster.kubeconfig());
-    kubectl.args(["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s"]);
-    let output = tokio::task::spawn_blocking(move || kubectl.output()).await??;
-    ensure!(output.status.success(), "drain of {node}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 #[tokio::test]
 async fn draining_a_node_fails_no_request() -> Result<()> {
     let env = Env::with_mesh().await?;
     let gateway = ready(&env).await?;
     let node = env.cluster.node_names().pop().context("a node")?;
-    let loads = Loads::start(&env, gateway, 90)?;
+    let loads = Loads::start(&env, gateway, HOST, PATH, 90)?;
     let drained = drain(&env, &node).await;
-    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(env.client.clone());
-    nodes.patch(&node, &PatchParams::default(), &Patch::Merge(&json!({"spec": {"unschedulable": null}}))).await?;
+    uncordon(&env, &node).await?;
     drained?;
     loads.none_failed("drain of a node").await
 }

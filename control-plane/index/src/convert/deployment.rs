@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn the_deployments_own_words_say_why_there_is_no_pod() {
         let quota = "pods \"x\" is forbidden: exceeded quota: none";
-        let conditions = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": quota}]);
+        let conditions =
+            json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": quota}]);
         assert_eq!(state(json!({"conditions": conditions})), DeploymentState::Failed(quota.to_owned()));
         assert_eq!(state(json!({})), DeploymentState::Progressing);
         // One pod that works outweighs another that cannot be made.

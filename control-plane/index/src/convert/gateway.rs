@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use meshwright_api::gateway as api;
 use meshwright_core::model::{
     AddressType, CertificateRef, FromNamespaces, Gateway, GatewayParameters, Infrastructure, LabelOperator,
-    LabelRequirement, LabelSelector, Listener, ListenerTls, ParametersRef, RequestedAddress, RouteGroupKind, TlsMode,
+    LabelRequirement, LabelSelector, Listener, ListenerTls, ParametersRef, RequestedAddress, RouteGroupKind,
+    TlsMode,
 };
 
 use meshwright_core::model::GATEWAY_GROUP;
@@ -38,7 +39,8 @@ fn unsupported(spec: &api::GatewaySpec) -> Vec<String> {
         fields.push(format!("spec.listeners[{}].filters", listener.name));
     }
     if let Some(tls) = &spec.tls {
-        let parts = [("spec.tls.backend", tls.backend.is_some()), ("spec.tls.frontend", tls.frontend.is_some())];
+        let parts =
+            [("spec.tls.backend", tls.backend.is_some()), ("spec.tls.frontend", tls.frontend.is_some())];
         fields.extend(parts.iter().filter(|(_, set)| *set).map(|(path, _)| (*path).to_owned()));
     }
     fields
@@ -75,7 +77,10 @@ fn listener(listener: &api::GatewayListeners) -> Listener {
         port: super::port(listener.port),
         protocol: listener.protocol.clone(),
         tls: listener.tls.as_ref().map(tls),
-        allowed_namespaces: allowed.and_then(|allowed| allowed.namespaces.as_ref()).map(namespaces).unwrap_or_default(),
+        allowed_namespaces: allowed
+            .and_then(|allowed| allowed.namespaces.as_ref())
+            .map(namespaces)
+            .unwrap_or_default(),
         allowed_kinds: kinds.iter().map(route_kind).collect(),
     }
 }

@@ -37,7 +37,8 @@ fn check(chain: &[u8], key: &[u8]) -> Result<(), String> {
     if certificates.is_empty() {
         return Err("tls.crt contains no PEM certificate".to_owned());
     }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key contains no PEM private key".to_owned())?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key contains no PEM private key".to_owned())?;
     let key = any_supported_type(&key).map_err(|_| "tls.key is of an unsupported kind".to_owned())?;
     match CertifiedKey::new(certificates, key).keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),

@@ -24,10 +24,8 @@ pub(crate) fn service(object: api::Service) -> ServiceView {
     let gateway = super::made_for_gateway(&object.metadata)
         .filter(|gateway| meshwright_api::names::gateway_resources(&gateway.name) == meta.key.name);
     let spec = object.spec.unwrap_or_default();
-    let gateway = gateway.map(|gateway| GatewayService {
-        gateway,
-        addresses: addresses(&spec, object.status.as_ref()),
-    });
+    let gateway = gateway
+        .map(|gateway| GatewayService { gateway, addresses: addresses(&spec, object.status.as_ref()) });
     let kind = match spec.type_.as_deref() {
         Some("ExternalName") => ServiceType::ExternalName(spec.external_name.clone().unwrap_or_default()),
         _ => ServiceType::Cluster,

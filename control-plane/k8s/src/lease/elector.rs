@@ -136,7 +136,12 @@ impl Elector {
     }
 
     /// Somebody wrote the Lease: perhaps only its annotation, perhaps our own request whose answer we did not get.
-    async fn renew_after_conflict(&mut self, held: Held, start: Instant, deadline: Instant) -> Result<(), Loss> {
+    async fn renew_after_conflict(
+        &mut self,
+        held: Held,
+        start: Instant,
+        deadline: Instant,
+    ) -> Result<(), Loss> {
         let fresh = match self.get(deadline).await {
             Ok(Some(fresh)) => fresh,
             Ok(None) => return Err(Loss("it was deleted".to_owned())),
@@ -228,7 +233,9 @@ impl Elector {
         match self.get(Instant::now() + self.config.retry).await {
             Ok(Some(lease)) => self.release_fresh(lease).await,
             Ok(None) => {}
-            Err(error) => tracing::warn!(lease = self.config.name, %error, "could not read lease to release it"),
+            Err(error) => {
+                tracing::warn!(lease = self.config.name, %error, "could not read lease to release it")
+            }
         }
     }
 

@@ -32,7 +32,8 @@ pub(super) fn claim(lease: &Lease, config: &LeaseConfig) -> Claim {
         Some(holder) if holder == config.identity => Claim::Open,
         Some(holder) => {
             let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
-            let duration = seconds.and_then(|s| u64::try_from(s).ok()).map_or(config.duration, Duration::from_secs);
+            let duration =
+                seconds.and_then(|s| u64::try_from(s).ok()).map_or(config.duration, Duration::from_secs);
             Claim::Held { by: holder.to_owned(), duration }
         }
     }

@@ -93,11 +93,7 @@ fn contend(server: &Server, identity: &str) -> (LeaseHandle, CancellationToken) 
 }
 
 fn contend_for(server: &Server, identity: &str, revision: &str) -> LeaseHandle {
-    spawn(
-        server.client(),
-        LeaseConfig::for_revision("ns", "l", identity, revision),
-        CancellationToken::new(),
-    )
+    spawn(server.client(), LeaseConfig::for_revision("ns", "l", identity, revision), CancellationToken::new())
 }
 
 #[tokio::test(start_paused = true)]

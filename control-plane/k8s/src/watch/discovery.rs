@@ -20,7 +20,12 @@ pub enum Discovery {
 ///
 /// # Errors
 /// When the API server cannot be asked: absence must never be concluded from that.
-pub async fn api_served(client: &kube::Client, group: &str, version: &str, kind: &str) -> kube::Result<Discovery> {
+pub async fn api_served(
+    client: &kube::Client,
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> kube::Result<Discovery> {
     let group_version = GroupVersion::gv(group, version);
     let resources = match client.list_api_group_resources(&group_version.api_version()).await {
         Ok(resources) => resources,

@@ -118,8 +118,13 @@ where
         match object.0 {
             Ok(object) => Ok((key, (self.convert)(object))),
             Err(invalid) => {
-                tracing::warn!(what = self.source.what, namespace = key.0, name = key.1, error = invalid.error,
-                    "object does not decode, keeping what was known of it");
+                tracing::warn!(
+                    what = self.source.what,
+                    namespace = key.0,
+                    name = key.1,
+                    error = invalid.error,
+                    "object does not decode, keeping what was known of it"
+                );
                 self.report(&key, &invalid);
                 Err(key)
             }
@@ -165,6 +170,8 @@ async fn is_absent<K: Resource<DynamicType = ()>>(source: &Source<K>) -> bool {
 /// Whether a failed watch means that the CustomResourceDefinition was removed.
 async fn is_gone<K: Resource<DynamicType = ()>>(source: &Source<K>, error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
-    let (InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause)) = error else { return false };
+    let (InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause)) = error else {
+        return false;
+    };
     matches!(cause, kube::Error::Api(status) if status.is_not_found()) && is_absent(source).await
 }

@@ -33,7 +33,8 @@ pub fn admit(
 }
 
 fn metadata<'a>(node: &'a Node, key: &str) -> Result<&'a str, Status> {
-    let value = node.metadata.as_ref().and_then(|all| all.fields.get(key)).and_then(|value| value.kind.as_ref());
+    let value =
+        node.metadata.as_ref().and_then(|all| all.fields.get(key)).and_then(|value| value.kind.as_ref());
     match value {
         Some(Kind::StringValue(text)) if !text.is_empty() => Ok(text),
         _ => Err(Status::invalid_argument(format!("the node's metadata has no {key}"))),

@@ -57,7 +57,7 @@ impl Callers {
         }
         let review = TokenReview {
             spec: TokenReviewSpec {
-                token: Some(token.to_owned()),
+                token: token.to_owned(),
                 audiences: Some(vec![TOKEN_AUDIENCE.to_owned()]),
             },
             ..TokenReview::default()

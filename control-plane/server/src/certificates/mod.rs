@@ -37,7 +37,10 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    async fn sign(&self, request: Request<SignCertificateRequest>) -> Result<SignCertificateResponse, Status> {
+    async fn sign(
+        &self,
+        request: Request<SignCertificateRequest>,
+    ) -> Result<SignCertificateResponse, Status> {
         let token = bearer(&request)?.to_owned();
         let csr = request.into_inner().csr_der;
         if csr.is_empty() || csr.len() > MAX_CSR {

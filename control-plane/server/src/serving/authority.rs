@@ -77,7 +77,11 @@ impl Contents {
 }
 
 /// Publishes the CA anew whenever its files change; what cannot be read leaves the last good one in place.
-pub async fn watch_files(mut files: IssuingCaFiles, current: watch::Sender<Arc<IssuingCa>>, drain: CancellationToken) {
+pub async fn watch_files(
+    mut files: IssuingCaFiles,
+    current: watch::Sender<Arc<IssuingCa>>,
+    drain: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = drain.cancelled() => return,
@@ -89,7 +93,10 @@ pub async fn watch_files(mut files: IssuingCaFiles, current: watch::Sender<Arc<I
                 current.send_replace(Arc::new(ca));
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "could not read issuing CA again, keeping the last one"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "could not read issuing CA again, keeping the last one"
+            ),
         }
     }
 }

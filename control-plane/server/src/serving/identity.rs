@@ -45,7 +45,9 @@ impl ServingIdentity {
         let life = validity(&leaf).context("read serving certificate")?;
         let issuing = ca.authority.cert().clone();
         let issuing_life = validity(&issuing).context("read issuing certificate")?;
-        self.identity.set(&Identity { chain: vec![leaf, issuing], key }).context("present serving certificate")?;
+        self.identity
+            .set(&Identity { chain: vec![leaf, issuing], key })
+            .context("present serving certificate")?;
         self.roots.set(&ca.roots).context("set trust anchors")?;
         self.metrics.serving_expiry.set(life.until.as_second());
         self.metrics.issuing_ca_expiry.set(issuing_life.until.as_second());
@@ -70,8 +72,13 @@ pub async fn keep_fresh(
         }
         let current = ca.borrow_and_update().clone();
         due = serving.renew(&current).unwrap_or_else(|error| {
-            tracing::error!(error = format!("{error:#}"), "could not renew serving certificate, trying again");
-            Timestamp::now().saturating_add(jiff::SignedDuration::try_from(RETRY).unwrap_or_default()).unwrap_or(Timestamp::MAX)
+            tracing::error!(
+                error = format!("{error:#}"),
+                "could not renew serving certificate, trying again"
+            );
+            Timestamp::now()
+                .saturating_add(jiff::SignedDuration::try_from(RETRY).unwrap_or_default())
+                .unwrap_or(Timestamp::MAX)
         });
     }
 }

@@ -1,10 +1,15 @@
-//! STUB, the status writer replaces this file.
+//! Gateway API statuses: every replica knows what they should say, the holder of the status Lease writes them.
+//!
+//! A write is a compare-and-swap: the object as last seen, our part of its status replaced, everybody else's kept, sent with the
+//! resourceVersion it was seen with. Nothing here delays a proxy.
 
-use meshwright_index::Index;
-use meshwright_k8s::lease::Leadership;
-use meshwright_runtime::CancellationToken;
+mod events;
+mod kinds;
+mod merge;
+#[cfg(test)]
+mod tests;
+mod write;
+mod writer;
 
-pub async fn run(_client: kube::Client, _index: Index, _leadership: Leadership, drain: CancellationToken) -> anyhow::Result<()> {
-    drain.cancelled().await;
-    Ok(())
-}
+pub use events::Events;
+pub use writer::Writer;

@@ -4,19 +4,21 @@
 macro_rules! filters {
     () => {
         use meshwright_core::model::{
-            BackendRef, CorsFilter, HeaderModifier, HttpRouteFilter, PathModifier, RequestMirror, RequestRedirect,
-            UrlRewrite,
+            BackendRef, CorsFilter, HeaderModifier, HttpRouteFilter, PathModifier, RequestMirror,
+            RequestRedirect, UrlRewrite,
         };
 
         /// A filter whose settings do not fit its type is unsupported: applying nothing in its place could open what it closes.
         pub(in super::super) fn filter(filter: &Filter) -> HttpRouteFilter {
             let converted = match filter.r#type {
-                Type::RequestHeaderModifier => filter.request_header_modifier.as_ref().map(|set| {
-                    HttpRouteFilter::RequestHeaderModifier(headers!(set))
-                }),
-                Type::ResponseHeaderModifier => filter.response_header_modifier.as_ref().map(|set| {
-                    HttpRouteFilter::ResponseHeaderModifier(headers!(set))
-                }),
+                Type::RequestHeaderModifier => filter
+                    .request_header_modifier
+                    .as_ref()
+                    .map(|set| HttpRouteFilter::RequestHeaderModifier(headers!(set))),
+                Type::ResponseHeaderModifier => filter
+                    .response_header_modifier
+                    .as_ref()
+                    .map(|set| HttpRouteFilter::ResponseHeaderModifier(headers!(set))),
                 Type::RequestMirror => filter.request_mirror.as_ref().map(mirror),
                 Type::RequestRedirect => filter.request_redirect.as_ref().map(redirect),
                 Type::UrlRewrite => filter.url_rewrite.as_ref().map(rewrite),
@@ -45,7 +47,10 @@ macro_rules! filters {
 
         fn mirror(mirror: &Mirror) -> HttpRouteFilter {
             let number = |value: i32| u32::try_from(value).unwrap_or(0);
-            let fraction = mirror.fraction.as_ref().map(|of| (number(of.numerator), number(of.denominator.unwrap_or(100))));
+            let fraction = mirror
+                .fraction
+                .as_ref()
+                .map(|of| (number(of.numerator), number(of.denominator.unwrap_or(100))));
             HttpRouteFilter::RequestMirror(RequestMirror {
                 backend_ref: BackendRef {
                     group: mirror.backend_ref.group.clone(),
@@ -99,7 +104,8 @@ pub(super) mod rule {
         HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersCors as Cors,
         HttpRouteRulesFiltersRequestMirror as Mirror, HttpRouteRulesFiltersRequestRedirect as Redirect,
         HttpRouteRulesFiltersRequestRedirectPathType as RedirectPathType, HttpRouteRulesFiltersType as Type,
-        HttpRouteRulesFiltersUrlRewrite as Rewrite, HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
+        HttpRouteRulesFiltersUrlRewrite as Rewrite,
+        HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
     };
     filters!();
 }

@@ -58,7 +58,8 @@ fn filters_of_rules_and_backends_are_read_alike() {
         {"type": "ExtensionRef", "extensionRef": {"group": "x", "kind": "y", "name": "z"}},
         {"type": "RequestMirror"},
     ]);
-    let route = convert(json!({"rules": [{"filters": filters, "backendRefs": [{"name": "b", "filters": filters}]}]}));
+    let route =
+        convert(json!({"rules": [{"filters": filters, "backendRefs": [{"name": "b", "filters": filters}]}]}));
     let rule = &route.rules[0];
     assert_eq!(rule.filters, rule.backend_refs[0].filters);
     let [headers, rewrite, redirect, mirror, extension, empty] = rule.filters.as_slice() else { panic!() };
@@ -67,7 +68,10 @@ fn filters_of_rules_and_backends_are_read_alike() {
     let HttpRouteFilter::UrlRewrite(rewrite) = rewrite else { panic!() };
     assert_eq!(rewrite.path, Some(PathModifier::ReplacePrefixMatch("/n".to_owned())));
     let HttpRouteFilter::RequestRedirect(redirect) = redirect else { panic!() };
-    assert_eq!((redirect.scheme.as_deref(), redirect.status_code, redirect.port), (Some("https"), Some(301), Some(8443)));
+    assert_eq!(
+        (redirect.scheme.as_deref(), redirect.status_code, redirect.port),
+        (Some("https"), Some(301), Some(8443))
+    );
     let HttpRouteFilter::RequestMirror(mirror) = mirror else { panic!() };
     assert_eq!(mirror.fraction, Some((5, 100)));
     assert_eq!(extension, &HttpRouteFilter::Unsupported("ExtensionRef".to_owned()));

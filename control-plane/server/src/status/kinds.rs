@@ -1,0 +1,127 @@
+//! What differs between the kinds whose status we write.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use meshwright_api::gateway as api;
+use meshwright_core::ObjectKey;
+use meshwright_core::status::Statuses;
+use meshwright_index::{Live, LiveObjects};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::merge;
+
+/// A kind with a status of ours.
+pub trait Kind: Send + Sync + 'static {
+    /// The API type.
+    type Object: Resource<DynamicType = ()>;
+    /// Its status.
+    type Status: Serialize + DeserializeOwned + PartialEq + Clone + Send + Sync + 'static;
+    /// The object as last seen.
+    fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>>;
+    /// Remembers what a write or a read answered.
+    fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>);
+    /// What the status should be; None when there is nothing to say about this object.
+    fn wanted(
+        statuses: &Statuses,
+        key: &ObjectKey,
+        current: Option<&Self::Status>,
+        now: Timestamp,
+    ) -> Option<Self::Status>;
+    /// Conditions worth an Event when they change.
+    fn conditions(status: &Self::Status) -> Vec<&Condition>;
+}
+
+/// GatewayClass.
+pub struct GatewayClasses;
+/// Gateway.
+pub struct Gateways;
+/// HTTPRoute.
+pub struct HttpRoutes;
+
+impl Kind for GatewayClasses {
+    type Object = api::GatewayClass;
+    type Status = api::GatewayClassStatus;
+
+    fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>> {
+        objects.gateway_class(key)
+    }
+
+    fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
+        objects.record_gateway_class(key, live);
+    }
+
+    fn wanted(
+        statuses: &Statuses,
+        key: &ObjectKey,
+        current: Option<&Self::Status>,
+        now: Timestamp,
+    ) -> Option<Self::Status> {
+        Some(merge::gateway_class(current, statuses.gateway_classes.get(&key.name)?, now))
+    }
+
+    fn conditions(status: &Self::Status) -> Vec<&Condition> {
+        status.conditions.iter().flatten().collect()
+    }
+}
+
+impl Kind for Gateways {
+    type Object = api::Gateway;
+    type Status = api::GatewayStatus;
+
+    fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>> {
+        objects.gateway(key)
+    }
+
+    fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
+        objects.record_gateway(key, live);
+    }
+
+    fn wanted(
+        statuses: &Statuses,
+        key: &ObjectKey,
+        current: Option<&Self::Status>,
+        now: Timestamp,
+    ) -> Option<Self::Status> {
+        Some(merge::gateway(current, statuses.gateways.get(key)?, now))
+    }
+
+    fn conditions(status: &Self::Status) -> Vec<&Condition> {
+        status.conditions.iter().flatten().collect()
+    }
+}
+
+impl Kind for HttpRoutes {
+    type Object = api::HttpRoute;
+    type Status = api::HttpRouteStatus;
+
+    fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>> {
+        objects.http_route(key)
+    }
+
+    fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
+        objects.record_http_route(key, live);
+    }
+
+    fn wanted(
+        statuses: &Statuses,
+        key: &ObjectKey,
+        current: Option<&Self::Status>,
+        now: Timestamp,
+    ) -> Option<Self::Status> {
+        let wanted = statuses.http_routes.get(key);
+        if wanted.is_none() && current.is_none() {
+            return None;
+        }
+        Some(merge::http_route(current, wanted, now))
+    }
+
+    fn conditions(status: &Self::Status) -> Vec<&Condition> {
+        let ours =
+            status.parents.iter().filter(|parent| parent.controller_name == meshwright_api::CONTROLLER_NAME);
+        ours.flat_map(|parent| &parent.conditions).collect()
+    }
+}

@@ -1,0 +1,203 @@
+//! The task that sees to it that statuses say what they should: at once after a change, and every ten seconds in any case.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwright_core::ObjectKey;
+use meshwright_core::status::Statuses;
+use meshwright_runtime::CancellationToken;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::kinds::{GatewayClasses, Gateways, HttpRoutes};
+use super::write::{Context, Error, Written, write};
+use crate::metrics::{Metrics, count};
+
+/// Writes under way at once.
+const CONCURRENCY: usize = 16;
+/// Lost writes are repaired this often.
+const SWEEP: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    GatewayClass(ObjectKey),
+    Gateway(ObjectKey),
+    HttpRoute(ObjectKey),
+}
+
+/// The writer.
+pub struct Writer {
+    context: Context,
+    wanted: watch::Receiver<Option<Arc<Statuses>>>,
+    metrics: Metrics,
+    /// What `wanted` said when it was last looked at.
+    known: Option<Arc<Statuses>>,
+    queue: BTreeSet<Target>,
+    running: BTreeSet<Target>,
+    jobs: JoinSet<(Target, Result<Written, Error>)>,
+}
+
+impl Writer {
+    /// Writes what the index wants while `leadership` lasts.
+    pub fn new(
+        client: kube::Client,
+        leadership: meshwright_k8s::lease::Leadership,
+        index: &meshwright_index::Index,
+        events: super::Events,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            context: Context { client, leadership, live: index.live().clone(), events },
+            wanted: index.statuses(),
+            metrics,
+            known: None,
+            queue: BTreeSet::new(),
+            running: BTreeSet::new(),
+            jobs: JoinSet::new(),
+        }
+    }
+
+    /// Runs until `drain` is cancelled.
+    pub async fn run(mut self, drain: CancellationToken) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leader = self.context.leadership.subscribe();
+        let live = self.context.live.clone();
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return,
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.take_wanted();
+                }
+                () = live.changed() => self.take_touched(),
+                Some(done) = self.jobs.join_next() => self.finish(done),
+                changed = leader.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.metrics.status_leader.set(i64::from(*leader.borrow_and_update()));
+                    self.take_all();
+                }
+                _ = sweep.tick() => self.take_all(),
+            }
+            self.start();
+        }
+    }
+
+    fn take_wanted(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let empty = Statuses::default();
+        let known = self.known.as_deref().unwrap_or(&empty);
+        let next = wanted.as_deref().unwrap_or(&empty);
+        let class = |name: String| Target::GatewayClass(ObjectKey::new("", name));
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.extend(differing(&known.gateway_classes, &next.gateway_classes).map(class));
+        queue.extend(differing(&known.gateways, &next.gateways).map(Target::Gateway));
+        queue.extend(differing(&known.http_routes, &next.http_routes).map(Target::HttpRoute));
+        self.queue = queue;
+        self.known = wanted;
+    }
+
+    fn take_touched(&mut self) {
+        let touched = self.context.live.take_touched();
+        self.queue.extend(touched.gateway_classes.into_iter().map(Target::GatewayClass));
+        self.queue.extend(touched.gateways.into_iter().map(Target::Gateway));
+        self.queue.extend(touched.http_routes.into_iter().map(Target::HttpRoute));
+    }
+
+    fn take_all(&mut self) {
+        let live = &self.context.live;
+        self.queue.extend(live.gateway_classes().into_iter().map(|(key, _)| Target::GatewayClass(key)));
+        self.queue.extend(live.gateways().into_iter().map(|(key, _)| Target::Gateway(key)));
+        self.queue.extend(live.http_routes().into_iter().map(|(key, _)| Target::HttpRoute(key)));
+    }
+
+    /// Starts what is due. Without the Lease, or before the index is ready, there is nothing to do, and the sweep after that will find it.
+    fn start(&mut self) {
+        let statuses = match &self.known {
+            Some(statuses) if self.context.leadership.is_leader() => statuses.clone(),
+            _ => {
+                self.queue.clear();
+                return;
+            }
+        };
+        let due: Vec<Target> =
+            self.queue.iter().filter(|target| !self.running.contains(*target)).cloned().collect();
+        for target in due {
+            if self.jobs.len() >= CONCURRENCY {
+                return;
+            }
+            self.queue.remove(&target);
+            if self.is_settled(&target, &statuses) {
+                continue;
+            }
+            self.running.insert(target.clone());
+            self.jobs.spawn(one(self.context.clone(), target, statuses.clone()));
+        }
+    }
+
+    /// Most objects that are looked at say what they should; that is found out here, without a task.
+    fn is_settled(&self, target: &Target, statuses: &Statuses) -> bool {
+        use super::kinds::Kind;
+        fn settled<K: Kind>(context: &Context, key: &ObjectKey, statuses: &Statuses) -> bool {
+            K::live(&context.live, key).is_none_or(|live| {
+                let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+                // A new time appears only where something changed, so any time will do to compare.
+                K::wanted(statuses, key, live.status.as_ref(), now)
+                    .is_none_or(|wanted| live.status == Some(wanted))
+            })
+        }
+        match target {
+            Target::GatewayClass(key) => settled::<GatewayClasses>(&self.context, key, statuses),
+            Target::Gateway(key) => settled::<Gateways>(&self.context, key, statuses),
+            Target::HttpRoute(key) => settled::<HttpRoutes>(&self.context, key, statuses),
+        }
+    }
+
+    fn finish(&mut self, done: Result<(Target, Result<Written, Error>), tokio::task::JoinError>) {
+        let (target, result) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // Its target is not known any more: let nothing stay marked as running for ever.
+                tracing::error!(%error, "status write ended unexpectedly");
+                self.running.clear();
+                return;
+            }
+        };
+        self.running.remove(&target);
+        match result {
+            Ok(Written::Unchanged) => {}
+            Ok(Written::Written) => count(&self.metrics.status_writes, "written"),
+            Ok(Written::NotOurs) => count(&self.metrics.status_writes, "skipped"),
+            Err(error) => {
+                count(&self.metrics.status_writes, "failed");
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(?target, %error, cause, "could not write status, the next sweep tries again");
+            }
+        }
+    }
+}
+
+async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Target, Result<Written, Error>) {
+    let result = match &target {
+        Target::GatewayClass(key) => write::<GatewayClasses>(&context, key, &statuses).await,
+        Target::Gateway(key) => write::<Gateways>(&context, key, &statuses).await,
+        Target::HttpRoute(key) => write::<HttpRoutes>(&context, key, &statuses).await,
+    };
+    (target, result)
+}
+
+/// Keys that only one of the maps has, or that they disagree on.
+fn differing<'a, K: Ord + Clone, V: PartialEq>(
+    before: &'a BTreeMap<K, V>,
+    after: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = K> + 'a {
+    let gone = before.keys().filter(|key| !after.contains_key(*key));
+    let new = after.iter().filter(|(key, value)| before.get(*key) != Some(*value)).map(|(key, _)| key);
+    gone.chain(new).cloned()
+}

@@ -1,0 +1,224 @@
+//! The server for agents in this process, over real TLS: who gets which configuration.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use envoy_types::pb::google::protobuf::{Any, Struct, Value, value::Kind};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use meshwright_core::ObjectKey;
+use meshwright_core::model::{ObjectId, ObjectKind};
+use meshwright_pki::tls::{DynamicIdentity, DynamicRoots, client_config};
+use meshwright_pki::{
+    Authority, Identity, SpiffeId, certs_to_pem, new_csr, new_root, peer_identity, sign_issuing_ca, sign_leaf,
+};
+use meshwright_proto::certificates::SignCertificateRequest;
+use meshwright_proto::certificates::certificate_service_client::CertificateServiceClient;
+use meshwright_runtime::CancellationToken;
+use meshwright_xds::{Event, Resource, Snapshot, TypeUrl};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request, Status};
+
+use crate::ads::{self, Registry};
+use crate::args::Args;
+use crate::metrics::Metrics;
+use crate::nacks::Nacks;
+
+const DAY: Duration = Duration::from_secs(86400);
+
+struct Running {
+    address: SocketAddr,
+    root: Authority,
+    issuing: Authority,
+    registry: Registry,
+    _dir: tempfile::TempDir,
+    _drain: tokio_util_guard::Guard,
+}
+
+/// Ends the server when a test is over.
+mod tokio_util_guard {
+    pub struct Guard(pub meshwright_runtime::CancellationToken);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.cancel();
+        }
+    }
+}
+
+async fn start() -> Running {
+    meshwright_runtime::install_crypto();
+    let root = new_root("cluster.local", Timestamp::now(), DAY * 365).unwrap();
+    let issuing = sign_issuing_ca(&root, "mesh-1", Timestamp::now(), DAY * 30).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tls.crt"), certs_to_pem(&[issuing.cert().clone()])).unwrap();
+    std::fs::write(dir.path().join("tls.key"), issuing.key().to_pem().unwrap().as_bytes()).unwrap();
+    std::fs::write(dir.path().join("ca.crt"), certs_to_pem(&[root.cert().clone()])).unwrap();
+    let dir_text = dir.path().to_str().unwrap();
+    let args = Args::parse_from([
+        "control-plane",
+        "--pod-name",
+        "cp-1",
+        "--pod-namespace",
+        "mesh-ns",
+        "--mesh-name",
+        "mesh",
+        "--revision",
+        "mesh-1",
+        "--issuing-ca-dir",
+        dir_text,
+    ]);
+    let reviewer = kube::Client::new(
+        tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            let answer = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+                "metadata": {}, "spec": {}, "status": {"authenticated": true, "audiences": ["meshwright.io/ca"],
+                "user": {"username": "system:serviceaccount:shop:edge-meshwright", "extra": {
+                    "authentication.kubernetes.io/pod-name": ["p"], "authentication.kubernetes.io/pod-uid": ["u"]}}}});
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(
+                answer.to_string().into_bytes(),
+            )))
+        }),
+        "ns",
+    );
+    let (registry, drain) = (Registry::default(), CancellationToken::new());
+    let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+    let ads = ads::service(registry.clone(), Nacks::new(registry.clone()), "cluster.local", &metrics, &drain);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(args.serve(reviewer, listener, ads, metrics, drain.clone()).unwrap());
+    Running { address, root, issuing, registry, _dir: dir, _drain: tokio_util_guard::Guard(drain) }
+}
+
+impl Running {
+    /// A client with the certificate of this service account, or none.
+    async fn connect(&self, account: Option<(&str, &str)>) -> Channel {
+        let identity = DynamicIdentity::default();
+        if let Some((namespace, account)) = account {
+            let id = SpiffeId::workload("cluster.local", namespace, account).unwrap();
+            let (key, csr) = new_csr().unwrap();
+            let leaf = sign_leaf(&self.issuing, &csr, &id, &[], Timestamp::now(), DAY).unwrap();
+            identity.set(&Identity { chain: vec![leaf, self.issuing.cert().clone()], key }).unwrap();
+        }
+        let roots = DynamicRoots::new(&[self.root.cert().clone()]).unwrap();
+        let server = SpiffeId::workload("cluster.local", "mesh-ns", "mesh-1").unwrap();
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(client_config(identity, roots, server).unwrap()));
+        let address = self.address;
+        let connector = tower::service_fn(move |_: Uri| {
+            let tls = tls.clone();
+            async move {
+                let stream = tokio::net::TcpStream::connect(address).await?;
+                let name = rustls::pki_types::ServerName::try_from("mesh-1.mesh-ns.svc").unwrap();
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        Endpoint::from_static("http://control-plane").connect_with_connector(connector).await.unwrap()
+    }
+
+    async fn ask(
+        &self,
+        account: Option<(&str, &str)>,
+        gateway: &str,
+    ) -> Result<DeltaDiscoveryResponse, Status> {
+        let mut client = AggregatedDiscoveryServiceClient::new(self.connect(account).await);
+        let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let fields = HashMap::from([
+            ("GATEWAY_NAME".to_owned(), text(gateway)),
+            ("GATEWAY_NAMESPACE".to_owned(), text("shop")),
+        ]);
+        let first = DeltaDiscoveryRequest {
+            node: Some(Node { metadata: Some(Struct { fields }), ..Node::default() }),
+            type_url: TypeUrl::Cluster.as_str().to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        let requests = futures::StreamExt::chain(futures::stream::iter([first]), futures::stream::pending());
+        let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
+        responses.message().await?.ok_or_else(|| Status::cancelled("no response"))
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_gets_its_own_configuration_and_nobody_elses() {
+    let running = start().await;
+    let body = Any { type_url: TypeUrl::Cluster.as_str().to_owned(), value: Vec::new().into() };
+    let snapshot = Snapshot::default().with(TypeUrl::Cluster, [Resource::new("shop/cart", body)]);
+    running.registry.publish(&ObjectKey::new("shop", "edge"), Arc::new(snapshot), Arc::default());
+
+    let response = running.ask(Some(("shop", "edge-meshwright")), "edge").await.unwrap();
+    assert_eq!(response.resources[0].name, "shop/cart");
+    for (account, code) in [
+        (Some(("shop", "default")), Code::PermissionDenied),
+        (Some(("shop", "other-meshwright")), Code::PermissionDenied),
+        (Some(("elsewhere", "edge-meshwright")), Code::PermissionDenied),
+        (None, Code::Unauthenticated),
+    ] {
+        let error = running.ask(account, "edge").await.unwrap_err();
+        assert_eq!(error.code(), code, "{account:?}: {error}");
+    }
+    let missing = running.ask(Some(("shop", "edge-meshwright")), "").await.unwrap_err();
+    assert_eq!(missing.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_token_buys_a_certificate_for_its_service_account_only() {
+    let running = start().await;
+    let mut client = CertificateServiceClient::new(running.connect(None).await);
+    let (_, csr) = new_csr().unwrap();
+    let request = |token: Option<&str>, csr_der: Vec<u8>| {
+        let mut request = Request::new(SignCertificateRequest { csr_der });
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        request
+    };
+    let answer = client.sign_certificate(request(Some("t"), csr.clone())).await.unwrap().into_inner();
+    assert_eq!(
+        peer_identity(&answer.chain_der[0]).unwrap().service_account(),
+        Some(("shop", "edge-meshwright"))
+    );
+    assert_eq!((answer.chain_der.len(), answer.roots_der.len()), (2, 1));
+    let code = |result: Result<_, Status>| result.map(|_: tonic::Response<_>| ()).unwrap_err().code();
+    assert_eq!(code(client.sign_certificate(request(None, csr)).await), Code::Unauthenticated);
+    assert_eq!(code(client.sign_certificate(request(Some("t"), vec![0; 9000])).await), Code::InvalidArgument);
+    assert_eq!(code(client.sign_certificate(request(Some("t"), vec![1, 2, 3])).await), Code::InvalidArgument);
+}
+
+#[test]
+fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_better() {
+    let (gateway, route) = (ObjectKey::new("shop", "edge"), ObjectKey::new("shop", "cart"));
+    let registry = Registry::default();
+    let objects = [(ObjectKind::Gateway, &gateway), (ObjectKind::HttpRoute, &route)];
+    let objects = objects.map(|(kind, key)| ObjectId { kind, key: key.clone() });
+    let origins = BTreeMap::from([
+        ((TypeUrl::Cluster, "shop/cart".to_owned()), objects.clone().into()),
+        ((TypeUrl::Listener, "80".to_owned()), [objects[0].clone()].into()),
+    ]);
+    registry.publish(&gateway, Arc::default(), Arc::new(origins));
+    let nacks = Nacks::new(registry.clone());
+    let nack = |kind, name: &str| Event::Nack {
+        kind,
+        resources: vec![(name.into(), "v1".into())],
+        message: "no such thing".to_owned(),
+    };
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    nacks.on_event(2, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    assert_eq!(nacks.rejections(), BTreeMap::from([(objects[1].clone(), "no such thing".to_owned())]));
+    let ack = Event::Ack {
+        kind: TypeUrl::Cluster,
+        resources: vec![("shop/cart".into(), "v2".into())],
+        removed: vec![],
+    };
+    nacks.on_event(1, &gateway, &ack);
+    assert_eq!(nacks.rejections().len(), 1, "the other proxy still refuses it");
+    nacks.on_event(2, &gateway, &ack);
+    assert!(nacks.rejections().is_empty());
+
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Listener, "80"));
+    assert!(nacks.rejections().contains_key(&objects[0]));
+    registry.publish(&gateway, Arc::default(), Arc::default());
+    assert!(nacks.rejections().is_empty(), "the resource is gone");
+}

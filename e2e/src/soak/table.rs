@@ -1,0 +1,184 @@
+//! The rows: what is repeated, how often, with which seed, and which files a result depends on.
+
+/// One row.
+#[derive(Debug)]
+pub struct Row {
+    /// As in `ROW=name`.
+    pub name: &'static str,
+    pub what: What,
+    /// Repetitions that make it complete.
+    pub needed: u32,
+    pub seed: u64,
+    files: &'static [&'static [&'static str]],
+}
+
+/// What a repetition does, with its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The operator is killed after up to this many of its writes, in turn in an install, an edit and a deletion.
+    OperatorKilled { writes: u64 },
+    /// Two replicas believe that they lead: the Lease is overwritten, or the leader is stopped for longer than it lives.
+    TwoLeaders,
+    /// The leader is killed while there is something to mend.
+    LeaderLost,
+    /// Something harmless under load of this many seconds: no request may fail.
+    UnderLoad { action: Action, seconds: u32 },
+    /// SIGKILL of one gateway pod under load.
+    GatewayKilled { seconds: u32 },
+    /// A node loses its power under load; then as long a load again without it.
+    NodeLost { seconds: u32 },
+    Deleted(Target),
+    /// Nothing changes, so nothing is written.
+    Idle { seconds: u64 },
+}
+
+/// What nobody may notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Drain,
+    RollingRestart,
+    Autoscale { up: u8, down: u8 },
+    ControlPlaneKilled,
+    RouteFlips { flips: u32 },
+}
+
+/// What is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Mesh,
+    MeshNamespace,
+    OperatorNamespace,
+    BothNamespaces,
+    InstallFile,
+}
+
+const EVERYTHING: &[&str] = &["Cargo.lock", "Cargo.toml", "crds", "e2e/src/testing", "e2e/src/soak/mesh.rs"];
+const OPERATOR: &[&str] = &["operator", "control-plane/k8s", "control-plane/pki", "control-plane/runtime"];
+const CONTROL_PLANE: &[&str] = &["control-plane"];
+const PROXY: &[&str] = &["proxy-image"];
+/// What shapes gateway pods; the rest of the operator does not reach a request under way.
+const GATEWAY_PODS: &[&str] =
+    &["operator/src/gateway", "operator/src/availability", "operator/src/mesh_control_plane/build"];
+const KILLS: &[&str] = &["e2e/src/soak/kill.rs"];
+const INVARIANTS: &[&str] = &["e2e/src/soak/invariants.rs", "e2e/src/soak/observe.rs"];
+const OPERATOR_ROWS: &[&str] = &["e2e/src/soak/operator.rs", "e2e/src/soak/leaders.rs"];
+const LOAD_ROWS: &[&str] = &["e2e/src/soak/under_load.rs"];
+const LOSS_ROWS: &[&str] = &["e2e/src/soak/loss.rs"];
+const DELETION_ROWS: &[&str] = &["e2e/src/soak/deletion.rs"];
+const IDLE_ROWS: &[&str] = &["e2e/src/soak/idle.rs"];
+
+const OF_OPERATOR: &[&[&str]] = &[EVERYTHING, OPERATOR, KILLS, INVARIANTS, OPERATOR_ROWS];
+const OF_LOAD: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, LOAD_ROWS];
+const OF_LOSS: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, KILLS, LOSS_ROWS];
+const OF_DELETION: &[&[&str]] = &[EVERYTHING, OPERATOR, INVARIANTS, DELETION_ROWS];
+
+const fn under_load(
+    name: &'static str,
+    needed: u32,
+    seed: u64,
+    action: Action,
+    seconds: u32,
+    files: &'static [&'static [&'static str]],
+) -> Row {
+    Row { name, what: What::UnderLoad { action, seconds }, needed, seed, files }
+}
+
+const fn deleted(name: &'static str, seed: u64, target: Target) -> Row {
+    Row { name, what: What::Deleted(target), needed: 3, seed, files: OF_DELETION }
+}
+
+/// Every row; those that take the mesh away come last.
+pub const ROWS: &[Row] = &[
+    under_load("route-flips", 5, 11, Action::RouteFlips { flips: 200 }, 60, OF_LOAD),
+    under_load("rolling-restart", 5, 12, Action::RollingRestart, 150, OF_LOAD),
+    // Scaling down waits for the autoscaler's window of five minutes.
+    under_load("autoscale", 2, 13, Action::Autoscale { up: 5, down: 3 }, 540, OF_LOAD),
+    // Each node twice.
+    under_load("drain", 6, 14, Action::Drain, 180, OF_LOAD),
+    under_load(
+        "control-plane-killed",
+        5,
+        15,
+        Action::ControlPlaneKilled,
+        90,
+        &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, OPERATOR, KILLS, LOAD_ROWS],
+    ),
+    Row {
+        name: "gateway-killed",
+        what: What::GatewayKilled { seconds: 45 },
+        needed: 5,
+        seed: 16,
+        files: OF_LOSS,
+    },
+    Row { name: "node-lost", what: What::NodeLost { seconds: 60 }, needed: 3, seed: 17, files: OF_LOSS },
+    Row {
+        name: "idle",
+        what: What::Idle { seconds: 300 },
+        needed: 2,
+        seed: 18,
+        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, IDLE_ROWS],
+    },
+    Row { name: "leader-lost", what: What::LeaderLost, needed: 20, seed: 19, files: OF_OPERATOR },
+    Row { name: "two-leaders", what: What::TwoLeaders, needed: 10, seed: 20, files: OF_OPERATOR },
+    Row {
+        name: "operator-killed",
+        what: What::OperatorKilled { writes: 40 },
+        needed: 50,
+        seed: 21,
+        files: OF_OPERATOR,
+    },
+    deleted("delete-mesh", 22, Target::Mesh),
+    deleted("delete-mesh-namespace", 23, Target::MeshNamespace),
+    deleted("delete-operator-namespace", 24, Target::OperatorNamespace),
+    deleted("delete-both-namespaces", 25, Target::BothNamespaces),
+    deleted("delete-install-file", 26, Target::InstallFile),
+];
+
+impl Row {
+    /// Parameters, for people.
+    pub fn parameters(&self) -> String {
+        format!("{:?}", self.what)
+    }
+
+    /// Changes when what the row does changes; more repetitions only add to it.
+    pub fn definition(&self) -> String {
+        format!("{} {:?} {}\n", self.name, self.what, self.seed)
+    }
+
+    /// Files and folders of the checkout.
+    pub fn depends_on(&self) -> impl Iterator<Item = &'static str> {
+        self.files.iter().flat_map(|set| set.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn names_and_seeds_are_the_rows_own() {
+        let names: BTreeSet<_> = ROWS.iter().map(|r| r.name).collect();
+        let seeds: BTreeSet<_> = ROWS.iter().map(|r| r.seed).collect();
+        assert_eq!((names.len(), seeds.len()), (ROWS.len(), ROWS.len()));
+        assert!(ROWS.iter().all(|r| r.needed > 0));
+    }
+
+    #[test]
+    fn what_rows_depend_on_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for path in ROWS.iter().flat_map(Row::depends_on) {
+            assert!(root.join(path).exists(), "{path}");
+        }
+    }
+
+    #[test]
+    fn documents_do_not_make_a_result_old_and_the_data_path_does_not_depend_on_certificates_of_the_operator() {
+        let row = |name: &str| ROWS.iter().find(|r| r.name == name).unwrap();
+        assert!(ROWS.iter().flat_map(Row::depends_on).all(|path| !path.starts_with("docs")));
+        assert!(row("route-flips").depends_on().all(|path| path != "operator"));
+        assert!(row("operator-killed").depends_on().all(|path| path != "proxy-image"));
+    }
+}

@@ -1,0 +1,70 @@
+//! The number of replicas of a Deployment. It belongs to the autoscaler; we give the first number with a field manager
+//! of its own and never take it away: a field that its last manager drops goes back to the default, 1.
+
+use kube::{ResourceExt, api::DynamicObject};
+use serde_json::{Value, json};
+
+use super::{Desired, Error, MANAGER, REPLICAS_MANAGER, patch};
+use crate::context::Context;
+
+/// Creates an object, a workload with its first number of replicas.
+pub(super) async fn create(ctx: &Context, desired: &Desired) -> Result<DynamicObject, Error> {
+    let Some(floor) = desired.floor else { return patch(ctx, desired, &desired.body, MANAGER).await };
+    // One request, or the Deployment would start with one pod.
+    let mut body = desired.body.clone();
+    if let Some(spec) = body.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("replicas".to_owned(), json!(floor));
+    }
+    patch(ctx, desired, &body, MANAGER).await
+}
+
+/// Before our main manager drops `replicas`, another one must own the field.
+pub(super) async fn hand_over(ctx: &Context, desired: &Desired, live: &DynamicObject) -> Result<(), Error> {
+    if desired.floor.is_none() || !only_ours(live) {
+        return Ok(());
+    }
+    if let Some(now) = current(live) {
+        set(ctx, desired, now).await?;
+    }
+    Ok(())
+}
+
+/// Fewer replicas than the floor: somebody scaled down, and at 0 the autoscaler would never act again.
+pub(super) async fn raise(
+    ctx: &Context,
+    desired: &Desired,
+    live: &DynamicObject,
+) -> Result<Option<DynamicObject>, Error> {
+    match (desired.floor, current(live)) {
+        (Some(floor), Some(now)) if now < i64::from(floor) => {
+            if ctx.contests.admit(&format!("{} replicas", desired.describe()), ctx.now()).is_err() {
+                return Ok(None);
+            }
+            tracing::info!(object = %desired.describe(), replicas = now, floor, "raising replicas to the minimum");
+            set(ctx, desired, i64::from(floor)).await.map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn set(ctx: &Context, desired: &Desired, replicas: i64) -> Result<DynamicObject, Error> {
+    let body = json!({
+        "apiVersion": desired.resource.api_version,
+        "kind": desired.resource.kind,
+        "metadata": {"name": desired.name, "namespace": desired.namespace},
+        "spec": {"replicas": replicas},
+    });
+    patch(ctx, desired, &body, REPLICAS_MANAGER).await
+}
+
+fn current(live: &DynamicObject) -> Option<i64> {
+    live.data.pointer("/spec/replicas").and_then(Value::as_i64)
+}
+
+/// No manager but our main one owns `spec.replicas`.
+fn only_ours(live: &DynamicObject) -> bool {
+    !live.managed_fields().iter().any(|entry| {
+        entry.manager.as_deref() != Some(MANAGER)
+            && entry.fields_v1.as_ref().is_some_and(|f| f.0.pointer("/f:spec/f:replicas").is_some())
+    })
+}

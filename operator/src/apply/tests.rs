@@ -1,0 +1,236 @@
+//! The writer against a mock API server that knows what it must be asked, in which order, and nothing else.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::ConfigMap},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{Client, client::Body};
+use meshwright_k8s::lease::Leadership;
+use serde_json::{Value, json};
+
+use super::{APPLIED, Desired, Outcome, Problem, apply};
+use crate::{
+    context::{Context, Settings},
+    metrics::Metrics,
+};
+
+struct Answer(Method, &'static str, u16, Value);
+
+/// A context whose API server gives exactly these answers; the task ends with the bodies it was sent.
+fn server(answers: Vec<Answer>) -> (Context, tokio::task::JoinHandle<Vec<Value>>) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let task = tokio::spawn(async move {
+        let mut sent = Vec::new();
+        for Answer(method, path, status, body) in answers {
+            let (request, respond) = handle.next_request().await.expect("a request too few");
+            assert_eq!((request.method(), request.uri().path()), (&method, path));
+            let bytes = request.into_body().collect().await.unwrap().to_bytes();
+            sent.push(serde_json::from_slice(&bytes).unwrap_or(Value::Null));
+            let response = Response::builder().status(status).body(Body::from(serde_json::to_vec(&body).unwrap()));
+            respond.send_response(response.unwrap());
+        }
+        assert!(handle.next_request().await.is_none(), "a request too many");
+        sent
+    });
+    let settings = Settings {
+        namespace: "meshwright-system".to_owned(),
+        service_account: "meshwright-operator".to_owned(),
+        deployment: "meshwright-operator".to_owned(),
+        images: meshwright_api::Images { control_plane: String::new(), proxy: String::new(), pull_secrets: vec![] },
+        gateway_api_dir: "/nowhere".into(),
+    };
+    let client = Client::new(service, "default");
+    (Context::new(client, settings, Metrics::default(), Leadership::always(), "test"), task)
+}
+
+async fn run(desired: Desired, answers: Vec<Answer>) -> (Outcome, Vec<Value>) {
+    let (ctx, task) = server(answers);
+    let outcome = apply(&ctx, &[desired]).await.unwrap();
+    drop(ctx);
+    let sent = tokio::time::timeout(std::time::Duration::from_secs(1), task).await.expect("mock still waits");
+    (outcome, sent.unwrap())
+}
+
+fn owner(uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: "meshwright.io/v1alpha1".to_owned(),
+        kind: "MeshRevision".to_owned(),
+        name: "mesh-1".to_owned(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        ..OwnerReference::default()
+    }
+}
+
+fn config_map() -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some("trust".to_owned()),
+            namespace: Some("shop".to_owned()),
+            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "meshwright".to_owned())])),
+            owner_references: Some(vec![owner("u1")]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([("ca.crt".to_owned(), "pem".to_owned())])),
+        ..ConfigMap::default()
+    }
+}
+
+const PATH: &str = "/api/v1/namespaces/shop/configmaps/trust";
+
+fn not_found() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
+}
+
+fn desired() -> Desired {
+    Desired::new(&config_map()).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_absent_is_created_with_one_write() {
+    let body = desired().body;
+    let answers = vec![
+        Answer(Method::GET, PATH, 404, not_found()),
+        Answer(Method::PATCH, PATH, 201, body.clone()),
+    ];
+    let (outcome, sent) = run(desired(), answers).await;
+    assert_eq!(outcome.writes, 1);
+    assert_eq!(sent[1], body);
+}
+
+#[tokio::test]
+async fn nothing_is_written_when_nothing_changed() {
+    let mut live = desired().body;
+    live["metadata"]["resourceVersion"] = json!("7");
+    live["metadata"]["labels"]["somebody"] = json!("else");
+    let (outcome, _) = run(desired(), vec![Answer(Method::GET, PATH, 200, live)]).await;
+    assert_eq!((outcome.writes, outcome.problems.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_field_that_we_no_longer_set_is_applied_away() {
+    let mut earlier = config_map();
+    earlier.data.get_or_insert_default().insert("old".to_owned(), "value".to_owned());
+    let live = Desired::new(&earlier).unwrap().body;
+    let answers = vec![
+        Answer(Method::GET, PATH, 200, live),
+        Answer(Method::PATCH, PATH, 200, desired().body),
+    ];
+    let (outcome, _) = run(desired(), answers).await;
+    assert_eq!(outcome.writes, 1);
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_not_touched() {
+    let mut live = desired().body;
+    live["metadata"]["ownerReferences"] = json!([]);
+    live["metadata"]["labels"] = json!({});
+    live["metadata"]["managedFields"] = json!([{"manager": "kubectl-create", "operation": "Update"}]);
+    let (outcome, _) = run(desired(), vec![Answer(Method::GET, PATH, 200, live)]).await;
+    let expected = Problem::NotOurs {
+        object: "ConfigMap shop/trust".to_owned(),
+        owner: "field manager kubectl-create".to_owned(),
+    };
+    assert_eq!((outcome.writes, outcome.problems), (0, vec![expected]));
+}
+
+#[tokio::test]
+async fn an_object_of_an_earlier_owner_is_waited_for() {
+    let mut live = desired().body;
+    live["metadata"]["ownerReferences"] = json!([owner("u0")]);
+    let (ctx, _task) = server(vec![Answer(Method::GET, PATH, 200, live)]);
+    let error = apply(&ctx, &[desired()]).await.unwrap_err();
+    assert!(matches!(error.class(), crate::error::Class::Waiting(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_that_admission_changes_is_reported() {
+    let mut answer = desired().body;
+    answer["data"]["ca.crt"] = json!("mutated");
+    let answers = vec![Answer(Method::GET, PATH, 404, not_found()), Answer(Method::PATCH, PATH, 201, answer)];
+    let (outcome, _) = run(desired(), answers).await;
+    let [Problem::Contested { field, manager, .. }] = &outcome.problems[..] else {
+        panic!("{:?}", outcome.problems)
+    };
+    assert_eq!(field, "data.ca.crt");
+    assert!(manager.contains("admission policy"), "{manager}");
+    assert!(outcome.recheck.is_some());
+}
+
+#[tokio::test]
+async fn foreign_changes_are_mended_five_times_a_minute_and_then_reported() {
+    let mut live = desired().body;
+    live["data"]["ca.crt"] = json!("other");
+    live["metadata"]["managedFields"] =
+        json!([{"manager": "rogue", "operation": "Update", "fieldsV1": {"f:data": {"f:ca.crt": {}}}}]);
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(Answer(Method::GET, PATH, 200, live.clone()));
+        answers.push(Answer(Method::PATCH, PATH, 200, desired().body));
+    }
+    answers.push(Answer(Method::GET, PATH, 200, live.clone()));
+    let (ctx, task) = server(answers);
+    let mut writes = 0;
+    let mut problems = Vec::new();
+    for _ in 0..6 {
+        let outcome = apply(&ctx, &[desired()]).await.unwrap();
+        writes += outcome.writes;
+        problems.extend(outcome.problems);
+    }
+    drop(ctx);
+    task.await.unwrap();
+    assert_eq!(writes, 5);
+    let [Problem::Contested { manager, .. }] = &problems[..] else { panic!("{problems:?}") };
+    assert_eq!(manager, "rogue");
+}
+
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
+
+fn deployment() -> Desired {
+    let mut deployment = Deployment::default();
+    deployment.metadata = config_map().metadata;
+    deployment.metadata.name = Some("web".to_owned());
+    Desired::new(&deployment).unwrap().with_floor(3)
+}
+
+#[tokio::test]
+async fn a_deployment_starts_with_its_replicas_and_later_applies_leave_them_alone() {
+    let mut live = deployment().body;
+    live["spec"]["replicas"] = json!(3);
+    let answers = vec![
+        Answer(Method::GET, DEPLOYMENT, 404, not_found()),
+        Answer(Method::PATCH, DEPLOYMENT, 201, live.clone()),
+    ];
+    let (_, sent) = run(deployment(), answers).await;
+    assert_eq!(sent[1]["spec"]["replicas"], 3);
+
+    // A new template: before the main manager drops the field, another one takes it, or it would fall to 1.
+    live["metadata"]["annotations"][APPLIED] = json!("older");
+    live["spec"]["replicas"] = json!(5);
+    live["metadata"]["managedFields"] = json!([
+        {"manager": super::MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]);
+    let answers = vec![
+        Answer(Method::GET, DEPLOYMENT, 200, live.clone()),
+        Answer(Method::PATCH, DEPLOYMENT, 200, live.clone()),
+        Answer(Method::PATCH, DEPLOYMENT, 200, deployment().body),
+    ];
+    let (_, sent) = run(deployment(), answers).await;
+    assert_eq!(sent[1]["spec"], json!({"replicas": 5}));
+    assert_eq!(sent[2]["spec"].get("replicas"), None);
+}
+
+#[tokio::test]
+async fn a_deployment_scaled_to_nothing_is_raised_to_its_floor() {
+    let mut live = deployment().body;
+    live["spec"]["replicas"] = json!(0);
+    let answers = vec![
+        Answer(Method::GET, DEPLOYMENT, 200, live.clone()),
+        Answer(Method::PATCH, DEPLOYMENT, 200, live.clone()),
+    ];
+    let (outcome, sent) = run(deployment(), answers).await;
+    assert_eq!((outcome.writes, &sent[1]["spec"]), (1, &json!({"replicas": 3})));
+}

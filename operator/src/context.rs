@@ -1,0 +1,128 @@
+//! What every reconcile is given.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use meshwright_api::Images;
+use meshwright_k8s::lease::Leadership;
+use meshwright_runtime::CancellationToken;
+use tokio::sync::watch;
+
+use crate::{apply::Contests, metrics::Metrics};
+
+/// Name under which the operator reports events.
+const REPORTER: &str = "meshwright.io/operator";
+
+/// Only the holder of the Lease may write.
+#[derive(Debug, thiserror::Error)]
+#[error("this replica does not hold the lease")]
+struct NotLeader;
+
+/// Settings of the process.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// ServiceAccount of the operator.
+    pub service_account: String,
+    /// Deployment of the operator.
+    pub deployment: String,
+    /// Images of new revisions.
+    pub images: Images,
+    /// Where the Gateway API's CRDs are.
+    pub gateway_api_dir: PathBuf,
+}
+
+/// Shared by all controllers.
+pub struct Context {
+    /// Talks to the API server.
+    pub client: Client,
+    /// Settings of the process.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Which objects somebody keeps changing back.
+    pub contests: Contests,
+    /// Whether the Gateway API's kinds are served; the Gateway controllers start on it.
+    pub gateway_api_served: watch::Sender<bool>,
+    /// Cancelled when the operator itself is being removed: nothing new is begun.
+    pub leaving: CancellationToken,
+    leadership: Leadership,
+    recorder: Recorder,
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+impl Context {
+    /// A context for this process.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        metrics: Metrics,
+        leadership: Leadership,
+        instance: &str,
+    ) -> Self {
+        let reporter = Reporter { controller: REPORTER.to_owned(), instance: Some(instance.to_owned()) };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            leadership,
+            settings,
+            metrics,
+            contests: Contests::default(),
+            gateway_api_served: watch::Sender::new(false),
+            leaving: CancellationToken::new(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// The time, from one place.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Makes a write, if this replica leads, and gives up before another replica can believe that it does.
+    pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+        let Some(left) = self.leadership.remaining() else { return Err(kube::Error::Service(Box::new(NotLeader))) };
+        match tokio::time::timeout(left, request).await {
+            Ok(result) => result,
+            Err(late) => Err(kube::Error::Service(Box::new(late))),
+        }
+    }
+
+    /// Tells a person about a decision. An event that cannot be written is only logged: it must not fail the work.
+    pub async fn event(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, note: String) {
+        // The API refuses notes past 1 kB.
+        let note = note.chars().take(1000).collect();
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::warn!(%error, reason, "event could not be written");
+        }
+    }
+
+    /// Counts a failure of this object; returns how many there were in a row.
+    pub fn failed(&self, object: &str) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(object.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// Forgets the failures of this object.
+    pub fn succeeded(&self, object: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    }
+}

@@ -1,0 +1,163 @@
+//! The proxies of a Gateway. Nothing here depends on its listeners: they are configuration that a running proxy gets.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec},
+        core::v1::{
+            ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, PodSecurityContext,
+            PodSpec, PodTemplateSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Sysctl, Volume,
+            VolumeMount, VolumeProjection,
+        },
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use kube::ResourceExt;
+use meshwright_api::{TOKEN_AUDIENCE, labels, names};
+
+use super::{ValidatedGateway, propagated, selector};
+use crate::mesh_control_plane::build::shared;
+
+const HEALTH_PORT: i32 = 15021;
+const METRICS_PORT: i32 = 15020;
+/// The drain's deadline and the time to end afterwards.
+const TERMINATION_SECONDS: i64 = 330;
+
+pub(super) fn build(gateway: &ValidatedGateway) -> Deployment {
+    let scheduling = &gateway.scheduling;
+    let selector = selector(gateway);
+    let constraints = shared::spread(&selector, gateway.snapshot.gateways.spread_zones);
+    Deployment {
+        metadata: propagated(gateway),
+        spec: DeploymentSpec {
+            selector,
+            strategy: Some(shared::strategy(&gateway.plan)),
+            revision_history_limit: Some(2),
+            template: PodTemplateSpec {
+                metadata: Some(pod_meta(gateway)),
+                spec: Some(PodSpec {
+                    service_account_name: Some(gateway.name.clone()),
+                    automount_service_account_token: Some(false),
+                    containers: vec![container(gateway)],
+                    volumes: Some(volumes(gateway)),
+                    security_context: Some(pod_security()),
+                    topology_spread_constraints: Some(constraints),
+                    node_selector: Some(scheduling.node_selector.clone()).filter(|s| !s.is_empty()),
+                    tolerations: Some(scheduling.tolerations.clone()).filter(|t| !t.is_empty()),
+                    priority_class_name: scheduling.priority_class_name.clone(),
+                    image_pull_secrets: shared::pull_secrets(&gateway.snapshot.images.pull_secrets),
+                    termination_grace_period_seconds: Some(TERMINATION_SECONDS),
+                    ..PodSpec::default()
+                }),
+            },
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    }
+}
+
+// Only pods say which revision they belong to; the objects around them serve every revision.
+fn pod_meta(gateway: &ValidatedGateway) -> ObjectMeta {
+    let propagated = propagated(gateway);
+    let mut pod_labels = propagated.labels.unwrap_or_default();
+    pod_labels.insert(labels::REVISION.to_owned(), gateway.revision.clone());
+    ObjectMeta { labels: Some(pod_labels), annotations: propagated.annotations, ..ObjectMeta::default() }
+}
+
+// Listeners below 1024 without a capability: this sysctl is one of the safe ones.
+fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        sysctls: Some(vec![Sysctl {
+            name: "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            value: "0".to_owned(),
+        }]),
+        ..shared::pod_security()
+    }
+}
+
+fn container(gateway: &ValidatedGateway) -> Container {
+    let port = |name: &str, port: i32| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: port,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    Container {
+        name: "proxy".to_owned(),
+        image: Some(gateway.snapshot.images.proxy.clone()),
+        env: Some(env(gateway)),
+        ports: Some(vec![port("health", HEALTH_PORT), port("metrics", METRICS_PORT)]),
+        readiness_probe: Some(shared::http_probe("/readyz", HEALTH_PORT, 1, 3)),
+        // Generous: a restart costs every connection, a slow answer costs nothing.
+        liveness_probe: Some(shared::http_probe("/livez", HEALTH_PORT, 10, 12)),
+        resources: Some(shared::resources(&gateway.resources)),
+        security_context: Some(shared::container_security()),
+        volume_mounts: Some(vec![
+            mount("token", "/var/run/secrets/meshwright", true),
+            mount("trust", "/etc/meshwright/trust", true),
+            mount("run", "/run/meshwright", false),
+        ]),
+        ..Container::default()
+    }
+}
+
+fn env(gateway: &ValidatedGateway) -> Vec<EnvVar> {
+    let (revision, namespace) = (&gateway.revision, &gateway.mesh_namespace);
+    let trust_domain = &gateway.snapshot.trust_domain;
+    let mut env = shared::pod_env();
+    env.extend([
+        shared::env("SERVICE_ACCOUNT", &gateway.name),
+        shared::env("GATEWAY_NAME", gateway.source.name_any()),
+        shared::env("GATEWAY_NAMESPACE", &gateway.namespace),
+        shared::env("MESHWRIGHT_REVISION", revision),
+        shared::env("TRUST_DOMAIN", trust_domain),
+        shared::env("CONTROL_PLANE", format!("{revision}.{namespace}.svc:15012")),
+        shared::env("CONTROL_PLANE_ID", names::spiffe_id(trust_domain, namespace, revision)),
+        shared::env("DRAIN_DELAY", "10s"),
+        shared::env("DRAIN_DEADLINE", "300s"),
+    ]);
+    env
+}
+
+fn volumes(gateway: &ValidatedGateway) -> Vec<Volume> {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(TOKEN_AUDIENCE.to_owned()),
+        expiration_seconds: Some(3600),
+        path: "token".to_owned(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    vec![
+        Volume {
+            name: "token".to_owned(),
+            projected: Some(ProjectedVolumeSource {
+                sources: Some(vec![VolumeProjection {
+                    service_account_token: Some(token),
+                    ..VolumeProjection::default()
+                }]),
+                default_mode: Some(0o440),
+                ..ProjectedVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "trust".to_owned(),
+            config_map: Some(ConfigMapVolumeSource { name: gateway.name.clone(), ..Default::default() }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "run".to_owned(),
+            // In memory, because sockets and keys must not reach a disk.
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity("16Mi".to_owned())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+    ]
+}

@@ -1,0 +1,129 @@
+//! Every read of a Gateway's reconcile.
+
+use std::time::Duration;
+
+use kube::{Api, ResourceExt, api::ListParams};
+use meshwright_api::{
+    CONTROLLER_NAME, GROUP, GatewayParameters, GatewayParametersSpec, MeshControlPlane, MeshRevision,
+    gateway::{Gateway, GatewayClass},
+};
+
+use crate::{
+    apply,
+    certificates::{self, root},
+    context::Context,
+    error::Class,
+    mesh_control_plane::holder,
+    reconciler,
+};
+
+/// A read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request.
+    #[error(transparent)]
+    Request(#[from] apply::Error),
+    /// The root.
+    #[error(transparent)]
+    Certificates(#[from] certificates::Error),
+    /// The mesh is being installed.
+    #[error("the mesh has no active revision or no root certificate yet")]
+    NotYet,
+}
+
+impl Error {
+    pub(super) fn class(&self) -> Class {
+        match self {
+            Self::Request(e) => e.class(),
+            Self::Certificates(e) => e.class(),
+            Self::NotYet => Class::Waiting(Duration::from_secs(2)),
+        }
+    }
+}
+
+/// A reference to parameters, followed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameters {
+    /// There is no reference.
+    None,
+    /// It leads here.
+    Found(Box<GatewayParametersSpec>),
+    /// It is of a kind that we do not know.
+    UnknownKind(String),
+    /// It leads nowhere.
+    Missing(String),
+}
+
+/// What there is.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The mesh of this cluster.
+    pub mesh: MeshControlPlane,
+    /// Its active revision.
+    pub revision: MeshRevision,
+    /// Trust anchors, PEM.
+    pub anchors: String,
+    /// Parameters of the class.
+    pub of_class: Parameters,
+    /// Parameters of the Gateway.
+    pub of_gateway: Parameters,
+}
+
+/// Reads; none when the Gateway is nothing of ours.
+pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Option<Seen>, Error> {
+    let classes: Api<GatewayClass> = Api::all(ctx.client.clone());
+    let name = &gateway.spec.gateway_class_name;
+    let class = classes.get_opt(name).await;
+    let class = class.map_err(apply::Error::request("read", format!("GatewayClass {name}")))?;
+    let Some(class) = class.filter(|c| c.spec.controller_name == CONTROLLER_NAME) else { return Ok(None) };
+    let meshes = reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let meshes = meshes.map_err(apply::Error::request("list", "meshes"))?;
+    let Some(mesh) = holder(&meshes).filter(|m| m.metadata.deletion_timestamp.is_none()) else { return Ok(None) };
+    let root = root::read(ctx, &mesh.namespace().unwrap_or_default(), &mesh.name_any()).await?;
+    let active = mesh.status.as_ref().and_then(|s| s.active_revision.as_deref());
+    let (Some(root), Some(active)) = (root, active) else { return Err(Error::NotYet) };
+    Ok(Some(Seen {
+        revision: revision(ctx, mesh, active).await?,
+        anchors: root.pem,
+        of_class: of_class(ctx, &class).await?,
+        of_gateway: of_gateway(ctx, gateway).await?,
+        mesh: mesh.clone(),
+    }))
+}
+
+async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<MeshRevision, Error> {
+    let api: Api<MeshRevision> = Api::namespaced(ctx.client.clone(), &mesh.namespace().unwrap_or_default());
+    let revision = api.get_opt(name).await;
+    let revision = revision.map_err(apply::Error::request("read", format!("MeshRevision {name}")))?;
+    revision.ok_or(Error::NotYet)
+}
+
+async fn of_gateway(ctx: &Context, gateway: &Gateway) -> Result<Parameters, Error> {
+    let infrastructure = gateway.spec.infrastructure.as_ref();
+    let Some(to) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else { return Ok(Parameters::None) };
+    follow(ctx, &to.group, &to.kind, &gateway.namespace().unwrap_or_default(), &to.name).await
+}
+
+async fn of_class(ctx: &Context, class: &GatewayClass) -> Result<Parameters, Error> {
+    let Some(to) = &class.spec.parameters_ref else { return Ok(Parameters::None) };
+    follow(ctx, &to.group, &to.kind, to.namespace.as_deref().unwrap_or_default(), &to.name).await
+}
+
+async fn follow(
+    ctx: &Context,
+    group: &str,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Parameters, Error> {
+    if (group, kind) != (GROUP, "GatewayParameters") {
+        return Ok(Parameters::UnknownKind(format!("{kind} of group {group:?}")));
+    }
+    let described = format!("GatewayParameters {namespace}/{name}");
+    if namespace.is_empty() {
+        return Ok(Parameters::Missing(described));
+    }
+    let api: Api<GatewayParameters> = Api::namespaced(ctx.client.clone(), namespace);
+    let found = api.get_opt(name).await.map_err(apply::Error::request("read", described.clone()))?;
+    Ok(found.map_or(Parameters::Missing(described), |p| Parameters::Found(Box::new(p.spec))))
+}

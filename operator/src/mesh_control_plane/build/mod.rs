@@ -1,0 +1,174 @@
+//! What a mesh is made of, as typed objects, one file per kind. Pure: no client, no clock.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+        rbac::v1::{ClusterRoleBinding, RoleBinding},
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
+};
+use kube::{Resource, ResourceExt};
+use meshwright_api::{MeshRevision, labels};
+
+use crate::{
+    apply::Desired,
+    availability::Plan,
+    catalogue::{self, Release},
+};
+
+mod deployment;
+mod network_policy;
+mod rbac;
+mod service;
+pub mod shared;
+mod whole_mesh;
+
+pub use rbac::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE, role_ref, subject};
+pub use whole_mesh::whole_mesh;
+
+/// What could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A revision of a release that this operator does not render any more.
+    #[error(
+        "MeshRevision {revision} has version {version}, which this operator does not know; it knows {}",
+        catalogue::known()
+    )]
+    UnknownVersion {
+        /// Which revision.
+        revision: String,
+        /// Its version.
+        version: String,
+    },
+    /// An object does not serialise.
+    #[error("could not serialise an object")]
+    Serialise(#[from] serde_json::Error),
+}
+
+/// What a revision is made of.
+#[derive(Debug, Clone)]
+pub struct RevisionObjects {
+    /// Identity of the control plane.
+    pub service_account: ServiceAccount,
+    /// What it may read in the cluster, and the status that it writes.
+    pub cluster_binding: ClusterRoleBinding,
+    /// The status Lease.
+    pub lease_binding: RoleBinding,
+    /// Who may talk to it.
+    pub network_policy: NetworkPolicy,
+    /// Its address.
+    pub service: Service,
+    /// Its pods.
+    pub deployment: Deployment,
+    /// Their number.
+    pub autoscaler: HorizontalPodAutoscaler,
+    /// How many may go at once.
+    pub disruption_budget: PodDisruptionBudget,
+}
+
+/// Builds a revision with the builders of its own release.
+pub fn revision(
+    revision: &MeshRevision,
+    issuing_secret: &str,
+    plan: &Plan,
+) -> Result<RevisionObjects, Error> {
+    match Release::parse(&revision.spec.version) {
+        Some(Release::V0_1_0) => Ok(v0_1_0(revision, issuing_secret, plan)),
+        None => Err(Error::UnknownVersion {
+            revision: revision.name_any(),
+            version: revision.spec.version.clone(),
+        }),
+    }
+}
+
+// Released: what comes out of here is compared with golden files and does not change any more.
+fn v0_1_0(revision: &MeshRevision, issuing_secret: &str, plan: &Plan) -> RevisionObjects {
+    let of = Of::new(revision);
+    RevisionObjects {
+        service_account: rbac::service_account(&of),
+        cluster_binding: rbac::cluster_binding(&of),
+        lease_binding: rbac::lease_binding(&of),
+        network_policy: network_policy::build(&of),
+        service: service::build(&of),
+        deployment: deployment::build(&of, issuing_secret, plan),
+        autoscaler: shared::autoscaler(of.meta(), &of.name, plan),
+        disruption_budget: shared::disruption_budget(of.meta(), of.selector(), plan),
+    }
+}
+
+impl RevisionObjects {
+    /// In the order of their dependencies: pods start only when all that they need is there.
+    pub fn into_desired(self, plan: &Plan) -> Result<Vec<Desired>, Error> {
+        // Without `..`, so that a new kind cannot be forgotten.
+        let Self {
+            service_account,
+            cluster_binding,
+            lease_binding,
+            network_policy,
+            service,
+            deployment,
+            autoscaler,
+            disruption_budget,
+        } = self;
+        Ok(vec![
+            Desired::new(&service_account)?,
+            Desired::new(&cluster_binding)?,
+            Desired::new(&lease_binding)?,
+            Desired::new(&network_policy)?,
+            Desired::new(&service)?,
+            // Before the pods, or a drain could take them all at once.
+            Desired::new(&disruption_budget)?,
+            Desired::new(&deployment)?.with_floor(plan.min),
+            Desired::new(&autoscaler)?,
+        ])
+    }
+}
+
+/// The revision that is being built.
+struct Of<'a> {
+    revision: &'a MeshRevision,
+    name: String,
+    namespace: String,
+    owner: Option<OwnerReference>,
+}
+
+impl<'a> Of<'a> {
+    fn new(revision: &'a MeshRevision) -> Self {
+        Self {
+            revision,
+            name: revision.name_any(),
+            namespace: revision.namespace().unwrap_or_default(),
+            owner: revision.controller_owner_ref(&()),
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        shared::labels(&self.revision.spec.mesh, &self.namespace, &[
+            (labels::REVISION, &self.name),
+            (labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE),
+        ])
+    }
+
+    fn meta(&self) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(self.name.clone()),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(self.labels()),
+            owner_references: self.owner.clone().map(|o| vec![o]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn selector(&self) -> LabelSelector {
+        shared::selector(&[
+            (labels::REVISION, &self.name),
+            (labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE),
+        ])
+    }
+}

@@ -1,0 +1,92 @@
+//! Every read of a reconcile, so that all later steps decide on one picture.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, ResourceExt, api::ListParams};
+use meshwright_api::{MeshControlPlane, MeshRevision, labels};
+
+use crate::{
+    apply,
+    certificates::{self, root::Root},
+    context::Context,
+    gateway_api, pods, reconciler,
+};
+
+/// A read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request failed.
+    #[error(transparent)]
+    Read(#[from] apply::Error),
+    /// The root is there and cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] certificates::Error),
+    /// The Gateway API's CRDs could not be looked at.
+    #[error(transparent)]
+    GatewayApi(#[from] gateway_api::Error),
+}
+
+/// What there is.
+#[derive(Debug)]
+pub struct Seen {
+    /// The MeshControlPlane as the API server has it now, not as the cache had it.
+    pub fresh: MeshControlPlane,
+    /// Every MeshControlPlane in the cluster.
+    pub meshes: Vec<MeshControlPlane>,
+    /// Our revisions.
+    pub revisions: Vec<MeshRevision>,
+    /// Their control planes, by revision.
+    pub deployments: BTreeMap<String, Deployment>,
+    /// Their pods, by revision.
+    pub pods: BTreeMap<String, pods::Count>,
+    /// The root, if it was created.
+    pub root: Option<Root>,
+    /// The Gateway API's CRDs.
+    pub gateway_api: gateway_api::Found,
+}
+
+/// Reads. A list that cannot be read fails all of it: "none" and "unknown" must not look alike to a step that removes.
+pub async fn dereference(ctx: &Context, mcp: &MeshControlPlane) -> Result<Seen, Error> {
+    let name = mcp.name_any();
+    let namespace = mcp.namespace().unwrap_or_default();
+    let ours: Api<MeshControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
+    let fresh = ours.get(&name).await.map_err(request("read", &namespace, &name))?;
+    let meshes = reconciler::list(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    Ok(Seen {
+        revisions: revisions(ctx, &fresh).await?,
+        deployments: deployments(ctx, &namespace, &name).await?,
+        pods: pods::count(ctx, &namespace, &name).await?,
+        root: certificates::root::read(ctx, &namespace, &name).await?,
+        gateway_api: gateway_api::find(ctx, fresh.spec.gateway_api.crds).await?,
+        meshes: meshes.map_err(apply::Error::request("list", "meshes"))?,
+        fresh,
+    })
+}
+
+/// The revisions of this very mesh, not of an earlier one of the same name.
+pub async fn revisions(ctx: &Context, mcp: &MeshControlPlane) -> Result<Vec<MeshRevision>, apply::Error> {
+    let namespace = mcp.namespace().unwrap_or_default();
+    let api: Api<MeshRevision> = Api::namespaced(ctx.client.clone(), &namespace);
+    let list = api.list(&ListParams::default()).await;
+    let list = list.map_err(apply::Error::request("list", format!("revisions in {namespace}")))?;
+    let uid = mcp.uid();
+    Ok(list.items.into_iter().filter(|r| r.owner_references().iter().any(|o| Some(&o.uid) == uid.as_ref())).collect())
+}
+
+async fn deployments(
+    ctx: &Context,
+    namespace: &str,
+    mesh: &str,
+) -> Result<BTreeMap<String, Deployment>, apply::Error> {
+    let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
+    let selector =
+        format!("{}={mesh},{}={}", labels::MESH_NAME, labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE);
+    let list = api.list(&ListParams::default().labels(&selector)).await;
+    let list = list.map_err(apply::Error::request("list", format!("deployments in {namespace}")))?;
+    Ok(list.items.into_iter().map(|d| (d.name_any(), d)).collect())
+}
+
+fn request(action: &'static str, namespace: &str, name: &str) -> impl FnOnce(kube::Error) -> apply::Error {
+    apply::Error::request(action, format!("MeshControlPlane {namespace}/{name}"))
+}

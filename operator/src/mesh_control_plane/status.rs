@@ -1,0 +1,247 @@
+//! The status of the MeshControlPlane: written after every reconcile, also a failed one, and only when it changed.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, ResourceExt,
+    api::PostParams,
+    runtime::events::EventType,
+};
+use meshwright_api::{
+    MeshControlPlane, MeshControlPlaneStatus, MeshRevision, RevisionRole, RevisionSummary,
+    conditions::{self, CERTIFICATES_VALID, DEGRADED, Finding, PROGRESSING, READY, RECONCILED, reason},
+};
+
+use super::{Error as Failure, apply::Applied, tell, upgrade::condition, validate};
+use crate::{apply, apply::Problem, certificates, context::Context, error};
+
+/// The status could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] apply::Error);
+
+impl Error {
+    pub(super) fn class(&self) -> error::Class {
+        self.0.class()
+    }
+}
+
+/// Writes what came of a reconcile.
+pub async fn write(
+    ctx: &Context,
+    cached: &MeshControlPlane,
+    outcome: &Result<Applied, Failure>,
+) -> Result<(), Error> {
+    // A write that lost against a newer one says nothing about the mesh.
+    if outcome.as_ref().is_err_and(is_passing) {
+        return Ok(());
+    }
+    let api: Api<MeshControlPlane> =
+        Api::namespaced(ctx.client.clone(), &cached.namespace().unwrap_or_default());
+    let name = cached.name_any();
+    let describe = || format!("MeshControlPlane {name}");
+    let Some(mcp) = api.get_opt(&name).await.map_err(apply::Error::request("read", describe()))? else {
+        return Ok(());
+    };
+    let before = mcp.status.clone().unwrap_or_default();
+    let after = match outcome {
+        Ok(applied) => succeeded(ctx, &mcp, before.clone(), applied),
+        Err(failure) => failed(&mcp, before.clone(), failure, ctx.now()),
+    };
+    if after == before && mcp.status.is_some() {
+        return Ok(());
+    }
+    announce(ctx, &mcp, &before, &after).await;
+    // With the resourceVersion of the read, so that an old leader cannot undo a newer one's record.
+    let wanted = MeshControlPlane { status: Some(after), ..mcp };
+    ctx.metrics.wrote("MeshControlPlane", "status");
+    let written = ctx.write(api.replace_status(&name, &PostParams::default(), &wanted)).await;
+    written.map_err(apply::Error::request("write the status of", describe()))?;
+    Ok(())
+}
+
+fn is_passing(failure: &Failure) -> bool {
+    use crate::reconciler::Classified;
+    matches!(failure.class(), error::Class::Conflict)
+}
+
+fn succeeded(
+    ctx: &Context,
+    mcp: &MeshControlPlane,
+    before: MeshControlPlaneStatus,
+    applied: &Applied,
+) -> MeshControlPlaneStatus {
+    let ledger = certificates::ledger(Some(&applied.root), &applied.revisions);
+    certificates::publish(ctx, &ledger);
+    let (gateway_api, usable) = &applied.gateway_api;
+    let reconciled = reconciled(&applied.problems, usable);
+    let ready = ready(applied);
+    let progressing = progressing(applied);
+    let summary = if reconciled.status == Some(false) {
+        reconciled.message.clone()
+    } else if progressing.status == Some(true) {
+        progressing.message.clone()
+    } else {
+        ready.message.clone()
+    };
+    let degraded = degraded(&before, &ready, &reconciled);
+    let findings =
+        [reconciled, ready, progressing, degraded, certificates::finding(&ledger, ctx.now())];
+    let mut status = MeshControlPlaneStatus {
+        summary: Some(summary),
+        revisions: summaries(applied),
+        certificates: certificates::status(Some(&applied.root), &ledger),
+        gateway_api: gateway_api.clone(),
+        observed_generation: mcp.metadata.generation,
+        ..before
+    };
+    for finding in findings {
+        conditions::set(&mut status.conditions, finding, mcp.metadata.generation, ctx.now());
+    }
+    status
+}
+
+fn reconciled(problems: &[Problem], usable: &Result<(), crate::gateway_api::Unusable>) -> Finding {
+    use crate::gateway_api::Unusable;
+    let no = |reason, message| Finding::new(RECONCILED, Some(false), reason, message);
+    match (problems.first(), usable) {
+        (Some(Problem::NotOurs { object, owner }), _) => no(
+            reason::OBJECT_NOT_OURS,
+            format!("{object} belongs to {owner} and is left alone; delete or rename it to go on"),
+        ),
+        (Some(Problem::Contested { object, field, manager }), _) => no(
+            reason::FIELD_CONTESTED,
+            format!("{object}: {field} is changed back again and again by {manager}; stop it, or it stays as it is"),
+        ),
+        // A moment after the installation, no finding.
+        (None, Ok(()) | Err(Unusable::NotEstablished { .. })) => {
+            Finding::new(RECONCILED, Some(true), reason::AS_SPECIFIED, "all objects are as specified")
+        }
+        (None, Err(unusable)) => no(reason::GATEWAY_API_UNUSABLE, unusable.to_string()),
+    }
+}
+
+fn recorded<'a>(applied: &'a Applied, name: &str) -> Option<&'a MeshRevision> {
+    applied.revisions.iter().find(|r| r.name_any() == name)
+}
+
+fn ready(applied: &Applied) -> Finding {
+    let active = recorded(applied, &applied.step.active);
+    match active.and_then(|r| condition(r, READY)) {
+        Some(found) if found.status == "True" => {
+            let proxies = applied.pods.get(&applied.step.active).map_or(0, |c| c.proxies_ready);
+            let message = format!("version {} serves; {proxies} gateway proxies are ready", active_version(applied));
+            Finding::new(READY, Some(true), reason::AVAILABLE, message)
+        }
+        found => {
+            let why = found.map_or("it was created a moment ago", |c| c.message.as_str());
+            let message = format!("revision {} is not ready: {why}", applied.step.active);
+            Finding::new(READY, Some(false), reason::CONTROL_PLANE_UNAVAILABLE, message)
+        }
+    }
+}
+
+fn active_version(applied: &Applied) -> &str {
+    recorded(applied, &applied.step.active).map_or("", |r| r.spec.version.as_str())
+}
+
+fn progressing(applied: &Applied) -> Finding {
+    let step = &applied.step;
+    let yes = |message| Finding::new(PROGRESSING, Some(true), reason::ROLLING_OUT, message);
+    let is_ready = |name: &str| {
+        recorded(applied, name).and_then(|r| condition(r, READY)).is_some_and(|c| c.status == "True")
+    };
+    if step.target != step.active {
+        return yes(format!("revision {} carries traffic until {} is ready", step.active, step.target));
+    }
+    if !is_ready(&step.target) {
+        return yes(format!("installing revision {}", step.target));
+    }
+    let leaving = applied.revisions.iter().find(|r| r.name_any() != step.active);
+    match leaving {
+        Some(old) => {
+            let left = applied.pods.get(&old.name_any()).map_or(0, |c| c.proxies);
+            yes(format!("revision {} is retiring; {left} gateway proxies use it", old.name_any()))
+        }
+        None => Finding::new(PROGRESSING, Some(false), reason::SETTLED, "nothing is being rolled out"),
+    }
+}
+
+// Worked before and does not now: what a person must look at. A first installation is not degraded.
+fn degraded(before: &MeshControlPlaneStatus, ready: &Finding, reconciled: &Finding) -> Finding {
+    let was = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
+    let served = was(READY).is_some_and(|c| c.status == "True") || was(DEGRADED).is_some_and(|c| c.status == "True");
+    if served && ready.status != Some(true) {
+        Finding::new(DEGRADED, Some(true), ready.reason, ready.message.clone())
+    } else if reconciled.reason == reason::FIELD_CONTESTED {
+        Finding::new(DEGRADED, Some(true), reconciled.reason, reconciled.message.clone())
+    } else {
+        Finding::new(DEGRADED, Some(false), reason::AS_SPECIFIED, "")
+    }
+}
+
+fn summaries(applied: &Applied) -> Vec<RevisionSummary> {
+    applied
+        .revisions
+        .iter()
+        .map(|r| {
+            let name = r.name_any();
+            let pods = applied.pods.get(&name);
+            let wanted = name == applied.step.active || name == applied.step.target;
+            RevisionSummary {
+                version: r.spec.version.clone(),
+                role: if wanted { RevisionRole::Active } else { RevisionRole::Retiring },
+                ready_replicas: pods.map_or(0, |c| c.control_plane_ready),
+                ready_proxies: pods.map_or(0, |c| c.proxies_ready),
+                name,
+            }
+        })
+        .collect()
+}
+
+// What was known stays; what is running is not called broken because the spec is.
+fn failed(
+    mcp: &MeshControlPlane,
+    before: MeshControlPlaneStatus,
+    failure: &Failure,
+    now: Timestamp,
+) -> MeshControlPlaneStatus {
+    let generation = mcp.metadata.generation;
+    let message = error::chain(failure);
+    let reason = match failure {
+        Failure::Validate(invalid) => invalid.reason(),
+        _ => reason::API_REQUEST_FAILED,
+    };
+    let mut status = MeshControlPlaneStatus {
+        summary: Some(message.clone()),
+        observed_generation: generation,
+        ..before
+    };
+    let mut say = |finding| conditions::set(&mut status.conditions, finding, generation, now);
+    if let Failure::Validate(validate::Error::Root(_)) = failure {
+        say(Finding::new(CERTIFICATES_VALID, Some(false), reason, message.clone()));
+    }
+    say(Finding::new(RECONCILED, Some(false), reason, message));
+    if mcp.status.as_ref().is_none_or(|s| s.active_revision.is_none()) {
+        say(Finding::new(READY, Some(false), reason, "nothing is installed"));
+        say(Finding::new(PROGRESSING, Some(false), reason, ""));
+    }
+    status
+}
+
+// One event for each condition that turned.
+async fn announce(
+    ctx: &Context,
+    mcp: &MeshControlPlane,
+    before: &MeshControlPlaneStatus,
+    after: &MeshControlPlaneStatus,
+) {
+    for type_ in [RECONCILED, READY] {
+        let find = |s: &MeshControlPlaneStatus| s.conditions.iter().find(|c| c.type_ == type_).cloned();
+        let Some(new) = find(after) else { continue };
+        let turned = find(before).is_none_or(|old| (&old.status, &old.reason) != (&new.status, &new.reason));
+        if turned {
+            let type_ = if new.status == "True" { EventType::Normal } else { EventType::Warning };
+            tell(ctx, mcp, type_, &new.reason, new.message.clone()).await;
+        }
+    }
+}

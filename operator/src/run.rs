@@ -1,0 +1,234 @@
+//! The running operator: admin server, Lease, controllers. Losing the Lease ends the process.
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::Context as _;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+    rbac::v1::{ClusterRoleBinding, RoleBinding},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{Controller, controller, reflector::ObjectRef, watcher},
+};
+use meshwright_api::{
+    GatewayParameters, Images, MeshControlPlane, MeshRevision,
+    gateway::{Gateway, GatewayClass, ReferenceGrant},
+    labels,
+};
+use meshwright_k8s::lease::{self, LeaseConfig};
+use meshwright_runtime::{CancellationToken, Readiness, Shutdown, admin::Admin, install_crypto, telemetry};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    args::RunArgs,
+    context::{Context, Settings},
+    farewell, gateway,
+    gateway::secret_access,
+    mesh_control_plane, mesh_revision,
+    metrics::Metrics,
+    reconciler, sweep,
+};
+
+/// Name of the operator's Lease.
+pub const LEASE: &str = "meshwright-operator";
+/// Reconciles of one controller at a time; each is a handful of requests.
+const CONCURRENCY: u16 = 8;
+
+type Guarded<K> = DeserializeGuard<K>;
+type Meta<K> = PartialObjectMeta<K>;
+
+/// Runs until told to stop.
+pub fn start(args: RunArgs) -> anyhow::Result<()> {
+    install_crypto();
+    // Two threads are plenty, and small: nothing here computes for long.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let telemetry = telemetry::init("operator", &args.telemetry)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = args.namespace, "operator starts");
+    let shutdown = Shutdown::on_signals()?;
+    let readiness = Readiness::default();
+    let api = readiness.guard("api server");
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let admin = Admin::new(readiness, Arc::new(registry), telemetry.level());
+    // Until the very end, so that a probe does not fail while the operator still works.
+    let stopped = CancellationToken::new();
+    let server = tokio::spawn(admin.serve(args.admin.admin_addr, stopped.clone()));
+
+    let client = Client::try_default().await.context("find the API server: no kubeconfig, or not in a cluster")?;
+    client.apiserver_version().await.context("reach the API server")?;
+    api.ready(); // a replica that stands by is ready to take over
+    let config = LeaseConfig::created_by_us(&args.namespace, LEASE, &args.pod_name);
+    let lease_drain = CancellationToken::new();
+    let mut lease = lease::spawn(client.clone(), config, lease_drain.clone());
+    let ctx = Arc::new(Context::new(client, settings(&args), metrics, lease.leadership(), &args.pod_name));
+    let leader = lease.subscribe();
+    let result = tokio::select! {
+        ended = lease.ended() => ended.map_err(anyhow::Error::from),
+        () = lead(leader, &ctx, &shutdown) => Ok(()),
+    };
+    ctx.metrics.leader.set(0);
+    lease_drain.cancel();
+    if result.is_ok() {
+        // Released, so that the other replica need not wait for it to expire.
+        lease.ended().await?;
+    }
+    stopped.cancel();
+    server.await??;
+    result
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    Settings {
+        namespace: args.namespace.clone(),
+        service_account: args.service_account.clone(),
+        deployment: args.deployment.clone(),
+        images: Images {
+            control_plane: args.control_plane_image.clone(),
+            proxy: args.proxy_image.clone(),
+            pull_secrets: args.image_pull_secrets.iter().filter(|s| !s.is_empty()).cloned().collect(),
+        },
+        gateway_api_dir: args.gateway_api_dir.clone(),
+    }
+}
+
+// Everything that only the leader does.
+async fn lead(mut leader: watch::Receiver<bool>, ctx: &Arc<Context>, shutdown: &Shutdown) {
+    let drain = shutdown.drain();
+    tokio::select! {
+        // An error means that the election ended; its own result says why, and we are dropped.
+        Ok(_) = leader.wait_for(|leader| *leader) => {}
+        () = drain.cancelled() => return,
+    }
+    ctx.metrics.leader.set(1);
+    sweep::sweep(ctx).await;
+    let stop = CancellationToken::new();
+    let controllers = tokio::spawn(controllers(ctx.clone(), stop.clone()));
+    tokio::select! {
+        () = farewell::noticed(ctx) => {
+            farewell::say(ctx).await;
+            drain.cancelled().await;
+        }
+        () = drain.cancelled() => {
+            if farewell::is_the_end(ctx).await {
+                farewell::say(ctx).await;
+            }
+        }
+    }
+    stop.cancel();
+    if let Err(error) = controllers.await {
+        tracing::error!(%error, "controllers ended badly");
+    }
+}
+
+async fn controllers(ctx: Arc<Context>, stop: CancellationToken) {
+    tokio::join!(
+        meshes(ctx.clone(), stop.clone()),
+        revisions(ctx.clone(), stop.clone()),
+        // Only kinds that are served can be watched.
+        when_served(ctx.clone(), stop.clone(), gateways(ctx.clone(), stop.clone())),
+        when_served(ctx.clone(), stop.clone(), secrets(ctx.clone(), stop.clone())),
+    );
+}
+
+async fn when_served(ctx: Arc<Context>, stop: CancellationToken, controller: impl Future<Output = ()>) {
+    let mut served = ctx.gateway_api_served.subscribe();
+    tokio::select! {
+        result = served.wait_for(|served| *served) => if result.is_err() { return },
+        () = stop.cancelled() => return,
+    }
+    controller.await;
+}
+
+fn ours() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER))
+}
+
+fn config() -> controller::Config {
+    controller::Config::default().concurrency(CONCURRENCY)
+}
+
+async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
+    let client = &ctx.client;
+    let controller =
+        Controller::new(Api::<Guarded<MeshControlPlane>>::all(client.clone()), watcher::Config::default());
+    // What a revision owns leads to the mesh by label: the owner reference names the revision.
+    let controller = controller
+        .with_config(config())
+        .owns(Api::<Meta<MeshRevision>>::all(client.clone()), watcher::Config::default())
+        .watches(Api::<Meta<Deployment>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<Service>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<ServiceAccount>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<HorizontalPodAutoscaler>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<PodDisruptionBudget>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<NetworkPolicy>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<RoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<ClusterRoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .graceful_shutdown_on(stop.cancelled_owned());
+    reconciler::run(mesh_control_plane::CONTROLLER, controller, mesh_control_plane::reconcile, ctx).await;
+}
+
+fn mesh_of<K: ResourceExt>(object: &K) -> Option<ObjectRef<Guarded<MeshControlPlane>>> {
+    let labels = object.labels();
+    let (name, namespace) = (labels.get(labels::MESH_NAME)?, labels.get(labels::MESH_NAMESPACE)?);
+    Some(ObjectRef::new(name).within(namespace))
+}
+
+async fn revisions(ctx: Arc<Context>, stop: CancellationToken) {
+    let api = Api::<Guarded<MeshRevision>>::all(ctx.client.clone());
+    let controller = Controller::new(api, watcher::Config::default())
+        .with_config(config())
+        .graceful_shutdown_on(stop.cancelled_owned());
+    reconciler::run(mesh_revision::CONTROLLER, controller, mesh_revision::reconcile, ctx).await;
+}
+
+async fn gateways(ctx: Arc<Context>, stop: CancellationToken) {
+    let client = &ctx.client;
+    let controller = Controller::new(Api::<Guarded<Gateway>>::all(client.clone()), watcher::Config::default());
+    let (by_mesh, by_class, by_parameters) = (controller.store(), controller.store(), controller.store());
+    let controller = controller
+        .with_config(config())
+        .owns(Api::<Meta<Deployment>>::all(client.clone()), ours())
+        .owns(Api::<Meta<Service>>::all(client.clone()), ours())
+        .owns(Api::<Meta<ServiceAccount>>::all(client.clone()), ours())
+        .owns(Api::<Meta<ConfigMap>>::all(client.clone()), ours())
+        .owns(Api::<Meta<HorizontalPodAutoscaler>>::all(client.clone()), ours())
+        .owns(Api::<Meta<PodDisruptionBudget>>::all(client.clone()), ours())
+        .watches(Api::<Meta<MeshControlPlane>>::all(client.clone()), watcher::Config::default(), move |_| {
+            reconciler::all(&by_mesh)
+        })
+        .watches(Api::<Meta<GatewayClass>>::all(client.clone()), watcher::Config::default(), move |_| {
+            reconciler::all(&by_class)
+        })
+        .watches(Api::<Meta<GatewayParameters>>::all(client.clone()), watcher::Config::default(), move |_| {
+            reconciler::all(&by_parameters)
+        })
+        .graceful_shutdown_on(stop.cancelled_owned());
+    reconciler::run(gateway::CONTROLLER, controller, gateway::reconcile, ctx).await;
+}
+
+async fn secrets(ctx: Arc<Context>, stop: CancellationToken) {
+    let client = &ctx.client;
+    let any = watcher::Config::default;
+    let controller = Controller::new(Api::<Guarded<MeshControlPlane>>::all(client.clone()), any());
+    let (by_gateway, by_grant) = (controller.store(), controller.store());
+    let controller = controller
+        .with_config(config())
+        .owns(Api::<Meta<MeshRevision>>::all(client.clone()), any())
+        .watches(Api::<Meta<RoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<Gateway>>::all(client.clone()), any(), move |_| reconciler::all(&by_gateway))
+        .watches(Api::<Meta<ReferenceGrant>>::all(client.clone()), any(), move |_| reconciler::all(&by_grant))
+        .graceful_shutdown_on(stop.cancelled_owned());
+    reconciler::run(secret_access::CONTROLLER, controller, secret_access::reconcile, ctx).await;
+}
