@@ -8,7 +8,7 @@ REGISTRY ?= registry.meshwright.example
 export REGISTRY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down cluster cluster-down dist test unit conformance lint gen gen-check
+.PHONY: help demo demo-down cluster cluster-down dist test unit conformance soak bench lint gen gen-check
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ unit: prerequisites ## Unit and property tests only, no cluster
 
 conformance: prerequisites ## Official Gateway API suite, profile GATEWAY-HTTP; report in target/conformance
 	@cargo run -q -p meshwright-e2e --bin suite -- conformance
+
+soak: prerequisites ## What must never happen, tried many times: rows missing in docs/soak.jsonl (ROW=name, TIME=30m)
+	@cargo run -q -p meshwright-e2e --bin soak
+
+bench: prerequisites ## Speed and size on the local cluster; figures in target/bench.txt
+	@cargo run -q -p meshwright-e2e --bin bench
 
 lint: prerequisites ## rustfmt and clippy, warnings are errors
 	@cargo fmt --all --check

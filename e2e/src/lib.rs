@@ -9,6 +9,7 @@
 //! there is no registry, and no way out of the cluster.
 
 pub mod addons;
+pub mod bench;
 pub mod cgroup;
 pub mod cluster;
 pub mod command;
@@ -28,6 +29,7 @@ pub mod prereq;
 pub mod process;
 pub mod product;
 pub mod programs;
+pub mod soak;
 pub mod testing;
 pub mod up;
 

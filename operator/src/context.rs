@@ -90,7 +90,9 @@ impl Context {
 
     /// Makes a write, if this replica leads, and gives up before another replica can believe that it does.
     pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-        let Some(left) = self.leadership.remaining() else { return Err(kube::Error::Service(Box::new(NotLeader))) };
+        let Some(left) = self.leadership.remaining() else {
+            return Err(kube::Error::Service(Box::new(NotLeader)));
+        };
         match tokio::time::timeout(left, request).await {
             Ok(result) => result,
             Err(late) => Err(kube::Error::Service(Box::new(late))),
@@ -98,7 +100,14 @@ impl Context {
     }
 
     /// Tells a person about a decision. An event that cannot be written is only logged: it must not fail the work.
-    pub async fn event(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, note: String) {
+    pub async fn event(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
         // The API refuses notes past 1 kB.
         let note = note.chars().take(1000).collect();
         let event = Event {

@@ -51,7 +51,8 @@ impl Class {
 
 /// When to come back after the `failures`-th failure in a row.
 pub fn requeue(class: Class, failures: u32) -> Action {
-    let doubled = |first: Duration| first.saturating_mul(1 << failures.saturating_sub(1).min(7)).min(LAST_RETRY);
+    let doubled =
+        |first: Duration| first.saturating_mul(1 << failures.saturating_sub(1).min(7)).min(LAST_RETRY);
     match class {
         Class::Terminal => Action::requeue(RESYNC),
         Class::Waiting(time) => Action::requeue(time),

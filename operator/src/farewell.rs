@@ -11,7 +11,7 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher},
 };
-use meshwright_api::MeshRevision;
+use meshwright_api::{MeshControlPlane, MeshRevision};
 
 use crate::{apply::Error, context::Context, error, mesh_control_plane, mesh_revision, reconciler};
 
@@ -85,17 +85,26 @@ pub async fn say(ctx: &Arc<Context>) {
     }
 }
 
+// With both namespaces deleted at once, the mesh's own deletion may not have reached the MeshControlPlane yet.
+async fn is_going(ctx: &Context, mesh: &MeshControlPlane) -> bool {
+    let namespaces: Api<Namespace> = Api::all(ctx.client.clone());
+    let namespace = namespaces.get_metadata_opt(&mesh.namespace().unwrap_or_default()).await;
+    mesh.metadata.deletion_timestamp.is_some()
+        || matches!(namespace, Ok(Some(n)) if n.metadata.deletion_timestamp.is_some())
+}
+
 async fn let_go(ctx: &Context) -> Result<(), Error> {
     for mesh in mesh_control_plane::held(ctx).await? {
         // The finalizer goes whether or not the cleaning up succeeds: nothing must hang.
-        if mesh.metadata.deletion_timestamp.is_some()
+        if is_going(ctx, &mesh).await
             && let Err(error) = mesh_control_plane::finish(ctx, &mesh).await
         {
             tracing::warn!(mesh = %mesh.name_any(), error = %error::chain(&error), "objects of the mesh stay");
         }
         mesh_control_plane::release(ctx, &mesh).await?;
     }
-    let revisions = reconciler::list::<MeshRevision>(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let revisions =
+        reconciler::list::<MeshRevision>(Api::all(ctx.client.clone()), &ListParams::default()).await;
     for revision in revisions.map_err(Error::request("list", "revisions"))? {
         mesh_revision::release(ctx, &revision).await?;
     }

@@ -84,7 +84,8 @@ pub async fn reconcile(revision: Arc<MeshRevision>, ctx: Arc<Context>) -> Result
     let namespace = revision.namespace().unwrap_or_default();
     let meshes: Api<MeshControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
     let mesh = meshes.get_opt(&revision.spec.mesh).await;
-    let mesh = mesh.map_err(Error::request("read", format!("MeshControlPlane {namespace}/{}", revision.spec.mesh)))?;
+    let mesh =
+        mesh.map_err(Error::request("read", format!("MeshControlPlane {namespace}/{}", revision.spec.mesh)))?;
     let owned = |mesh: &MeshControlPlane| {
         revision.owner_references().iter().any(|o| Some(&o.uid) == mesh.meta().uid.as_ref())
     };

@@ -8,12 +8,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::ListParams,
     core::DeserializeGuard,
-    runtime::{
-        Controller,
-        controller::Action,
-        events::EventType,
-        reflector::ObjectRef,
-    },
+    runtime::{Controller, controller::Action, events::EventType, reflector::ObjectRef},
 };
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
@@ -48,8 +43,12 @@ where
 }
 
 /// Runs a controller until its shutdown trigger.
-pub async fn run<K, E, F, Fut>(name: &'static str, controller: Controller<DeserializeGuard<K>>, reconcile: F, ctx: Arc<Context>)
-where
+pub async fn run<K, E, F, Fut>(
+    name: &'static str,
+    controller: Controller<DeserializeGuard<K>>,
+    reconcile: F,
+    ctx: Arc<Context>,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     E: Classified,
     F: Fn(Arc<K>, Arc<Context>) -> Fut + Clone + Send + Sync + 'static,
@@ -133,7 +132,9 @@ fn key<K: Resource<DynamicType = ()>>(controller: &str, object: &K) -> String {
 }
 
 /// Every object of a store, for events that concern them all.
-pub fn all<K>(store: &kube::runtime::reflector::Store<DeserializeGuard<K>>) -> Vec<ObjectRef<DeserializeGuard<K>>>
+pub fn all<K>(
+    store: &kube::runtime::reflector::Store<DeserializeGuard<K>>,
+) -> Vec<ObjectRef<DeserializeGuard<K>>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
     DeserializeGuard<K>: Resource<DynamicType = ()> + Clone,

@@ -66,7 +66,8 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stopped = CancellationToken::new();
     let server = tokio::spawn(admin.serve(args.admin.admin_addr, stopped.clone()));
 
-    let client = Client::try_default().await.context("find the API server: no kubeconfig, or not in a cluster")?;
+    let client =
+        Client::try_default().await.context("find the API server: no kubeconfig, or not in a cluster")?;
     client.apiserver_version().await.context("reach the API server")?;
     api.ready(); // a replica that stands by is ready to take over
     let config = LeaseConfig::created_by_us(&args.namespace, LEASE, &args.pod_name);
@@ -195,7 +196,8 @@ async fn revisions(ctx: Arc<Context>, stop: CancellationToken) {
 
 async fn gateways(ctx: Arc<Context>, stop: CancellationToken) {
     let client = &ctx.client;
-    let controller = Controller::new(Api::<Guarded<Gateway>>::all(client.clone()), watcher::Config::default());
+    let controller =
+        Controller::new(Api::<Guarded<Gateway>>::all(client.clone()), watcher::Config::default());
     let (by_mesh, by_class, by_parameters) = (controller.store(), controller.store(), controller.store());
     let controller = controller
         .with_config(config())

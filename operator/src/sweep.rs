@@ -8,7 +8,8 @@ use meshwright_api::{MeshControlPlane, gateway::GatewayClass, labels};
 use crate::{
     apply::{Error, prune},
     context::Context,
-    error, gateway_api, reconciler,
+    error, gateway_api,
+    mesh_control_plane::of_gateways,
 };
 
 /// Sweeps. A failure is only logged: nothing depends on it, and the next leader tries again.
@@ -19,9 +20,12 @@ pub async fn sweep(ctx: &Context) {
 }
 
 async fn orphans(ctx: &Context) -> Result<(), Error> {
-    let meshes = reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    let meshes = meshes.map_err(Error::request("list", "meshes"))?;
-    let mut kinds = vec![ApiResource::erase::<ClusterRoleBinding>(&()), ApiResource::erase::<RoleBinding>(&())];
+    // Metadata, so that a mesh whose spec does not decode is not taken for one that is gone.
+    let meshes: Api<MeshControlPlane> = Api::all(ctx.client.clone());
+    let meshes =
+        meshes.list_metadata(&ListParams::default()).await.map_err(Error::request("list", "meshes"))?;
+    let mut kinds = Vec::from(of_gateways());
+    kinds.extend([ApiResource::erase::<ClusterRoleBinding>(&()), ApiResource::erase::<RoleBinding>(&())]);
     if gateway_api::is_served(ctx).await.unwrap_or(false) {
         kinds.push(ApiResource::erase::<GatewayClass>(&()));
     }
@@ -29,8 +33,9 @@ async fn orphans(ctx: &Context) -> Result<(), Error> {
     for kind in &kinds {
         prune(ctx, kind, None, &selector, |object| {
             let label = |name: &str| object.labels().get(name).cloned();
-            meshes.iter().any(|m| {
-                Some(m.name_any()) == label(labels::MESH_NAME) && m.namespace() == label(labels::MESH_NAMESPACE)
+            meshes.items.iter().any(|m| {
+                Some(m.name_any()) == label(labels::MESH_NAME)
+                    && m.namespace() == label(labels::MESH_NAMESPACE)
             })
         })
         .await?;

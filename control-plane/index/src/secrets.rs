@@ -108,3 +108,56 @@ impl SecretWatch {
         let _ = self.events.send(Event::Secret(self.key.clone(), state)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Refuses two requests, then has a Secret that is deleted as soon as it is watched.
+    async fn answer(asked: usize, request: Request<Body>) -> Response<Body> {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert", "namespace": "shop"},
+            "type": "Opaque"});
+        let watched = request.uri().query().unwrap_or_default().contains("watch=true");
+        let (code, body) = match (asked, watched) {
+            (0 | 1, _) => (
+                403,
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                "reason": "Forbidden", "message": "no rolebinding"}),
+            ),
+            (_, false) => (200, secret),
+            (3, true) => (200, json!({"type": "DELETED", "object": secret})),
+            _ => std::future::pending().await,
+        };
+        Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_may_not_be_read_yet_is_asked_for_again() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let number = asked.fetch_add(1, Ordering::Relaxed);
+            async move { Ok::<_, std::convert::Infallible>(answer(number, request).await) }
+        });
+        let (events, mut receiver) = mpsc::channel(8);
+        let drain = CancellationToken::new();
+        let _stop = drain.clone().drop_guard();
+        let mut watches = SecretWatches::new(kube::Client::new(service, "ns"), events, drain);
+        let start = tokio::time::Instant::now();
+        watches.set(&BTreeSet::from([ObjectKey::new("shop", "cert")]));
+        let mut states = Vec::new();
+        for _ in 0..4 {
+            let Some(Event::Secret(_, state)) = receiver.recv().await else { panic!() };
+            states.push(state);
+        }
+        assert!(matches!(&states[0], SecretState::Unreadable(why) if why.contains("no rolebinding")));
+        assert!(matches!(states[1], SecretState::Unreadable(_)));
+        assert!(matches!(states[2], SecretState::Malformed(_)), "it is there, but of another type");
+        assert_eq!(states[3], SecretState::Missing);
+        assert_eq!(start.elapsed(), FIRST_RETRY + FIRST_RETRY * 2);
+    }
+}

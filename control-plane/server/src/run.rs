@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use kube::runtime::events::{Recorder, Reporter};
 use meshwright_core::ControllerConfig;
 use meshwright_index::{Index, Setup};
-use meshwright_k8s::lease::{self, LeaseConfig};
+use meshwright_k8s::lease::{self, LeaseConfig, LeaseHandle};
 use meshwright_pki::SpiffeId;
 use meshwright_pki::tls::{ClientAuth, DynamicIdentity, DynamicRoots, server_config};
 use meshwright_proto::certificates::certificate_service_server::CertificateServiceServer;
@@ -28,6 +28,8 @@ use crate::status::{Events, Writer};
 
 /// Requests of agents are small.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
+/// How long a stop may take.
+const STOP: Duration = Duration::from_secs(5);
 
 impl Args {
     /// Runs the control plane until it is told to stop.
@@ -77,30 +79,24 @@ impl Args {
         let events = Events::new(recorder, index.live().clone());
         tokio::spawn(nacks.clone().report(index.clone(), events.clone(), drain.clone()));
 
-        let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
+        let lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
         let writer = Writer::new(client.clone(), lease.leadership(), &index, events, metrics.clone());
         let writer = tokio::spawn(writer.run(drain.clone()));
 
         let ads = ads::service(registry, nacks, &self.trust_domain, &metrics, &drain);
         let listener =
             TcpListener::bind(self.xds_addr).await.with_context(|| format!("bind {}", self.xds_addr))?;
-        let server = tokio::spawn(self.serve(client, listener, ads, metrics, drain.clone())?);
+        let mut server = tokio::spawn(self.serve(client, listener, ads, metrics, drain.clone())?);
         starting.ready();
 
         tokio::select! {
-            ended = server => ended.context("agents' server panicked")??,
+            ended = &mut server => ended.context("agents' server panicked")??,
             ended = admin => ended.context("admin server panicked")??,
             ended = writer => ended.context("status writer panicked")?,
             () = drain.cancelled() => {}
         }
         anyhow::ensure!(drain.is_cancelled(), "a part of the control plane ended unexpectedly");
-        // Give the Lease back before going, so that the next holder need not wait for it to expire.
-        let force = shutdown.force();
-        tokio::select! {
-            released = lease.ended() => released?,
-            () = force.cancelled() => {}
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-        }
+        stop(lease, server, shutdown.force()).await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -166,5 +162,27 @@ impl Args {
         let due = serving.renew(&current)?;
         tokio::spawn(keep_fresh(serving, ca.clone(), due, drain.clone()));
         Ok(Arc::new(server_config(identity, roots, ClientAuth::Optional).context("configure TLS")?))
+    }
+}
+
+/// Gives the Lease back before going, so that the next holder need not wait for it to expire, and ends what agents have under way.
+async fn stop(
+    mut lease: LeaseHandle,
+    server: tokio::task::JoinHandle<anyhow::Result<()>>,
+    force: CancellationToken,
+) {
+    let ended = async {
+        if let Err(error) = lease.ended().await {
+            tracing::warn!(%error, "could not give the lease back");
+        }
+        if !server.is_finished() {
+            // Its result would say no more than that the process was told to stop.
+            let _ = server.await;
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = force.cancelled() => {}
+        () = tokio::time::sleep(STOP) => tracing::warn!("stopping without waiting any longer"),
     }
 }

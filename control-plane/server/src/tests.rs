@@ -144,7 +144,7 @@ impl Running {
 #[tokio::test]
 async fn a_gateway_gets_its_own_configuration_and_nobody_elses() {
     let running = start().await;
-    let body = Any { type_url: TypeUrl::Cluster.as_str().to_owned(), value: Vec::new().into() };
+    let body = Any { type_url: TypeUrl::Cluster.as_str().to_owned(), value: Vec::new() };
     let snapshot = Snapshot::default().with(TypeUrl::Cluster, [Resource::new("shop/cart", body)]);
     running.registry.publish(&ObjectKey::new("shop", "edge"), Arc::new(snapshot), Arc::default());
 

@@ -50,7 +50,8 @@ async fn main() -> ExitCode {
 async fn test() -> Result<Tally> {
     let fresh = Cluster::current().is_err();
     // The Go programs build beside the Rust tests: neither keeps two cores busy all the time.
-    let programs = cluster_command(&["build-programs"]).spawn().context("start building the cluster's programs")?;
+    let programs =
+        cluster_command(&["build-programs"]).spawn().context("start building the cluster's programs")?;
     let unit = unit();
     ended(programs)?;
     let mut tally = unit?;

@@ -23,9 +23,9 @@ pub fn build_release() -> Result<PathBuf> {
         None => cache()?.join("cargo-target"),
     };
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace()).args(["build", "--quiet", "--release", "--target", TARGET]);
+    cargo.current_dir(workspace()).args(["build", "--quiet", "--release", "--bins", "--target", TARGET]);
     for package in PACKAGES {
-        cargo.args(["-p", package, "--bins"]);
+        cargo.args(["-p", package]);
     }
     // Static, so that images need nothing but the binary; the explicit --target keeps the flag away from proc macros.
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_TARGET_DIR", &target_dir);

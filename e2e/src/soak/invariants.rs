@@ -56,7 +56,9 @@ impl Labelled {
 pub fn violations(seen: &Seen) -> Vec<String> {
     let Some(mesh) = &seen.mesh else {
         let left = seen.labelled.iter().map(|o| format!("{} without a mesh", describe(o)));
-        return left.chain(seen.revisions.iter().map(|r| format!("MeshRevision {r} without a mesh"))).collect();
+        return left
+            .chain(seen.revisions.iter().map(|r| format!("MeshRevision {r} without a mesh")))
+            .collect();
     };
     let mut wrong: Vec<String> = seen.labelled.iter().filter_map(|o| orphaned(seen, mesh, o)).collect();
     match &mesh.active {
@@ -85,7 +87,8 @@ fn orphaned(seen: &Seen, mesh: &Mesh, object: &Labelled) -> Option<String> {
     let (namespace, owner) = object.workload();
     match object.label(COMPONENT) {
         "gateway" if !owner.is_empty() => {
-            let exists = seen.gateways.iter().any(|(ns, name)| (ns.as_str(), name.as_str()) == (namespace, owner));
+            let exists =
+                seen.gateways.iter().any(|(ns, name)| (ns.as_str(), name.as_str()) == (namespace, owner));
             (!exists).then(|| format!("{} without a Gateway", describe(object)))
         }
         // Old ReplicaSets of a gateway name the revisions that it had; only a control plane is one revision's alone.

@@ -19,7 +19,8 @@ pub fn signal(pod: &Pod, signal: Signal) -> Result<usize> {
     let containers: Vec<String> = container_ids(pod);
     let mut sent = 0;
     for entry in std::fs::read_dir("/proc").context("read /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
             continue;
         };
         let cgroups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
@@ -35,7 +36,8 @@ pub fn signal(pod: &Pod, signal: Signal) -> Result<usize> {
 fn container_ids(pod: &Pod) -> Vec<String> {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
     let running = statuses.iter().filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
-    let ids = running.filter_map(|s| s.container_id.as_deref()?.split_once("://").map(|(_, id)| id.to_owned()));
+    let ids =
+        running.filter_map(|s| s.container_id.as_deref()?.split_once("://").map(|(_, id)| id.to_owned()));
     ids.filter(|id| id.len() >= 32).collect()
 }
 
@@ -54,7 +56,11 @@ pub async fn kill(client: &Client, pod: &Pod) -> Result<()> {
     delete(client, pod).await
 }
 
-async fn delete(client: &Client, pod: &Pod) -> Result<()> {
+/// Deletes the pod without grace.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn delete(client: &Client, pod: &Pod) -> Result<()> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     match api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -69,23 +75,22 @@ async fn delete(client: &Client, pod: &Pod) -> Result<()> {
 pub async fn pods(env: &Env, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
     let api: Api<Pod> = Api::namespaced(env.client.clone(), namespace);
     let list = api.list(&ListParams::default().labels(selector)).await?;
-    let pods: Vec<Pod> =
-        list.items.into_iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
+    let pods: Vec<Pod> = list.items.into_iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
     ensure!(!pods.is_empty(), "no pod {selector} in {namespace}");
     Ok(pods)
 }
 
-/// Waits until as many other pods are Ready as there were.
+/// Waits until this many pods are Ready without those that are gone.
 ///
 /// # Errors
 /// After the deadline.
-pub async fn replaced(env: &Env, namespace: &str, selector: &str, old: &[Pod]) -> Result<()> {
-    let gone: BTreeSet<_> = old.iter().filter_map(|p| p.metadata.uid.clone()).collect();
+pub async fn replaced(env: &Env, namespace: &str, selector: &str, gone: &[Pod], wanted: usize) -> Result<()> {
+    let gone: BTreeSet<_> = gone.iter().filter_map(|p| p.metadata.uid.clone()).collect();
     eventually(&format!("new pods {selector} in {namespace}"), DEADLINE, || async {
         let now = pods(env, namespace, selector).await.map_err(|e| format!("{e:#}"))?;
         let new = now.iter().filter(|p| p.metadata.uid.as_ref().is_some_and(|uid| !gone.contains(uid)));
         let ready = new.filter(|p| is_ready(p)).count();
-        if ready >= old.len() { Ok(()) } else { Err(format!("{ready} of {} are ready", old.len())) }
+        if ready >= wanted { Ok(()) } else { Err(format!("{ready} of {wanted} are ready")) }
     })
     .await
 }
@@ -95,11 +100,10 @@ pub async fn replaced(env: &Env, namespace: &str, selector: &str, old: &[Pod]) -
 /// # Errors
 /// When they do not come back.
 pub async fn fresh(env: &Env, namespace: &str, selector: &str) -> Result<()> {
-    let restarted: Vec<Pod> =
-        pods(env, namespace, selector).await?.into_iter().filter(|pod| restarts(pod) > 0).collect();
-    for pod in &restarted {
+    let all = pods(env, namespace, selector).await?;
+    for pod in all.iter().filter(|pod| restarts(pod) > 0) {
         delete(&env.client, pod).await?;
-        replaced(env, namespace, selector, std::slice::from_ref(pod)).await?;
+        replaced(env, namespace, selector, std::slice::from_ref(pod), all.len()).await?;
     }
     Ok(())
 }
@@ -122,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_process_belongs_to_the_container_that_its_cgroup_is_named_after() {
-        let v1 = "9:pids:/m/n1/kubepods/burstable/podx/0123abcd\n2:cpu:/m/n1/kubepods/burstable/podx/0123abcd\n";
+        let v1 =
+            "9:pids:/m/n1/kubepods/burstable/podx/0123abcd\n2:cpu:/m/n1/kubepods/burstable/podx/0123abcd\n";
         assert!(is_of(v1, "0123abcd"));
         assert!(is_of("0::/m/n1/kubepods/podx/0123abcd\n", "0123abcd"));
         assert!(!is_of("0::/m/n1/kubepods/podx/0123abcdef\n", "0123abcd"));

@@ -16,13 +16,16 @@ const NOT_OBJECTS: [&str; 2] = ["metrics.k8s.io", "events.k8s.io"];
 /// # Errors
 /// After the deadline, with what is still wrong.
 pub async fn settled(env: &Env, mesh: bool) -> Result<()> {
-    let what = if mesh { "a Ready mesh of which nothing is there twice" } else { "a mesh of which nothing is left" };
+    let what =
+        if mesh { "a Ready mesh of which nothing is there twice" } else { "a mesh of which nothing is left" };
     let kinds = listable(env).await?;
     // A replaced revision stays for a minute after its last use, and pods take their time to end.
     eventually(what, DEADLINE * 3, || async {
         let found = meshes(env).await?;
         match (&found, mesh) {
-            (Some(object), true) if !is_ready(object) => return Err(object.data["status"]["conditions"].to_string()),
+            (Some(object), true) if !is_ready(object) => {
+                return Err(object.data["status"]["conditions"].to_string());
+            }
             (None, true) => return Err("there is no mesh".to_owned()),
             (Some(object), false) => {
                 return Err(format!("the mesh is there, finalizers {:?}", object.finalizers()));

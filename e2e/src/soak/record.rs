@@ -73,7 +73,13 @@ pub fn standing(attempts: &[Attempt], row: &Row, inputs: &str) -> Standing {
 }
 
 /// The record of a row that is complete.
-pub fn finished(row: &Row, standing: &Standing, commit: (String, bool), date: String, inputs: &str) -> Record {
+pub fn finished(
+    row: &Row,
+    standing: &Standing,
+    commit: (String, bool),
+    date: String,
+    inputs: &str,
+) -> Record {
     Record {
         row: row.name.to_owned(),
         parameters: row.parameters(),
@@ -114,7 +120,8 @@ pub fn append<T: Serialize>(path: &Path, line: &T) -> Result<()> {
     if std::fs::read(path).is_ok_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n')) {
         text.insert(0, '\n');
     }
-    let write = || std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes());
+    let write =
+        || std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes());
     write().with_context(|| format!("write {}", path.display()))
 }
 

@@ -102,7 +102,9 @@ mod tests {
     fn only_changes_by_our_service_accounts_count() {
         let operator = "system:serviceaccount:meshwright-system:meshwright-operator";
         assert!(write_in(line(operator, "patch", "services").as_bytes()).is_some());
-        assert!(write_in(line("system:serviceaccount:mesh:mesh-1", "update", "httproutes").as_bytes()).is_some());
+        assert!(
+            write_in(line("system:serviceaccount:mesh:mesh-1", "update", "httproutes").as_bytes()).is_some()
+        );
         assert_eq!(write_in(line(operator, "watch", "services").as_bytes()), None);
         assert_eq!(write_in(line(operator, "update", "leases").as_bytes()), None);
         assert_eq!(write_in(line("system:serviceaccount:bookinfo:x", "patch", "services").as_bytes()), None);

@@ -30,7 +30,8 @@ impl Backend {
     /// # Errors
     /// Names what did not become ready.
     pub async fn installed(env: &Env, namespace: &'static str) -> Result<Self> {
-        let image = image(&file("target/dist/bookinfo.yaml")?).context("an image in target/dist/bookinfo.yaml")?;
+        let image =
+            image(&file("target/dist/bookinfo.yaml")?).context("an image in target/dist/bookinfo.yaml")?;
         apply_yaml(&env.client, &service(namespace, "a", &image), namespace).await?;
         apply_yaml(&env.client, &service(namespace, "b", &image), namespace).await?;
         apply_yaml(&env.client, &Self::gateway(3), namespace).await?;
@@ -146,7 +147,10 @@ spec:
 }
 
 fn image(manifests: &str) -> Option<String> {
-    manifests.lines().find_map(|line| line.trim().strip_prefix("image: ")).map(|image| image.trim().to_owned())
+    manifests
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("image: "))
+        .map(|image| image.trim().to_owned())
 }
 
 #[cfg(test)]

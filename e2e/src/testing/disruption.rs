@@ -77,7 +77,14 @@ pub async fn rolled_out(env: &Env, namespace: &str, name: &str) -> Result<()> {
 pub async fn drain(env: &Env, node: &str) -> Result<()> {
     let mut kubectl = std::process::Command::new(env.cluster.kubectl()?);
     kubectl.arg("--kubeconfig").arg(env.cluster.kubeconfig());
-    kubectl.args(["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s"]);
+    kubectl.args([
+        "drain",
+        node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        "--timeout=240s",
+    ]);
     let output = tokio::task::spawn_blocking(move || kubectl.output()).await??;
     ensure!(output.status.success(), "drain of {node}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

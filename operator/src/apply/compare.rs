@@ -40,7 +40,9 @@ impl fmt::Display for Path {
             match step {
                 Step::Field(name) if i == 0 => write!(f, "{name}")?,
                 Step::Field(name) => write!(f, ".{name}")?,
-                Step::Entry(key, value) => write!(f, "[{key}={}]", value.as_str().unwrap_or(&value.to_string()))?,
+                Step::Entry(key, value) => {
+                    write!(f, "[{key}={}]", value.as_str().unwrap_or(&value.to_string()))?
+                }
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -51,7 +53,7 @@ impl fmt::Display for Path {
 /// The first field of `desired` that `live` does not have with that value.
 pub fn difference(desired: &Value, live: &Value) -> Option<Path> {
     let mut path = Vec::new();
-    differs(desired, Some(live), &mut path).then(|| Path(path))
+    differs(desired, Some(live), &mut path).then_some(Path(path))
 }
 
 // On a difference `path` is left pointing at it.
@@ -63,7 +65,9 @@ fn differs(desired: &Value, live: Option<&Value>, path: &mut Vec<Step>) -> bool 
     match (desired, live) {
         (Value::Object(desired), Value::Object(live)) => object_differs(desired, live, path),
         (Value::Array(desired), Value::Array(live)) => list_differs(desired, live, path),
-        (Value::String(desired), Value::String(live)) => desired != live && !same_quantity(desired, live, path),
+        (Value::String(desired), Value::String(live)) => {
+            desired != live && !same_quantity(desired, live, path)
+        }
         (Value::Number(desired), Value::Number(live)) => desired.as_f64() != live.as_f64(),
         (desired, live) => desired != live && !(is_empty(desired) && is_empty(live)),
     }
@@ -175,7 +179,8 @@ mod tests {
     fn fields_of_others_are_not_looked_at() {
         let live = json!({"spec": {"replicas": 3, "template": {"spec": {"containers": [
             {"name": "injected", "image": "x"}, {"name": "proxy", "image": "a", "terminationMessagePath": "/t"}]}}}});
-        let desired = json!({"spec": {"template": {"spec": {"containers": [{"name": "proxy", "image": "a"}]}}}});
+        let desired =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "proxy", "image": "a"}]}}}});
         assert_eq!(at(desired, live), None);
     }
 
@@ -189,7 +194,10 @@ mod tests {
     #[test]
     fn an_added_subject_or_rule_is_a_difference() {
         let desired = json!({"subjects": [{"name": "a"}]});
-        assert_eq!(at(desired, json!({"subjects": [{"name": "a"}, {"name": "b"}]})).as_deref(), Some("subjects"));
+        assert_eq!(
+            at(desired, json!({"subjects": [{"name": "a"}, {"name": "b"}]})).as_deref(),
+            Some("subjects")
+        );
         let rule = |ports: Value| json!({"spec": {"ingress": [{"ports": ports}]}});
         assert!(at(rule(json!([{"port": 1}])), rule(json!([{"port": 1}, {"port": 2}]))).is_some());
     }

@@ -142,7 +142,8 @@ mod tests {
         ]);
         let image = json!({"f:spec": {"f:containers": {"k:{\"name\":\"proxy\"}": {"f:image": {}}}}});
         let other = json!({"f:spec": {"f:replicas": {}}});
-        let managed = [entry("ours", image.clone()), entry("scaler", other.clone()), entry("patcher", image.clone())];
+        let managed =
+            [entry("ours", image.clone()), entry("scaler", other.clone()), entry("patcher", image.clone())];
         assert_eq!(other_manager(&managed, &path, "ours"), "patcher");
         assert_eq!(other_manager(&managed[..2], &path, "ours"), ADMISSION);
     }

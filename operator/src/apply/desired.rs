@@ -90,7 +90,8 @@ impl Desired {
         let wanted = self.body.pointer("/metadata/ownerReferences/0/uid").and_then(Value::as_str);
         let actual = live.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
         let labelled = IDENTITY.iter().all(|label| {
-            let wanted = self.body.pointer("/metadata/labels").and_then(|l| l.get(label)).and_then(Value::as_str);
+            let wanted =
+                self.body.pointer("/metadata/labels").and_then(|l| l.get(label)).and_then(Value::as_str);
             let actual = live.metadata.labels.as_ref().and_then(|l| l.get(*label)).map(String::as_str);
             wanted.is_none() || wanted == actual
         });

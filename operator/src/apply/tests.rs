@@ -1,6 +1,10 @@
 //! The writer against a mock API server that knows what it must be asked, in which order, and nothing else.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
@@ -20,39 +24,56 @@ use crate::{
 
 struct Answer(Method, &'static str, u16, Value);
 
-/// A context whose API server gives exactly these answers; the task ends with the bodies it was sent.
-fn server(answers: Vec<Answer>) -> (Context, tokio::task::JoinHandle<Vec<Value>>) {
-    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
-    let task = tokio::spawn(async move {
-        let mut sent = Vec::new();
-        for Answer(method, path, status, body) in answers {
-            let (request, respond) = handle.next_request().await.expect("a request too few");
-            assert_eq!((request.method(), request.uri().path()), (&method, path));
-            let bytes = request.into_body().collect().await.unwrap().to_bytes();
-            sent.push(serde_json::from_slice(&bytes).unwrap_or(Value::Null));
-            let response = Response::builder().status(status).body(Body::from(serde_json::to_vec(&body).unwrap()));
-            respond.send_response(response.unwrap());
-        }
-        assert!(handle.next_request().await.is_none(), "a request too many");
-        sent
-    });
+/// What the mock was sent, in order.
+#[derive(Clone, Default)]
+struct Mock(Arc<Mutex<(VecDeque<Answer>, Vec<Value>)>>);
+
+impl Mock {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let bytes = request.into_body().collect().await.unwrap().to_bytes();
+        let mut state = self.0.lock().unwrap();
+        let Answer(expected, at, status, body) =
+            state.0.pop_front().unwrap_or_else(|| panic!("a request too many: {method} {path}"));
+        assert_eq!((&method, path.as_str()), (&expected, at));
+        state.1.push(serde_json::from_slice(&bytes).unwrap_or(Value::Null));
+        Ok(Response::builder().status(status).body(Body::from(serde_json::to_vec(&body).unwrap())).unwrap())
+    }
+
+    /// Every answer was asked for; returns the bodies that were sent.
+    fn finish(self) -> Vec<Value> {
+        let state = self.0.lock().unwrap();
+        assert!(state.0.is_empty(), "{} requests too few", state.0.len());
+        state.1.clone()
+    }
+}
+
+/// A context whose API server gives exactly these answers.
+fn server(answers: Vec<Answer>) -> (Context, Mock) {
+    let mock = Mock(Arc::new(Mutex::new((answers.into(), Vec::new()))));
+    let service = {
+        let mock = mock.clone();
+        tower::service_fn(move |request| mock.clone().answer(request))
+    };
     let settings = Settings {
         namespace: "meshwright-system".to_owned(),
         service_account: "meshwright-operator".to_owned(),
         deployment: "meshwright-operator".to_owned(),
-        images: meshwright_api::Images { control_plane: String::new(), proxy: String::new(), pull_secrets: vec![] },
+        images: meshwright_api::Images {
+            control_plane: String::new(),
+            proxy: String::new(),
+            pull_secrets: vec![],
+        },
         gateway_api_dir: "/nowhere".into(),
     };
     let client = Client::new(service, "default");
-    (Context::new(client, settings, Metrics::default(), Leadership::always(), "test"), task)
+    (Context::new(client, settings, Metrics::default(), Leadership::always(), "test"), mock)
 }
 
 async fn run(desired: Desired, answers: Vec<Answer>) -> (Outcome, Vec<Value>) {
-    let (ctx, task) = server(answers);
+    let (ctx, mock) = server(answers);
     let outcome = apply(&ctx, &[desired]).await.unwrap();
-    drop(ctx);
-    let sent = tokio::time::timeout(std::time::Duration::from_secs(1), task).await.expect("mock still waits");
-    (outcome, sent.unwrap())
+    (outcome, mock.finish())
 }
 
 fn owner(uid: &str) -> OwnerReference {
@@ -71,7 +92,10 @@ fn config_map() -> ConfigMap {
         metadata: ObjectMeta {
             name: Some("trust".to_owned()),
             namespace: Some("shop".to_owned()),
-            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "meshwright".to_owned())])),
+            labels: Some(BTreeMap::from([(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "meshwright".to_owned(),
+            )])),
             owner_references: Some(vec![owner("u1")]),
             ..ObjectMeta::default()
         },
@@ -93,10 +117,8 @@ fn desired() -> Desired {
 #[tokio::test]
 async fn what_is_absent_is_created_with_one_write() {
     let body = desired().body;
-    let answers = vec![
-        Answer(Method::GET, PATH, 404, not_found()),
-        Answer(Method::PATCH, PATH, 201, body.clone()),
-    ];
+    let answers =
+        vec![Answer(Method::GET, PATH, 404, not_found()), Answer(Method::PATCH, PATH, 201, body.clone())];
     let (outcome, sent) = run(desired(), answers).await;
     assert_eq!(outcome.writes, 1);
     assert_eq!(sent[1], body);
@@ -116,10 +138,8 @@ async fn a_field_that_we_no_longer_set_is_applied_away() {
     let mut earlier = config_map();
     earlier.data.get_or_insert_default().insert("old".to_owned(), "value".to_owned());
     let live = Desired::new(&earlier).unwrap().body;
-    let answers = vec![
-        Answer(Method::GET, PATH, 200, live),
-        Answer(Method::PATCH, PATH, 200, desired().body),
-    ];
+    let answers =
+        vec![Answer(Method::GET, PATH, 200, live), Answer(Method::PATCH, PATH, 200, desired().body)];
     let (outcome, _) = run(desired(), answers).await;
     assert_eq!(outcome.writes, 1);
 }
@@ -142,7 +162,7 @@ async fn an_object_of_somebody_else_is_not_touched() {
 async fn an_object_of_an_earlier_owner_is_waited_for() {
     let mut live = desired().body;
     live["metadata"]["ownerReferences"] = json!([owner("u0")]);
-    let (ctx, _task) = server(vec![Answer(Method::GET, PATH, 200, live)]);
+    let (ctx, _mock) = server(vec![Answer(Method::GET, PATH, 200, live)]);
     let error = apply(&ctx, &[desired()]).await.unwrap_err();
     assert!(matches!(error.class(), crate::error::Class::Waiting(_)), "{error}");
 }
@@ -173,7 +193,7 @@ async fn foreign_changes_are_mended_five_times_a_minute_and_then_reported() {
         answers.push(Answer(Method::PATCH, PATH, 200, desired().body));
     }
     answers.push(Answer(Method::GET, PATH, 200, live.clone()));
-    let (ctx, task) = server(answers);
+    let (ctx, mock) = server(answers);
     let mut writes = 0;
     let mut problems = Vec::new();
     for _ in 0..6 {
@@ -181,8 +201,7 @@ async fn foreign_changes_are_mended_five_times_a_minute_and_then_reported() {
         writes += outcome.writes;
         problems.extend(outcome.problems);
     }
-    drop(ctx);
-    task.await.unwrap();
+    mock.finish();
     assert_eq!(writes, 5);
     let [Problem::Contested { manager, .. }] = &problems[..] else { panic!("{problems:?}") };
     assert_eq!(manager, "rogue");
@@ -191,8 +210,7 @@ async fn foreign_changes_are_mended_five_times_a_minute_and_then_reported() {
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
 
 fn deployment() -> Desired {
-    let mut deployment = Deployment::default();
-    deployment.metadata = config_map().metadata;
+    let mut deployment = Deployment { metadata: config_map().metadata, ..Deployment::default() };
     deployment.metadata.name = Some("web".to_owned());
     Desired::new(&deployment).unwrap().with_floor(3)
 }

@@ -64,9 +64,8 @@ pub fn plan(
     let collected: u64 = revision.annotations().get(COLLECTED).and_then(|n| n.parse().ok()).unwrap_or(0);
     // Only from the oldest on, so that one number says what is left; and only once the new one is in use.
     let in_use = mounted.contains(&current.secret_name);
-    let collect = (collected + 1..epoch)
-        .take_while(|e| in_use && !mounted.contains(&secret_name(&name, *e)))
-        .collect();
+    let collect =
+        (collected + 1..epoch).take_while(|e| in_use && !mounted.contains(&secret_name(&name, *e))).collect();
     Plan { secret: current.secret_name.clone(), issue: None, collect }
 }
 
@@ -111,8 +110,11 @@ pub async fn deliver(
         ctx.metrics.wrote("Secret", "create");
         match ctx.write(api.create(&PostParams::default(), &secret)).await {
             Ok(_) => {
-                let issued =
-                    IssuingCaStatus { secret_name, fingerprint: fingerprint(ca.cert()), not_after: Time(not_after) };
+                let issued = IssuingCaStatus {
+                    secret_name,
+                    fingerprint: fingerprint(ca.cert()),
+                    not_after: Time(not_after),
+                };
                 return record(ctx, revision, issued).await;
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
@@ -152,9 +154,10 @@ async fn record(
     let name = revision.name_any();
     let recorded = ctx.write(api.replace_status(&name, &PostParams::default(), &wanted)).await;
     recorded.map_err(|e| {
-        apply::Error::request("record the issuing certificate of", format!("MeshRevision {}", revision.name_any()))(
-            e,
-        )
+        apply::Error::request(
+            "record the issuing certificate of",
+            format!("MeshRevision {}", revision.name_any()),
+        )(e)
         .into()
     })
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use k8s_openapi::{
+    ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp,
+};
 use kube::{Api, api::PostParams};
 use meshwright_api::labels;
 use meshwright_pki::{Authority, certs_to_pem, fingerprint, new_root, validity};
@@ -95,7 +97,8 @@ pub(super) fn tls_secret(meta: ObjectMeta, ca: &Authority, anchors: &str) -> Res
 fn parse(described: &str, secret: &Secret) -> Result<Root, Error> {
     let broken = |source| Error::BrokenRoot { secret: described.to_owned(), source };
     let field = |name: &str| {
-        let bytes = secret.data.as_ref().and_then(|d| d.get(name)).map(|b| b.0.as_slice()).unwrap_or_default();
+        let bytes =
+            secret.data.as_ref().and_then(|d| d.get(name)).map(|b| b.0.as_slice()).unwrap_or_default();
         std::str::from_utf8(bytes).map_err(|_| broken(None))
     };
     let authority =

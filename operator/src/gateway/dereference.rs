@@ -76,9 +76,12 @@ pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Option<Seen
     let class = classes.get_opt(name).await;
     let class = class.map_err(apply::Error::request("read", format!("GatewayClass {name}")))?;
     let Some(class) = class.filter(|c| c.spec.controller_name == CONTROLLER_NAME) else { return Ok(None) };
-    let meshes = reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let meshes =
+        reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
     let meshes = meshes.map_err(apply::Error::request("list", "meshes"))?;
-    let Some(mesh) = holder(&meshes).filter(|m| m.metadata.deletion_timestamp.is_none()) else { return Ok(None) };
+    let Some(mesh) = holder(&meshes).filter(|m| m.metadata.deletion_timestamp.is_none()) else {
+        return Ok(None);
+    };
     let root = root::read(ctx, &mesh.namespace().unwrap_or_default(), &mesh.name_any()).await?;
     let active = mesh.status.as_ref().and_then(|s| s.active_revision.as_deref());
     let (Some(root), Some(active)) = (root, active) else { return Err(Error::NotYet) };
@@ -100,7 +103,9 @@ async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<
 
 async fn of_gateway(ctx: &Context, gateway: &Gateway) -> Result<Parameters, Error> {
     let infrastructure = gateway.spec.infrastructure.as_ref();
-    let Some(to) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else { return Ok(Parameters::None) };
+    let Some(to) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else {
+        return Ok(Parameters::None);
+    };
     follow(ctx, &to.group, &to.kind, &gateway.namespace().unwrap_or_default(), &to.name).await
 }
 

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use kube::{Resource, ResourceExt, runtime::{controller::Action, events::EventType}};
+use kube::{
+    Resource, ResourceExt,
+    runtime::{controller::Action, events::EventType},
+};
 use meshwright_api::gateway::Gateway;
 
 use crate::{

@@ -4,10 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::{
-    api::rbac::v1::RoleBinding,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::rbac::v1::RoleBinding, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, ResourceExt, api::ListParams, core::ApiResource, runtime::controller::Action};
 use meshwright_api::{
     CONTROLLER_NAME, MeshControlPlane, MeshRevision,
@@ -33,9 +30,11 @@ const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 /// Brings the bindings to what Gateways and grants say.
 pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let meshes = reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let meshes =
+        reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
     let meshes = meshes.map_err(Error::request("list", "meshes"))?;
-    let serves = holder(&meshes).is_some_and(|m| m.uid() == mcp.uid() && m.metadata.deletion_timestamp.is_none());
+    let serves =
+        holder(&meshes).is_some_and(|m| m.uid() == mcp.uid() && m.metadata.deletion_timestamp.is_none());
     if !serves || ctx.leaving.is_cancelled() {
         return Ok(error::settled(None));
     }
@@ -50,7 +49,8 @@ pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<
     let permitted = permitted(&ours, &grants);
 
     let mesh_namespace = mcp.namespace().unwrap_or_default();
-    let revisions = Api::<kube::core::DeserializeGuard<MeshRevision>>::namespaced(ctx.client.clone(), &mesh_namespace);
+    let revisions =
+        Api::<kube::core::DeserializeGuard<MeshRevision>>::namespaced(ctx.client.clone(), &mesh_namespace);
     let revisions = reconciler::list(revisions, &all).await.map_err(Error::request("list", "revisions"))?;
     let mut readers: Vec<String> =
         revisions.iter().filter(|r| r.spec.mesh == mcp.name_any()).map(ResourceExt::name_any).collect();
@@ -99,9 +99,11 @@ pub fn permitted(gateways: &[&Gateway], grants: &[ReferenceGrant]) -> BTreeSet<S
 
 fn granted(grants: &[ReferenceGrant], from: &str, namespace: &str, secret: &str) -> bool {
     grants.iter().filter(|g| g.namespace().as_deref() == Some(namespace)).any(|grant| {
-        let from_gateways = grant.spec.from.iter().any(|f| {
-            f.group == GATEWAY_GROUP && f.kind == "Gateway" && f.namespace == from
-        });
+        let from_gateways = grant
+            .spec
+            .from
+            .iter()
+            .any(|f| f.group == GATEWAY_GROUP && f.kind == "Gateway" && f.namespace == from);
         let to_secret = grant.spec.to.iter().any(|t| {
             t.group.is_empty()
                 && t.kind == "Secret"
@@ -117,10 +119,11 @@ fn binding(mcp: &MeshControlPlane, namespace: &str, readers: &[String]) -> RoleB
         metadata: ObjectMeta {
             name: Some(ROLE.to_owned()),
             namespace: Some(namespace.to_owned()),
-            labels: Some(build::shared::labels(&mcp.name_any(), &mesh_namespace, &[(
-                labels::COMPONENT,
-                COMPONENT,
-            )])),
+            labels: Some(build::shared::labels(
+                &mcp.name_any(),
+                &mesh_namespace,
+                &[(labels::COMPONENT, COMPONENT)],
+            )),
             ..ObjectMeta::default()
         },
         role_ref: build::role_ref(ROLE),

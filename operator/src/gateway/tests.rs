@@ -1,1 +1,159 @@
+use meshwright_api::{
+    GatewayParametersSpec, MeshControlPlane, MeshRevision,
+    gateway::{Gateway, ReferenceGrant},
+};
+use serde_json::{Value, json};
 
+use super::{Parameters, Seen, build, secret_access::permitted, validate};
+
+fn gateway(spec: Value) -> Gateway {
+    let mut object = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "gateway-uid"},
+        "spec": {"gatewayClassName": "meshwright", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn seen() -> Seen {
+    let mesh: MeshControlPlane = serde_json::from_value(json!({
+        "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshControlPlane",
+        "metadata": {"name": "mesh", "namespace": "prod"}, "spec": {"profile": "Production"},
+    }))
+    .unwrap();
+    let revision: MeshRevision = serde_json::from_value(json!({
+        "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshRevision",
+        "metadata": {"name": "mesh-0a1b2c3d", "namespace": "prod"},
+        "spec": {
+            "mesh": "mesh", "version": "0.1.0", "trustDomain": "cluster.local", "workloadTTL": "24h",
+            "images": {"controlPlane": "cp", "proxy": "registry.example/proxy:1"},
+            "controlPlane": {}, "gateways": {"resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}, "spreadZones": true},
+        },
+    }))
+    .unwrap();
+    Seen {
+        mesh,
+        revision,
+        anchors: "PEM".to_owned(),
+        of_class: Parameters::None,
+        of_gateway: Parameters::None,
+    }
+}
+
+fn bodies(gateway: &Gateway, seen: &Seen) -> Vec<Value> {
+    let valid = validate(gateway, seen).unwrap();
+    let objects = build::gateway(&valid).unwrap().into_desired(&valid.plan).unwrap();
+    objects.into_iter().map(|d| d.body).collect()
+}
+
+fn of_kind<'a>(bodies: &'a [Value], kind: &str) -> &'a Value {
+    bodies.iter().find(|b| b["kind"] == kind).unwrap()
+}
+
+#[test]
+fn gateways_are_rendered_as_released() {
+    let infrastructure = json!({"labels": {"team": "a"}, "annotations": {"note": "x"}});
+    insta::assert_yaml_snapshot!(
+        "gateway",
+        bodies(&gateway(json!({"infrastructure": infrastructure})), &seen())
+    );
+}
+
+#[test]
+fn a_changed_listener_restarts_no_pod() {
+    let before = bodies(&gateway(json!({})), &seen());
+    let listeners = json!([
+        {"name": "http", "port": 8080, "protocol": "HTTP"}, {"name": "b", "port": 8080, "protocol": "HTTP"},
+        {"name": "c.example", "port": 443, "protocol": "HTTPS"}]);
+    let after = bodies(&gateway(json!({"listeners": listeners})), &seen());
+    assert_eq!(of_kind(&before, "Deployment"), of_kind(&after, "Deployment"));
+    let ports = of_kind(&after, "Service")["spec"]["ports"].as_array().unwrap();
+    let named: Vec<_> =
+        ports.iter().map(|p| (p["port"].as_i64().unwrap(), p["name"].as_str().unwrap())).collect();
+    assert_eq!(named, [(443, "port-443"), (8080, "http")]);
+}
+
+#[test]
+fn infrastructure_reaches_account_pods_and_service_and_does_not_override_ours() {
+    let infrastructure = json!({"labels": {"team": "a", "meshwright.io/component": "mine"}});
+    let bodies = bodies(&gateway(json!({"infrastructure": infrastructure})), &seen());
+    for path in [
+        "ServiceAccount/metadata",
+        "Service/metadata",
+        "Deployment/metadata",
+        "Deployment/spec/template/metadata",
+    ] {
+        let (kind, pointer) = path.split_once('/').unwrap();
+        let labels = &of_kind(&bodies, kind).pointer(&format!("/{pointer}")).unwrap()["labels"];
+        assert_eq!(
+            (&labels["team"], &labels["meshwright.io/component"]),
+            (&json!("a"), &json!("gateway")),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn parameters_of_the_gateway_come_before_those_of_its_class() {
+    let parameters = |value: Value| {
+        Parameters::Found(Box::new(serde_json::from_value::<GatewayParametersSpec>(value).unwrap()))
+    };
+    let mut seen = seen();
+    seen.of_class = parameters(
+        json!({"service": {"type": "NodePort"}, "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}),
+    );
+    seen.of_gateway =
+        parameters(json!({"autoscaling": {"minReplicas": 1}, "resources": {"requests": {"cpu": "2"}}}));
+    let valid = validate(&gateway(json!({})), &seen).unwrap();
+    assert_eq!(valid.service.as_str(), "NodePort");
+    assert_eq!(valid.plan.min, 1);
+    let requests: Vec<_> = valid.resources.requests.values().map(|q| q.0.as_str()).collect();
+    assert_eq!(requests, ["2", "1Gi"]);
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_is_refused() {
+    let mut seen = seen();
+    seen.of_gateway = Parameters::Missing("GatewayParameters shop/none".to_owned());
+    let error = validate(&gateway(json!({})), &seen).unwrap_err();
+    assert!(error.to_string().contains("shop/none"), "{error}");
+    seen.of_gateway = Parameters::UnknownKind("ConfigMap of group \"\"".to_owned());
+    assert!(validate(&gateway(json!({})), &seen).is_err());
+}
+
+fn grant(namespace: &str, from: &str, name: Option<&str>) -> ReferenceGrant {
+    serde_json::from_value(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant",
+        "metadata": {"name": "g", "namespace": namespace},
+        "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": from}],
+            "to": [{"group": "", "kind": "Secret", "name": name}],
+        },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn secrets_are_readable_only_where_a_reference_is_permitted() {
+    let listener = |reference: Value| {
+        let tls = json!({"certificateRefs": [reference]});
+        gateway(json!({"listeners": [{"name": "a", "port": 443, "protocol": "HTTPS", "tls": tls}]}))
+    };
+    let names = |gateway: &Gateway, grants: &[ReferenceGrant]| {
+        permitted(&[gateway], grants).into_iter().collect::<Vec<_>>()
+    };
+    let own = listener(json!({"name": "cert"}));
+    assert_eq!(names(&own, &[]), ["shop"]);
+    let other = listener(json!({"name": "cert", "namespace": "kube-system"}));
+    assert!(names(&other, &[]).is_empty());
+    assert_eq!(names(&other, &[grant("kube-system", "shop", None)]), ["kube-system"]);
+    assert_eq!(names(&other, &[grant("kube-system", "shop", Some("cert"))]), ["kube-system"]);
+    assert!(names(&other, &[grant("kube-system", "shop", Some("another"))]).is_empty());
+    assert!(names(&other, &[grant("kube-system", "elsewhere", None)]).is_empty());
+    assert!(names(&other, &[grant("elsewhere", "shop", None)]).is_empty());
+    let no_secret = listener(json!({"name": "cert", "kind": "ConfigMap"}));
+    assert!(names(&no_secret, &[]).is_empty());
+}

@@ -14,7 +14,9 @@ use crate::availability::{Plan, Workload, solve};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A reference to something else.
-    #[error("parametersRef of {of} names a {kind}; only GatewayParameters of group meshwright.io can be used")]
+    #[error(
+        "parametersRef of {of} names a {kind}; only GatewayParameters of group meshwright.io can be used"
+    )]
     UnknownKind {
         /// The Gateway or its class.
         of: &'static str,

@@ -14,11 +14,7 @@ use super::{Error, Found};
 use crate::{apply, context::Context};
 
 /// Installs what is absent and raises what is ours and older; returns the names.
-pub async fn install(
-    ctx: &Context,
-    found: &Found,
-    channel: GatewayApiChannel,
-) -> Result<Vec<String>, Error> {
+pub async fn install(ctx: &Context, found: &Found, channel: GatewayApiChannel) -> Result<Vec<String>, Error> {
     let api: Api<CustomResourceDefinition> = Api::all(ctx.client.clone());
     let shipped = super::shipped(&ctx.settings.gateway_api_dir, channel).into_iter();
     // All at once: the API server takes a while for each.
@@ -42,7 +38,8 @@ pub async fn install(
 /// The definition in a file, with our label.
 fn read(path: &Path) -> Result<Value, Error> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { file: file.clone(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Unreadable { file: file.clone(), source })?;
     let mut body: Value = serde_yaml_ng::from_str(&text).map_err(|source| Error::File { file, source })?;
     if let Some(map) = body.as_object_mut() {
         map.remove("status");

@@ -72,13 +72,16 @@ impl Documents {
 }
 
 fn namespace(args: &InstallArgs) -> Namespace {
-    let level = ["enforce", "audit", "warn"].map(|mode| {
-        (format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned())
-    });
+    let level = ["enforce", "audit", "warn"]
+        .map(|mode| (format!("pod-security.kubernetes.io/{mode}"), "restricted".to_owned()));
     let mut labels = labels();
     labels.extend(level);
     Namespace {
-        metadata: ObjectMeta { name: Some(args.namespace.clone()), labels: Some(labels), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(args.namespace.clone()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
         ..Namespace::default()
     }
 }

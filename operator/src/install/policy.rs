@@ -1,12 +1,10 @@
 //! An admission policy on the operator itself: whatever it is tricked into, the bindings that it writes name the fixed
 //! roles and the service accounts of control planes.
 
-use k8s_openapi::{
-    api::admissionregistration::v1::{
-        MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
-        ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec,
-        Validation, Variable,
-    },
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec,
+    Validation, Variable,
 };
 
 use super::{OPERATOR, cluster_meta};
@@ -48,10 +46,8 @@ pub(super) fn policy(args: &InstallArgs) -> ValidatingAdmissionPolicy {
 }
 
 fn variables() -> Vec<Variable> {
-    let variable = |name: &str, expression: &str| Variable {
-        name: name.to_owned(),
-        expression: expression.to_owned(),
-    };
+    let variable =
+        |name: &str, expression: &str| Variable { name: name.to_owned(), expression: expression.to_owned() };
     vec![
         variable("labels", "has(object.metadata.labels) ? object.metadata.labels : {}"),
         variable("subjects", "has(object.subjects) ? object.subjects : []"),

@@ -71,16 +71,24 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
         role(secret_access::ROLE, vec![rule("", &["secrets"], &READ)]),
         // Not get, not list: who delivers a key need not read others.
         role(ISSUING_CA_ROLE, vec![rule("", &["secrets"], &["create", "delete"])]),
-        aggregated("meshwright-view", &["view", "edit", "admin"], vec![rule(
-            meshwright_api::GROUP,
-            &["meshcontrolplanes", "meshrevisions", "gatewayparameters"],
-            &READ,
-        )]),
-        aggregated("meshwright-edit", &["edit", "admin"], vec![rule(
-            meshwright_api::GROUP,
-            &["gatewayparameters"],
-            &["create", "update", "patch", "delete"],
-        )]),
+        aggregated(
+            "meshwright-view",
+            &["view", "edit", "admin"],
+            vec![rule(
+                meshwright_api::GROUP,
+                &["meshcontrolplanes", "meshrevisions", "gatewayparameters"],
+                &READ,
+            )],
+        ),
+        aggregated(
+            "meshwright-edit",
+            &["edit", "admin"],
+            vec![rule(
+                meshwright_api::GROUP,
+                &["gatewayparameters"],
+                &["create", "update", "patch", "delete"],
+            )],
+        ),
     ]
 }
 
@@ -104,6 +112,8 @@ pub fn cluster(args: &InstallArgs) -> ClusterRole {
         rule(group, &["gatewayparameters"], &READ),
         rule("", &["services", "serviceaccounts", "configmaps"], &KEEP),
         rule("", &["pods"], &["list"]),
+        // Whether a mesh's namespace is going.
+        rule("", &["namespaces"], &["get"]),
         // Its own only, to notice its own removal.
         named(std::slice::from_ref(&args.namespace), rule("", &["namespaces"], &READ)),
         rule("apps", &["deployments"], &KEEP),

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::{
-    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service, core::v1::ServiceAccount,
-    networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget, rbac::v1::ClusterRoleBinding,
-    rbac::v1::RoleBinding,
+    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
+    core::v1::ServiceAccount, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget,
+    rbac::v1::ClusterRoleBinding, rbac::v1::RoleBinding,
 };
 use kube::{
     Api, ResourceExt,
@@ -17,9 +17,7 @@ use kube::{
 use meshwright_api::{GatewayApiChannel, MeshControlPlane, MeshRevision, MeshRevisionSpec, labels};
 use serde_json::json;
 
-use super::{
-    Seen, ValidatedMesh, build, deletion::FINALIZER, tell, upgrade::Step, validate::MeshRef,
-};
+use super::{Seen, ValidatedMesh, build, deletion::FINALIZER, tell, upgrade::Step, validate::MeshRef};
 use crate::{
     apply::{self, Outcome},
     certificates::{self, issuing, root::Root},
@@ -165,11 +163,14 @@ async fn install_gateway_api(
         let note = format!("installed {} CustomResourceDefinitions of the Gateway API", installed.len());
         tell(ctx, &seen.fresh, EventType::Normal, "GatewayAPIInstalled", note).await;
         usable = Err(Unusable::NotEstablished { name: name.clone() });
-    } else if step.create.is_some() && mesh.channel != GatewayApiChannel::None && let Err(Unusable::Absent { name }) = usable
+    } else if step.create.is_some()
+        && mesh.channel != GatewayApiChannel::None
+        && let Err(Unusable::Absent { name }) = usable
     {
         usable = Err(Unusable::NotEstablished { name });
     }
-    ctx.gateway_api_served.send_if_modified(|served| std::mem::replace(served, usable.is_ok()) != usable.is_ok());
+    ctx.gateway_api_served
+        .send_if_modified(|served| std::mem::replace(served, usable.is_ok()) != usable.is_ok());
     if usable.is_err() {
         // Definitions are not watched: soon after installing them, from time to time when a person must act.
         let wait = if installed.is_empty() { 10 } else { 1 };
@@ -178,7 +179,12 @@ async fn install_gateway_api(
     Ok(usable)
 }
 
-async fn root(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, mcp: &MeshControlPlane) -> Result<Root, Error> {
+async fn root(
+    ctx: &Context,
+    mesh: &ValidatedMesh,
+    seen: &Seen,
+    mcp: &MeshControlPlane,
+) -> Result<Root, Error> {
     if let Some(root) = &seen.root {
         return Ok(root.clone());
     }
@@ -260,14 +266,11 @@ async fn retire(ctx: &Context, revision: &MeshRevision, mcp: &MeshControlPlane) 
 }
 
 // What builders of an earlier operator made and ours do not, and the cluster-scoped objects of retired revisions.
-async fn prune(
-    ctx: &Context,
-    mesh: &MeshRef,
-    revisions: &[MeshRevision],
-    step: &Step,
-) -> Result<(), Error> {
+async fn prune(ctx: &Context, mesh: &MeshRef, revisions: &[MeshRevision], step: &Step) -> Result<(), Error> {
     let is_live = |labels: &std::collections::BTreeMap<String, String>| {
-        labels.get(labels::REVISION).is_some_and(|r| revisions.iter().any(|l| l.name_any() == *r) || *r == step.target)
+        labels
+            .get(labels::REVISION)
+            .is_some_and(|r| revisions.iter().any(|l| l.name_any() == *r) || *r == step.target)
     };
     let selector = selector(mesh);
     let cluster = ApiResource::erase::<ClusterRoleBinding>(&());

@@ -17,7 +17,10 @@ use kube::{
 use meshwright_api::{MeshControlPlane, gateway::GatewayClass, labels};
 use serde_json::json;
 
-use super::{dereference, tell, validate::{MeshRef, reference}};
+use super::{
+    dereference, tell,
+    validate::{MeshRef, reference},
+};
 use crate::{
     apply::{self, prune},
     certificates::root::secret_name,
@@ -66,19 +69,23 @@ pub async fn finish(ctx: &Context, mcp: &MeshControlPlane) -> Result<Action, Err
     Ok(Action::await_change())
 }
 
-async fn clean(ctx: &Context, mesh: &MeshRef) -> Result<(), Error> {
-    let ours = super::apply::selector(mesh);
-    let gateways = format!("{ours},{}={}", labels::COMPONENT, labels::COMPONENT_GATEWAY);
-    // Scaling comes off before pods, the address last: connections end by the proxies' own drain.
-    let of_gateways = [
+/// Kinds that are made for Gateways. Scaling comes off before pods, the address late: connections end by the proxies'
+/// own drain.
+pub fn of_gateways() -> [ApiResource; 6] {
+    [
         ApiResource::erase::<HorizontalPodAutoscaler>(&()),
         ApiResource::erase::<Deployment>(&()),
         ApiResource::erase::<PodDisruptionBudget>(&()),
         ApiResource::erase::<Service>(&()),
         ApiResource::erase::<ConfigMap>(&()),
         ApiResource::erase::<ServiceAccount>(&()),
-    ];
-    for kind in &of_gateways {
+    ]
+}
+
+async fn clean(ctx: &Context, mesh: &MeshRef) -> Result<(), Error> {
+    let ours = super::apply::selector(mesh);
+    let gateways = format!("{ours},{}={}", labels::COMPONENT, labels::COMPONENT_GATEWAY);
+    for kind in &of_gateways() {
         prune(ctx, kind, None, &gateways, |_| false).await?;
     }
     if gateway_api::is_served(ctx).await? {
@@ -117,9 +124,10 @@ pub async fn release(ctx: &Context, mcp: &MeshControlPlane) -> Result<(), apply:
     match ctx.write(api.patch(&name, &PatchParams::default(), &Patch::Merge(&body))).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => {
-            Err(apply::Error::request("take the finalizer off", format!("MeshControlPlane {}", mcp.name_any()))(error))
-        }
+        Err(error) => Err(apply::Error::request(
+            "take the finalizer off",
+            format!("MeshControlPlane {}", mcp.name_any()),
+        )(error)),
     }
 }
 

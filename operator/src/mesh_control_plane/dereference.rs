@@ -71,7 +71,11 @@ pub async fn revisions(ctx: &Context, mcp: &MeshControlPlane) -> Result<Vec<Mesh
     let list = api.list(&ListParams::default()).await;
     let list = list.map_err(apply::Error::request("list", format!("revisions in {namespace}")))?;
     let uid = mcp.uid();
-    Ok(list.items.into_iter().filter(|r| r.owner_references().iter().any(|o| Some(&o.uid) == uid.as_ref())).collect())
+    Ok(list
+        .items
+        .into_iter()
+        .filter(|r| r.owner_references().iter().any(|o| Some(&o.uid) == uid.as_ref()))
+        .collect())
 }
 
 async fn deployments(

@@ -23,7 +23,7 @@ mod tests;
 mod upgrade;
 mod validate;
 
-pub use deletion::{FINALIZER, finish, held, release};
+pub use deletion::{FINALIZER, finish, held, of_gateways, release};
 pub use dereference::{Seen, dereference};
 pub use validate::{MeshRef, ValidatedMesh, holder, reference, validate};
 

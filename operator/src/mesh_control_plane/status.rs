@@ -1,11 +1,7 @@
 //! The status of the MeshControlPlane: written after every reconcile, also a failed one, and only when it changed.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api, ResourceExt,
-    api::PostParams,
-    runtime::events::EventType,
-};
+use kube::{Api, ResourceExt, api::PostParams, runtime::events::EventType};
 use meshwright_api::{
     MeshControlPlane, MeshControlPlaneStatus, MeshRevision, RevisionRole, RevisionSummary,
     conditions::{self, CERTIFICATES_VALID, DEGRADED, Finding, PROGRESSING, READY, RECONCILED, reason},
@@ -84,8 +80,7 @@ fn succeeded(
         ready.message.clone()
     };
     let degraded = degraded(&before, &ready, &reconciled);
-    let findings =
-        [reconciled, ready, progressing, degraded, certificates::finding(&ledger, ctx.now())];
+    let findings = [reconciled, ready, progressing, degraded, certificates::finding(&ledger, ctx.now())];
     let mut status = MeshControlPlaneStatus {
         summary: Some(summary),
         revisions: summaries(applied),
@@ -110,7 +105,9 @@ fn reconciled(problems: &[Problem], usable: &Result<(), crate::gateway_api::Unus
         ),
         (Some(Problem::Contested { object, field, manager }), _) => no(
             reason::FIELD_CONTESTED,
-            format!("{object}: {field} is changed back again and again by {manager}; stop it, or it stays as it is"),
+            format!(
+                "{object}: {field} is changed back again and again by {manager}; stop it, or it stays as it is"
+            ),
         ),
         // A moment after the installation, no finding.
         (None, Ok(()) | Err(Unusable::NotEstablished { .. })) => {
@@ -129,7 +126,8 @@ fn ready(applied: &Applied) -> Finding {
     match active.and_then(|r| condition(r, READY)) {
         Some(found) if found.status == "True" => {
             let proxies = applied.pods.get(&applied.step.active).map_or(0, |c| c.proxies_ready);
-            let message = format!("version {} serves; {proxies} gateway proxies are ready", active_version(applied));
+            let message =
+                format!("version {} serves; {proxies} gateway proxies are ready", active_version(applied));
             Finding::new(READY, Some(true), reason::AVAILABLE, message)
         }
         found => {
@@ -169,7 +167,8 @@ fn progressing(applied: &Applied) -> Finding {
 // Worked before and does not now: what a person must look at. A first installation is not degraded.
 fn degraded(before: &MeshControlPlaneStatus, ready: &Finding, reconciled: &Finding) -> Finding {
     let was = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
-    let served = was(READY).is_some_and(|c| c.status == "True") || was(DEGRADED).is_some_and(|c| c.status == "True");
+    let served =
+        was(READY).is_some_and(|c| c.status == "True") || was(DEGRADED).is_some_and(|c| c.status == "True");
     if served && ready.status != Some(true) {
         Finding::new(DEGRADED, Some(true), ready.reason, ready.message.clone())
     } else if reconciled.reason == reason::FIELD_CONTESTED {
@@ -211,11 +210,8 @@ fn failed(
         Failure::Validate(invalid) => invalid.reason(),
         _ => reason::API_REQUEST_FAILED,
     };
-    let mut status = MeshControlPlaneStatus {
-        summary: Some(message.clone()),
-        observed_generation: generation,
-        ..before
-    };
+    let mut status =
+        MeshControlPlaneStatus { summary: Some(message.clone()), observed_generation: generation, ..before };
     let mut say = |finding| conditions::set(&mut status.conditions, finding, generation, now);
     if let Failure::Validate(validate::Error::Root(_)) = failure {
         say(Finding::new(CERTIFICATES_VALID, Some(false), reason, message.clone()));

@@ -125,9 +125,9 @@ fn readiness(mesh: &ValidatedMesh, seen: &Seen, revision: &MeshRevision) -> Find
 // Quota and Pod Security refusals are seen nowhere else.
 fn blocked_by(status: &k8s_openapi::api::apps::v1::DeploymentStatus) -> String {
     let conditions = status.conditions.iter().flatten();
-    let failure = conditions.into_iter().find(|c| {
-        c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True")
-    });
+    let failure = conditions
+        .into_iter()
+        .find(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True"));
     failure.and_then(|c| c.message.as_ref()).map(|m| format!(": {m}")).unwrap_or_default()
 }
 

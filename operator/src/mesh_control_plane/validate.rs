@@ -164,7 +164,9 @@ fn root_is_new(seen: &Seen) -> Result<bool, Error> {
     match (&seen.root, recorded) {
         (Some(_), _) => Ok(false),
         (None, None) => Ok(true),
-        (None, Some(fingerprint)) if seen.fresh.annotations().get(REPLACE_LOST) == Some(&fingerprint) => Ok(true),
+        (None, Some(fingerprint)) if seen.fresh.annotations().get(REPLACE_LOST) == Some(&fingerprint) => {
+            Ok(true)
+        }
         (None, Some(fingerprint)) => {
             let secret = crate::certificates::root::secret_name(
                 &seen.fresh.namespace().unwrap_or_default(),

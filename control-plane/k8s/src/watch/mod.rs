@@ -2,6 +2,8 @@
 
 mod discovery;
 mod guarded;
+#[cfg(test)]
+mod tests;
 
 use kube::Resource;
 use kube::runtime::watcher;

@@ -6,6 +6,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use meshwright_api::gateway as api;
 use meshwright_core::ObjectKey;
+use meshwright_core::conditions::reason;
 use meshwright_core::model::{ObjectId, ObjectKind};
 use meshwright_index::LiveObjects;
 
@@ -43,7 +44,8 @@ impl Events {
             // What never was otherwise and is well needs no mention.
             let worth = condition.status == "False" || was.is_some_and(|was| was.status == "False");
             if changed && worth {
-                let ok = condition.status != "False";
+                // Everything is pending at first; that alone is no reason to warn anybody.
+                let ok = condition.status != "False" || condition.reason == reason::PENDING;
                 let note = if condition.message.is_empty() {
                     format!("{} is {}", condition.type_, condition.status)
                 } else {

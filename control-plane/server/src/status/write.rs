@@ -31,7 +31,7 @@ pub enum Written {
     /// It said already what it should.
     Unchanged,
     /// It does now.
-    Written,
+    Done,
     /// The object is gone, or we may not write any more.
     NotOurs,
 }
@@ -80,7 +80,7 @@ pub async fn write<K: Kind>(
             Ok(object) => {
                 K::record(&context.live, key, seen::<K>(object)?);
                 context.events.decided::<K>(key, &live.uid, live.status.as_ref(), &wanted);
-                return Ok(Written::Written);
+                return Ok(Written::Done);
             }
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Written::NotOurs),
             Err(kube::Error::Api(status)) if status.is_conflict() => {

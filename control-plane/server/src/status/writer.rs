@@ -172,7 +172,7 @@ impl Writer {
         self.running.remove(&target);
         match result {
             Ok(Written::Unchanged) => {}
-            Ok(Written::Written) => count(&self.metrics.status_writes, "written"),
+            Ok(Written::Done) => count(&self.metrics.status_writes, "written"),
             Ok(Written::NotOurs) => count(&self.metrics.status_writes, "skipped"),
             Err(error) => {
                 count(&self.metrics.status_writes, "failed");

@@ -4,9 +4,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{
-            ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, PodSecurityContext,
-            PodSpec, PodTemplateSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Sysctl, Volume,
-            VolumeMount, VolumeProjection,
+            ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
+            ServiceAccountTokenProjection, Sysctl, Volume, VolumeMount, VolumeProjection,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},

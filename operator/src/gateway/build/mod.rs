@@ -118,11 +118,15 @@ fn selector(gateway: &ValidatedGateway) -> LabelSelector {
 }
 
 fn own_labels(gateway: &ValidatedGateway) -> BTreeMap<String, String> {
-    shared::labels(&gateway.mesh, &gateway.mesh_namespace, &[
-        (labels::COMPONENT, labels::COMPONENT_GATEWAY),
-        (labels::GATEWAY_NAME, &names::fit(&gateway.source.name_any())),
-        (labels::GATEWAY_CLASS_NAME, &names::fit(&gateway.source.spec.gateway_class_name)),
-    ])
+    shared::labels(
+        &gateway.mesh,
+        &gateway.mesh_namespace,
+        &[
+            (labels::COMPONENT, labels::COMPONENT_GATEWAY),
+            (labels::GATEWAY_NAME, &names::fit(&gateway.source.name_any())),
+            (labels::GATEWAY_CLASS_NAME, &names::fit(&gateway.source.spec.gateway_class_name)),
+        ],
+    )
 }
 
 fn meta(gateway: &ValidatedGateway) -> ObjectMeta {

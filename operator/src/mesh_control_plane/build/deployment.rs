@@ -4,7 +4,8 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{
-            Container, ContainerPort, EnvVar, PodSpec, PodTemplateSpec, SecretVolumeSource, Volume, VolumeMount,
+            Container, ContainerPort, EnvVar, PodSpec, PodTemplateSpec, SecretVolumeSource, Volume,
+            VolumeMount,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,

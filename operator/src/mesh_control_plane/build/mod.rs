@@ -149,10 +149,11 @@ impl<'a> Of<'a> {
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
-        shared::labels(&self.revision.spec.mesh, &self.namespace, &[
-            (labels::REVISION, &self.name),
-            (labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE),
-        ])
+        shared::labels(
+            &self.revision.spec.mesh,
+            &self.namespace,
+            &[(labels::REVISION, &self.name), (labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE)],
+        )
     }
 
     fn meta(&self) -> ObjectMeta {

@@ -6,8 +6,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{DeploymentStrategy, RollingUpdateDeployment},
         autoscaling::v2::{
-            CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior,
-            HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget, ResourceMetricSource,
+            CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
+            HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
+            ResourceMetricSource,
         },
         core::v1::{
             Capabilities, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference, ObjectFieldSelector,
@@ -135,7 +136,10 @@ pub fn pod_security() -> PodSecurityContext {
         run_as_user: Some(USER),
         run_as_group: Some(USER),
         fs_group: Some(USER),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
         ..PodSecurityContext::default()
     }
 }

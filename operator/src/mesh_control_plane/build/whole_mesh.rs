@@ -23,7 +23,8 @@ pub fn whole_mesh(
     operator: (&str, &str),
     gateway_api: bool,
 ) -> Result<Vec<Desired>, Error> {
-    let mut objects = vec![Desired::new(&issuing_ca_binding(mesh, operator))?, Desired::new(&lease(mesh, active))?];
+    let mut objects =
+        vec![Desired::new(&issuing_ca_binding(mesh, operator))?, Desired::new(&lease(mesh, active))?];
     if gateway_api {
         objects.push(Desired::new(&gateway_class(mesh))?);
     }
@@ -52,11 +53,14 @@ fn issuing_ca_binding(mesh: &MeshRef, (namespace, service_account): (&str, &str)
 }
 
 fn gateway_class(mesh: &MeshRef) -> GatewayClass {
-    let mut class = GatewayClass::new(GATEWAY_CLASS, GatewayClassSpec {
-        controller_name: CONTROLLER_NAME.to_owned(),
-        description: Some("Envoy gateways of Meshwright".to_owned()),
-        parameters_ref: None,
-    });
+    let mut class = GatewayClass::new(
+        GATEWAY_CLASS,
+        GatewayClassSpec {
+            controller_name: CONTROLLER_NAME.to_owned(),
+            description: Some("Envoy gateways of Meshwright".to_owned()),
+            parameters_ref: None,
+        },
+    );
     class.metadata.labels = Some(shared::labels(&mesh.name, &mesh.namespace, &[]));
     class
 }

@@ -1,0 +1,66 @@
+//! `make bench`: the figures of the design's bars, as lines `name: value unit`, printed and written to `target/bench.txt`.
+//! Nothing here fails because something is slow.
+
+mod memory;
+mod percentile;
+mod probe;
+mod report;
+mod routes;
+
+use std::time::Instant;
+
+use anyhow::Result;
+use kube::api::DeleteParams;
+
+pub use percentile::percentile;
+use report::Report;
+
+use crate::product::{self, Dist, workspace};
+use crate::soak;
+use crate::testing::{Backend, DEADLINE, Env, MESH, condition};
+
+/// Namespace of the Gateway and the routes; it goes with the benchmark.
+const NAMESPACE: &str = "bench";
+/// Routes that are added one at a time.
+const ONE_BY_ONE: usize = 300;
+/// Routes that are applied together.
+const TOGETHER: usize = 1000;
+
+/// Measures all of it. The mesh is installed anew.
+///
+/// # Errors
+/// Names what could not be measured; what was measured before is written all the same.
+pub async fn run() -> Result<()> {
+    let dist = product::installed().await?;
+    let env = Env::connect().await?;
+    let mut report = Report::default();
+    let outcome = measure(&env, &dist, &mut report).await;
+    let deleted = soak::namespaces(&env).delete(NAMESPACE, &DeleteParams::default()).await;
+    report.write(&workspace().join("target/bench.txt"))?;
+    outcome?;
+    deleted?;
+    soak::gone(&env, NAMESPACE).await
+}
+
+async fn measure(env: &Env, dist: &Dist, report: &mut Report) -> Result<()> {
+    for image in dist.images() {
+        let name = image.archive.file_stem().unwrap_or_default().to_string_lossy();
+        report.add(&format!("image {name}"), image.bytes as f64 / 1e6, "MB");
+    }
+    install(env, report).await?;
+    let backend = Backend::installed(env, NAMESPACE).await?;
+    memory::measure(env, "before the routes", report).await?;
+    routes::one_by_one(env, &backend, ONE_BY_ONE, report).await?;
+    routes::together(env, &backend, TOGETHER, report).await?;
+    memory::measure(env, "after the routes", report).await
+}
+
+/// From `kubectl apply` of a MeshControlPlane to Ready, with the images on the nodes and no mesh before.
+async fn install(env: &Env, report: &mut Report) -> Result<()> {
+    soak::absent(env).await?;
+    let start = Instant::now();
+    soak::apply(env).await?;
+    condition(&soak::meshes(env), MESH, "Ready", "True", DEADLINE * 2).await?;
+    report.add("MeshControlPlane applied to Ready", start.elapsed().as_secs_f64(), "s");
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The mesh as a repetition needs it, and the cluster as it was before something broke.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
+
+use super::observe::settled;
+use crate::product::{self, workspace};
+use crate::testing::{DEADLINE, Env, MESH, MESH_YAML, apply_yaml, eventually, exists, rolled_out, uncordon};
+use crate::{Cluster, addons};
+
+/// Namespace of the operator in the install file.
+pub const OPERATOR_NAMESPACE: &str = "meshwright-system";
+/// Its Deployment, and its Lease.
+pub const OPERATOR: &str = "meshwright-operator";
+/// Its pods.
+pub const OPERATOR_PODS: &str = "app.kubernetes.io/name=meshwright-operator";
+/// Pods of the control plane in the mesh's namespace.
+pub const CONTROL_PLANE_PODS: &str = "meshwright.io/component=control-plane";
+
+/// The one kind of object that users make.
+pub fn meshes(env: &Env) -> Api<DynamicObject> {
+    env.api("meshwright.io/v1alpha1", "MeshControlPlane", "meshcontrolplanes", MESH)
+}
+
+/// Namespaces, which live in none.
+pub fn namespaces(env: &Env) -> Api<k8s_openapi::api::core::v1::Namespace> {
+    Api::all(env.client.clone())
+}
+
+/// Makes sure that there is a mesh, as it is where there is one, and that it has settled.
+///
+/// # Errors
+/// After the deadline, with what is wrong.
+pub async fn present(env: &Env) -> Result<()> {
+    if meshes(env).get_opt(MESH).await?.is_none() {
+        apply(env).await?;
+    }
+    settled(env, true).await
+}
+
+/// Applies the mesh. A namespace that is going, or a definition that is new, may refuse it for a moment.
+///
+/// # Errors
+/// After the deadline, with the API server's words.
+pub async fn apply(env: &Env) -> Result<()> {
+    eventually("the MeshControlPlane to be accepted", DEADLINE, || async {
+        apply_yaml(&env.client, MESH_YAML, MESH).await.map_err(|e| format!("{e:#}"))
+    })
+    .await
+}
+
+/// Makes sure that there is no mesh and nothing of one.
+///
+/// # Errors
+/// After the deadline, with what is left.
+pub async fn absent(env: &Env) -> Result<()> {
+    delete(env).await?;
+    settled(env, false).await
+}
+
+/// Asks for the mesh's deletion.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn delete(env: &Env) -> Result<()> {
+    match meshes(env).delete(MESH, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop).context("delete the MeshControlPlane"),
+    }
+}
+
+/// Installs the operator anew where it is not whole, and waits for it.
+///
+/// # Errors
+/// Names the step that failed.
+pub async fn operator(env: &Env) -> Result<()> {
+    let namespace = namespaces(env).get_opt(OPERATOR_NAMESPACE).await?;
+    if namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
+        gone(env, OPERATOR_NAMESPACE).await?;
+    }
+    let cluster: Cluster = env.cluster.clone();
+    let dist = workspace().join("target/dist");
+    tokio::task::spawn_blocking(move || product::apply_files(&cluster, &dist)).await??;
+    rolled_out(env, OPERATOR_NAMESPACE, OPERATOR).await
+}
+
+/// Waits until the namespace is gone.
+///
+/// # Errors
+/// After the deadline.
+pub async fn gone(env: &Env, namespace: &str) -> Result<()> {
+    let resource = kube::api::ApiResource::erase::<k8s_openapi::api::core::v1::Namespace>(&());
+    exists(&Api::all_with(env.client.clone(), &resource), namespace, false, DEADLINE * 2).await
+}
+
+/// Undoes what a repetition that broke, or that a person interrupted, has left.
+///
+/// # Errors
+/// Names what cannot be undone.
+pub async fn recover(env: &Env) -> Result<()> {
+    let nodes: Api<Node> = Api::all(env.client.clone());
+    for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        uncordon(env, &name).await?;
+        let number = env.cluster.node_names().iter().position(|n| *n == name);
+        if let (false, Some(number)) = (addons::is_ready(&node), number) {
+            let number = u8::try_from(number + 1).context("number of a node")?;
+            env.cluster.start_node(number).await.with_context(|| format!("start {name}"))?;
+        }
+    }
+    operator(env).await?;
+    let mesh = meshes(env).get_opt(MESH).await?;
+    if mesh.is_some_and(|m| m.metadata.deletion_timestamp.is_some()) {
+        exists(&meshes(env), MESH, false, DEADLINE).await?;
+    }
+    present(env).await
+}

@@ -1,0 +1,26 @@
+//! `make soak`: what must never happen, tried many times. A table of rows ([`table::ROWS`]); each has a seed and repetitions.
+//!
+//! A finished row is a line in `docs/soak.jsonl` and counts while no file that it depends on has changed. Repetitions are
+//! remembered in `target/soak`, so that a session can stop after any of them and the next goes on there.
+
+mod deletion;
+mod figures;
+mod idle;
+mod inputs;
+mod invariants;
+mod kill;
+mod leaders;
+mod loss;
+mod mesh;
+mod observe;
+mod operator;
+mod random;
+mod record;
+mod session;
+mod table;
+mod time;
+mod under_load;
+
+pub use mesh::{absent, apply, gone, meshes, namespaces};
+pub use session::{Options, run};
+pub use time::parse as parse_time;

@@ -1,0 +1,199 @@
+//! One session: the rows that are missing, one repetition after the other, until all are done or the time is over.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::jiff::Timestamp;
+
+use super::random::Random;
+use super::record::{Attempt, Record, append, counting, finished, forget, load, standing};
+use super::table::{ROWS, Row, What};
+use super::under_load::NAMESPACE;
+use super::{deletion, idle, inputs, loss, mesh, operator, under_load};
+use crate::product::{self, workspace};
+use crate::soak::figures::Figure;
+use crate::testing::{Env, MESH, keep};
+
+/// What was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// This row only, whether or not it is missing.
+    pub row: Option<String>,
+    /// No repetition begins after this.
+    pub time: Option<Duration>,
+}
+
+/// How a row's turn ended.
+#[derive(Debug, PartialEq)]
+enum Turn {
+    Finished,
+    OutOfTime,
+    Failed,
+}
+
+struct Session {
+    root: PathBuf,
+    start: Instant,
+    time: Option<Duration>,
+}
+
+/// Runs what is missing and prints where every row stands; false when a repetition failed.
+///
+/// # Errors
+/// When the rows cannot be run at all.
+pub async fn run(options: Options) -> Result<bool> {
+    let session = Session { root: workspace(), start: Instant::now(), time: options.time };
+    let rows = session.missing(options.row.as_deref())?;
+    let mut failed = BTreeSet::new();
+    let mut broken = None;
+    if !rows.is_empty() {
+        product::installed().await?;
+        let env = Env::connect().await?;
+        mesh::recover(&env).await?;
+        for (row, inputs) in rows {
+            match session.turn(&env, row, &inputs).await {
+                Ok(Turn::Finished) => {}
+                Ok(Turn::OutOfTime) => break,
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+                Ok(Turn::Failed) => {
+                    failed.insert(row.name);
+                    // What cannot be mended would fail every row that follows.
+                    if let Err(error) = mesh::recover(&env).await {
+                        broken =
+                            Some(error.context(format!("after {} the cluster does not recover", row.name)));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    session.print_table(&failed)?;
+    broken.map_or(Ok(failed.is_empty()), Err)
+}
+
+impl Session {
+    fn records(&self) -> PathBuf {
+        self.root.join("docs/soak.jsonl")
+    }
+
+    fn attempts(&self) -> PathBuf {
+        self.root.join("target/soak/attempts.jsonl")
+    }
+
+    fn is_over(&self) -> bool {
+        self.time.is_some_and(|time| self.start.elapsed() >= time)
+    }
+
+    /// Rows with the hash of their files, taken before anything is built from them.
+    fn missing(&self, only: Option<&str>) -> Result<Vec<(&'static Row, String)>> {
+        if let Some(name) = only {
+            let Some(row) = ROWS.iter().find(|row| row.name == name) else {
+                let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+                bail!("there is no row {name}; rows are {}", known.join(", "));
+            };
+            return Ok(vec![(row, inputs::hash(&self.root, row)?)]);
+        }
+        let records = load::<Record>(&self.records())?;
+        let mut missing = Vec::new();
+        for row in ROWS {
+            let inputs = inputs::hash(&self.root, row)?;
+            if counting(&records, row, &inputs).is_none() {
+                missing.push((row, inputs));
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn turn(&self, env: &Env, row: &Row, inputs: &str) -> Result<Turn> {
+        loop {
+            let standing = standing(&load::<Attempt>(&self.attempts())?, row, inputs);
+            if standing.next >= row.needed {
+                let date = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                let commit = inputs::commit(&self.root, row)?;
+                let record = finished(row, &standing, commit, date, inputs);
+                println!("{}: {:?}", row.name, record.figures);
+                append(&self.records(), &record)?;
+                forget(&self.attempts(), row)?;
+                return Ok(Turn::Finished);
+            }
+            if self.is_over() {
+                return Ok(Turn::OutOfTime);
+            }
+            let repetition = standing.next;
+            println!("{} {} of {}", row.name, repetition + 1, row.needed);
+            let outcome = repeat(env, row, repetition).await;
+            if inputs::hash(&self.root, row)? != inputs {
+                bail!("files that {} depends on changed since the images were built: start again", row.name);
+            }
+            let failed = outcome.is_err();
+            let (figures, error) = match outcome {
+                Ok(figures) => (figures, None),
+                Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+            };
+            if let Some(error) = &error {
+                eprintln!("{} {} of {} failed: {error}", row.name, repetition + 1, row.needed);
+                self.keep(env, row, repetition, error).await;
+            }
+            let attempt =
+                Attempt { row: row.name.to_owned(), inputs: inputs.to_owned(), repetition, figures, error };
+            append(&self.attempts(), &attempt)?;
+            if failed {
+                return Ok(Turn::Failed);
+            }
+        }
+    }
+
+    async fn keep(&self, env: &Env, row: &Row, repetition: u32, error: &str) {
+        let folder = self.root.join("target/kept").join(format!("soak-{}-{repetition}", row.name));
+        for namespace in [NAMESPACE, MESH, mesh::OPERATOR_NAMESPACE] {
+            if let Err(error) = keep(&env.client, namespace, &folder.join(namespace)).await {
+                eprintln!("could not keep logs of namespace {namespace}: {error:#}");
+            }
+        }
+        if let Err(error) = std::fs::write(folder.join("error.txt"), error) {
+            eprintln!("could not keep the error: {error}");
+        }
+    }
+
+    fn print_table(&self, failed: &BTreeSet<&str>) -> Result<()> {
+        let records = load::<Record>(&self.records())?;
+        let attempts = load::<Attempt>(&self.attempts())?;
+        println!("\n{:28} {:10} {:>7}  {:10} figures", "row", "state", "done", "commit");
+        for row in ROWS {
+            let inputs = inputs::hash(&self.root, row).context("hash what a row depends on")?;
+            let record = counting(&records, row, &inputs);
+            let standing = standing(&attempts, row, &inputs);
+            let (state, done) = match (record, standing.next) {
+                _ if failed.contains(row.name) => ("failed", standing.next),
+                (Some(record), _) => ("done", record.repetitions),
+                (None, 0) => ("missing", 0),
+                (None, next) => ("begun", next),
+            };
+            let commit = record.map_or("-", |r| r.commit.get(..8).unwrap_or(&r.commit));
+            let figures = record.map(|r| r.figures.clone()).unwrap_or_default();
+            let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let done = format!("{done}/{}", row.needed);
+            println!("{:28} {state:10} {done:>7}  {commit:10} {}", row.name, figures.join(", "));
+        }
+        Ok(())
+    }
+}
+
+async fn repeat(env: &Env, row: &Row, repetition: u32) -> Result<Vec<Figure>> {
+    let random = Random::of_repetition(row.seed, repetition);
+    match row.what {
+        What::OperatorKilled { writes } => operator::killed(env, repetition, random, writes).await,
+        What::TwoLeaders => operator::two_leaders(env, repetition, random).await,
+        What::LeaderLost => operator::leader_lost(env).await,
+        What::UnderLoad { action, seconds } => under_load::run(env, action, seconds, repetition).await,
+        What::GatewayKilled { seconds } => loss::gateway_killed(env, random, seconds).await,
+        What::NodeLost { seconds } => loss::node_lost(env, repetition, seconds).await,
+        What::Deleted(target) => deletion::run(env, target).await,
+        What::Idle { seconds } => idle::run(env, seconds).await,
+    }
+}

@@ -1,0 +1,116 @@
+//! What nobody may notice: under load, no request fails.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::figures::Figure;
+use super::kill::{delete, fresh, pods, replaced, signal};
+use super::leaders::replicas;
+use super::mesh::{CONTROL_PLANE_PODS, present};
+use super::table::Action;
+use crate::testing::{
+    Backend, DEADLINE, Env, Loads, MESH, apply_yaml, drain, eventually, rolled_out, uncordon,
+};
+
+/// Namespace of the Gateway that gets the load.
+pub const NAMESPACE: &str = "soak";
+
+/// Acts while the load runs.
+///
+/// # Errors
+/// When a request failed, or the action was not over before the load.
+pub async fn run(env: &Env, action: Action, seconds: u32, repetition: u32) -> Result<Vec<Figure>> {
+    present(env).await?;
+    if action == Action::ControlPlaneKilled {
+        fresh(env, MESH, CONTROL_PLANE_PODS).await?;
+    }
+    let backend = Backend::installed(env, NAMESPACE).await?;
+    let loads = Loads::start(env, backend.address, &backend.host(), Backend::PATH, seconds)?;
+    let start = Instant::now();
+    let outcome = act(env, action, repetition).await;
+    let took = start.elapsed();
+    // Also after a failure: the next repetition must not begin under the load of this one.
+    let reports = loads.reports(&format!("  {action:?}")).await;
+    outcome?;
+    ensure!(
+        took < Duration::from_secs(seconds.into()),
+        "it took {took:.0?}, longer than its load: {seconds} s"
+    );
+    let reports = reports?;
+    let failed: u64 = reports.iter().map(|report| report.failed()).sum();
+    let total: u64 = reports.iter().map(|report| report.total()).sum();
+    ensure!(failed == 0, "{failed} of {total} requests failed: {reports:?}");
+    Ok(vec![
+        Figure::count("requests", total, "requests"),
+        Figure::count("failed", failed, "requests"),
+        Figure::seconds("took", took),
+    ])
+}
+
+async fn act(env: &Env, action: Action, repetition: u32) -> Result<()> {
+    match action {
+        Action::RouteFlips { flips } => {
+            for flip in 0..flips {
+                let to = if flip.is_multiple_of(2) { "b" } else { "a" };
+                apply_yaml(&env.client, &Backend::route(NAMESPACE, to), NAMESPACE).await?;
+            }
+            Ok(())
+        }
+        Action::RollingRestart => {
+            // What `kubectl rollout restart` does.
+            let annotations = json!({"kubectl.kubernetes.io/restartedAt": Timestamp::now().to_string()});
+            let stamp = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+            let deployments = env.api("apps/v1", "Deployment", "deployments", NAMESPACE);
+            deployments.patch(Backend::PROXIES, &PatchParams::default(), &Patch::Strategic(&stamp)).await?;
+            rolled_out(env, NAMESPACE, Backend::PROXIES).await
+        }
+        Action::Autoscale { up, down } => {
+            for replicas in [up, down] {
+                apply_yaml(&env.client, &Backend::gateway(replicas), NAMESPACE).await?;
+                autoscaled(env, replicas).await?;
+            }
+            Ok(())
+        }
+        Action::Drain => {
+            let nodes = env.cluster.node_names();
+            let node = nodes.get(repetition as usize % nodes.len().max(1)).context("a node")?;
+            let drained = drain(env, node).await;
+            uncordon(env, node).await?;
+            drained?;
+            for name in [Backend::PROXIES, "a", "b"] {
+                rolled_out(env, NAMESPACE, name).await?;
+            }
+            Ok(())
+        }
+        Action::ControlPlaneKilled => {
+            let control_plane = pods(env, MESH, CONTROL_PLANE_PODS).await?;
+            let leader = replicas(env).await?.leader;
+            // All of them at once, before any is replaced.
+            for pod in control_plane.iter().chain([&leader]) {
+                signal(pod, Signal::KILL)?;
+            }
+            for pod in control_plane.iter().chain([&leader]) {
+                delete(&env.client, pod).await?;
+            }
+            replaced(env, MESH, CONTROL_PLANE_PODS, &control_plane, control_plane.len()).await
+        }
+    }
+}
+
+/// Waits until the Gateway has exactly this many proxies, all of them available.
+async fn autoscaled(env: &Env, replicas: u8) -> Result<()> {
+    let deployments = env.api("apps/v1", "Deployment", "deployments", NAMESPACE);
+    // Scaling down waits until the load has been low for five minutes.
+    eventually(&format!("{replicas} proxies"), DEADLINE * 3, || async {
+        let deployment = deployments.get(Backend::PROXIES).await.map_err(|e| e.to_string())?;
+        let status = &deployment.data["status"];
+        let all = ["replicas", "availableReplicas", "updatedReplicas"];
+        if all.iter().all(|f| status[f] == Value::from(replicas)) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await
+}
