@@ -1,32 +1,15 @@
 //! The official Gateway API conformance suite against the running cluster.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::product::{Tally, workspace};
-use crate::testing::apply_yaml;
+use crate::testing::Env;
 use crate::{Cluster, addons, programs};
-
-/// Small, because the suite makes some ten Gateways and three nodes share one machine.
-const MESH: &str = r"
-apiVersion: v1
-kind: Namespace
-metadata: { name: mesh, labels: { pod-security.kubernetes.io/enforce: restricted } }
----
-apiVersion: meshwright.io/v1alpha1
-kind: MeshControlPlane
-metadata: { name: mesh, namespace: mesh }
-spec:
-  profile: Production
-  controlPlane: { resources: { requests: { cpu: 20m, memory: 64Mi } } }
-  gateways:
-    resources: { requests: { cpu: 10m, memory: 32Mi } }
-    autoscaling: { minReplicas: 2, maxReplicas: 3 }
-";
 
 /// Runs profile GATEWAY-HTTP; log and report go to `target/conformance`.
 ///
@@ -39,13 +22,13 @@ pub async fn run(cluster: &Cluster) -> Result<Tally> {
     for archive in addons::echo_archives(cluster.layout())? {
         cluster.load_image(&archive)?;
     }
-    apply_yaml(&cluster.client().await?, MESH, "mesh").await?;
+    Env::with_mesh().await?;
     let suite = programs::ensure(&root, "gateway-conformance")?;
     let mut command = Command::new(suite);
     command
         .current_dir(&folder)
         .env("KUBECONFIG", cluster.kubeconfig())
-        .args(["-test.v", "-test.timeout=40m", "-test.run=TestConformance", "--gateway-class=meshwright"])
+        .args(["-test.v", "-test.timeout=40m", "-test.run=^TestConformance$", "--gateway-class=meshwright"])
         .args(["--conformance-profiles=GATEWAY-HTTP", "--organization=meshwright", "--project=meshwright"])
         .args(["--url=https://meshwright.io", "--contact=https://meshwright.io/contact"])
         .arg(format!("--version={}", crate::product::VERSION))
@@ -53,33 +36,26 @@ pub async fn run(cluster: &Cluster) -> Result<Tally> {
     if let Ok(test) = std::env::var("RUN_TEST") {
         command.arg(format!("--run-test={test}"));
     }
-    counted(&mut command, &folder.join("log.txt"))
+    counted(&mut command, &folder)
 }
 
-/// One result per test of the suite: lines `    --- PASS: TestConformance/Name`, not their subtests.
-fn counted(command: &mut Command, log: &Path) -> Result<Tally> {
-    let mut file = File::create(log).with_context(|| format!("create {}", log.display()))?;
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .context("start the conformance suite")?;
-    let mut tally = Tally::default();
-    if let Some(out) = child.stdout.take() {
-        for line in BufReader::new(out).lines() {
-            let line = line.context("read the suite's output")?;
-            writeln!(file, "{line}").with_context(|| format!("write {}", log.display()))?;
-            if let Some((outcome, name)) = result_of(&line) {
-                println!("conformance: {outcome} {name}");
-                match outcome {
-                    "PASS" => tally.passed += 1,
-                    "FAIL" => tally.failed += 1,
-                    _ => {}
-                }
-            }
-        }
+/// The suite's own report is what counts: a core test that was skipped is as good as failed.
+fn counted(command: &mut Command, folder: &Path) -> Result<Tally> {
+    let (log, report) = (folder.join("log.txt"), folder.join("report.yaml"));
+    if report.exists() {
+        std::fs::remove_file(&report).with_context(|| format!("remove the old {}", report.display()))?;
     }
-    let status = child.wait().context("wait for the suite")?;
+    let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+    let status = command
+        .stderr(file.try_clone().context("share the log")?)
+        .stdout(file)
+        .status()
+        .context("start the conformance suite")?;
+    let Ok(text) = std::fs::read_to_string(&report) else {
+        eprintln!("the conformance suite ended with {status} and no report; its log: {}", log.display());
+        return Ok(Tally { passed: 0, failed: 1 });
+    };
+    let mut tally = tally_of(&serde_yaml_ng::from_str(&text).with_context(|| format!("read {}", report.display()))?);
     if !status.success() && tally.failed == 0 {
         eprintln!("the conformance suite ended with {status}; its log: {}", log.display());
         tally.failed += 1;
@@ -87,23 +63,33 @@ fn counted(command: &mut Command, log: &Path) -> Result<Tally> {
     Ok(tally)
 }
 
-fn result_of(line: &str) -> Option<(&str, &str)> {
-    let (outcome, rest) = line.trim_start().strip_prefix("--- ")?.split_once(": TestConformance/")?;
-    let name = rest.split(' ').next()?;
-    (!name.contains('/')).then_some((outcome, name))
+fn tally_of(report: &Value) -> Tally {
+    let mut tally = Tally::default();
+    for profile in report["profiles"].as_array().into_iter().flatten() {
+        for part in ["core", "extended"] {
+            let count = |what: &str| profile[part]["statistics"][what].as_u64().unwrap_or(0);
+            let skipped = if part == "core" { count("Skipped") } else { 0 };
+            tally.add(Tally { passed: count("Passed"), failed: count("Failed") + skipped });
+            println!("conformance {} {part}: {} passed, {} failed, {} skipped", profile["name"], count("Passed"), count("Failed"), count("Skipped"));
+            for test in profile[part]["failedTests"].as_array().into_iter().flatten() {
+                println!("conformance: FAIL {test}");
+            }
+        }
+    }
+    tally
 }
 
 #[cfg(test)]
 mod tests {
-    use super::result_of;
+    use serde_json::json;
+
+    use super::{Tally, tally_of};
 
     #[test]
-    fn only_whole_tests_count() {
-        assert_eq!(
-            result_of("    --- PASS: TestConformance/HTTPRouteWeight (2.1s)"),
-            Some(("PASS", "HTTPRouteWeight"))
-        );
-        assert_eq!(result_of("        --- PASS: TestConformance/HTTPRouteWeight/Case (0.1s)"), None);
-        assert_eq!(result_of("--- FAIL: TestConformance (2.1s)"), None);
+    fn a_skipped_core_test_is_a_failure() {
+        let core = json!({ "statistics": { "Passed": 40, "Failed": 0, "Skipped": 1 } });
+        let extended = json!({ "statistics": { "Passed": 33, "Failed": 2, "Skipped": 5 } });
+        let report = json!({ "profiles": [{ "name": "GATEWAY-HTTP", "core": core, "extended": extended }] });
+        assert_eq!(tally_of(&report), Tally { passed: 73, failed: 3 });
     }
 }

@@ -30,7 +30,7 @@ metadata: { name: mesh, namespace: mesh }
 spec:
   profile: Production
   controlPlane: { resources: { requests: { cpu: 20m, memory: 64Mi } } }
-  gateways: { resources: { requests: { cpu: 20m, memory: 64Mi } } }
+  gateways: { resources: { requests: { cpu: 20m, memory: 64Mi } }, autoscaling: { maxReplicas: 5 } }
 ";
 
 /// What a test holds.

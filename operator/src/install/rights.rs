@@ -15,17 +15,9 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const KEEP: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
 /// Kinds of the Gateway API that the control plane reads and reports on.
-const REPORTED: [&str; 9] = [
-    "gatewayclasses",
-    "gateways",
-    "httproutes",
-    "grpcroutes",
-    "tlsroutes",
-    "tcproutes",
-    "udproutes",
-    "listenersets",
-    "backendtlspolicies",
-];
+const REPORTED: [&str; 3] = ["gatewayclasses", "gateways", "httproutes"];
+/// Its annotation says which release of the Gateway API is installed.
+const VERSION_BEARER: &str = "gatewayclasses.gateway.networking.k8s.io";
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
@@ -61,6 +53,7 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
         rule(GATEWAY_API, &["referencegrants"], &READ),
         rule(GATEWAY_API, &statuses, &["patch", "update"]),
         rule(meshwright_api::GROUP, &["gatewayparameters"], &READ),
+        named(&[VERSION_BEARER.to_owned()], rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"])),
         rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ];
@@ -68,7 +61,7 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
     vec![
         role(CLUSTER_ROLE, control_plane),
         role(LEASE_ROLE, vec![lease]),
-        role(secret_access::ROLE, vec![rule("", &["secrets"], &READ)]),
+        role(secret_access::ROLE, vec![rule("", &["secrets"], &["get", "watch"])]),
         // Not get, not list: who delivers a key need not read others.
         role(ISSUING_CA_ROLE, vec![rule("", &["secrets"], &["create", "delete"])]),
         aggregated(
@@ -134,7 +127,9 @@ pub fn cluster(args: &InstallArgs) -> ClusterRole {
 
 // Only the Gateway API's own can be changed; another's definition cannot.
 fn definitions() -> Vec<String> {
-    let standard = REPORTED.iter().chain(&["referencegrants"]).map(|kind| format!("{kind}.{GATEWAY_API}"));
+    let others =
+        ["backendtlspolicies", "grpcroutes", "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes"];
+    let standard = REPORTED.iter().chain(&others).map(|kind| format!("{kind}.{GATEWAY_API}"));
     let experimental = ["xbackends", "xbackendtrafficpolicies", "xmeshes", "xtelemetrypolicies"];
     standard.chain(experimental.iter().map(|kind| format!("{kind}.gateway.networking.x-k8s.io"))).collect()
 }

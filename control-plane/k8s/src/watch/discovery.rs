@@ -29,7 +29,8 @@ pub async fn api_served(
     let group_version = GroupVersion::gv(group, version);
     let resources = match client.list_api_group_resources(&group_version.api_version()).await {
         Ok(resources) => resources,
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Discovery::Absent),
+        // Not `is_not_found()`: for a group that nobody serves the answer is plain text without a reason.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Discovery::Absent),
         Err(error) => return Err(error),
     };
     let served = resources.resources.iter().any(|resource| resource.kind == kind);
