@@ -71,7 +71,12 @@ pub struct Finding {
 
 impl Finding {
     /// A finding of this type.
-    pub fn new(type_: &'static str, status: Option<bool>, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(
+        type_: &'static str,
+        status: Option<bool>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self { type_, status, reason, message: message.into() }
     }
 }

@@ -55,7 +55,8 @@ fn counted(command: &mut Command, folder: &Path) -> Result<Tally> {
         eprintln!("the conformance suite ended with {status} and no report; its log: {}", log.display());
         return Ok(Tally { passed: 0, failed: 1 });
     };
-    let mut tally = tally_of(&serde_yaml_ng::from_str(&text).with_context(|| format!("read {}", report.display()))?);
+    let mut tally =
+        tally_of(&serde_yaml_ng::from_str(&text).with_context(|| format!("read {}", report.display()))?);
     if !status.success() && tally.failed == 0 {
         eprintln!("the conformance suite ended with {status}; its log: {}", log.display());
         tally.failed += 1;
@@ -70,7 +71,13 @@ fn tally_of(report: &Value) -> Tally {
             let count = |what: &str| profile[part]["statistics"][what].as_u64().unwrap_or(0);
             let skipped = if part == "core" { count("Skipped") } else { 0 };
             tally.add(Tally { passed: count("Passed"), failed: count("Failed") + skipped });
-            println!("conformance {} {part}: {} passed, {} failed, {} skipped", profile["name"], count("Passed"), count("Failed"), count("Skipped"));
+            println!(
+                "conformance {} {part}: {} passed, {} failed, {} skipped",
+                profile["name"],
+                count("Passed"),
+                count("Failed"),
+                count("Skipped")
+            );
             for test in profile[part]["failedTests"].as_array().into_iter().flatten() {
                 println!("conformance: FAIL {test}");
             }

@@ -130,7 +130,8 @@ impl Translator {
             envoy::translate(&gateway.config, &self.options, &mut endpoints, &mut certificate);
         let known = made.map(|made| made.snapshot.as_ref());
         let wanted = resources.get(&TypeUrl::Cluster);
-        let lingering = next_lingering(made, |name| wanted.is_some_and(|all| all.contains_key(name)), Instant::now());
+        let lingering =
+            next_lingering(made, |name| wanted.is_some_and(|all| all.contains_key(name)), Instant::now());
         let snapshot = Arc::new(next_snapshot(known, resources, &lingering));
         self.metrics.translation_seconds.observe(start.elapsed().as_secs_f64());
         Made { gateway: gateway.clone(), endpoints: used, snapshot, origins: Arc::new(origins), lingering }
@@ -234,13 +235,24 @@ mod tests {
     use super::*;
 
     fn resources(names: &[&str]) -> BTreeMap<TypeUrl, BTreeMap<String, Resource>> {
-        let named = |name: &&str| ((*name).to_owned(), Resource::with_version(*name, "1", meshwright_xds::Any::default()));
+        let named = |name: &&str| {
+            ((*name).to_owned(), Resource::with_version(*name, "1", meshwright_xds::Any::default()))
+        };
         let all: BTreeMap<String, Resource> = names.iter().map(named).collect();
-        BTreeMap::from([(TypeUrl::Cluster, all.clone()), (TypeUrl::Endpoint, all.clone()), (TypeUrl::Route, all)])
+        BTreeMap::from([
+            (TypeUrl::Cluster, all.clone()),
+            (TypeUrl::Endpoint, all.clone()),
+            (TypeUrl::Route, all),
+        ])
     }
 
     fn names(snapshot: &Snapshot, kind: TypeUrl) -> Vec<String> {
-        snapshot.resources(kind).into_iter().flat_map(|all| all.iter()).map(|r| r.name().to_string()).collect()
+        snapshot
+            .resources(kind)
+            .into_iter()
+            .flat_map(|all| all.iter())
+            .map(|r| r.name().to_string())
+            .collect()
     }
 
     #[test]

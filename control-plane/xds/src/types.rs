@@ -79,7 +79,10 @@ pub struct Resource {
 // Without the body: a Secret's holds a private key, and Debug output ends in logs.
 impl std::fmt::Debug for Resource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Resource").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

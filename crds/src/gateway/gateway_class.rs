@@ -4,9 +4,9 @@
 
 #[allow(unused_imports)]
 mod prelude {
-    pub use kube::CustomResource;
-    pub use serde::{Serialize, Deserialize};
     pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+    pub use kube::CustomResource;
+    pub use serde::{Deserialize, Serialize};
 }
 
 use self::prelude::*;
@@ -15,7 +15,7 @@ use self::prelude::*;
 #[kube(group = "gateway.networking.k8s.io", version = "v1", kind = "GatewayClass", plural = "gatewayclasses")]
 #[kube(status = "GatewayClassStatus")]
 #[kube(schema = "disabled")]
-#[kube(derive="PartialEq")]
+#[kube(derive = "PartialEq")]
 pub struct GatewayClassSpec {
     #[serde(rename = "controllerName")]
     pub controller_name: String,
@@ -46,4 +46,3 @@ pub struct GatewayClassStatus {
 pub struct GatewayClassStatusSupportedFeatures {
     pub name: String,
 }
-

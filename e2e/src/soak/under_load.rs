@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::figures::Figure;
 use super::kill::{delete, fresh, pods, replaced, signal};
@@ -110,7 +110,7 @@ async fn autoscaled(env: &Env, replicas: u8) -> Result<()> {
         let deployment = deployments.get(Backend::PROXIES).await.map_err(|e| e.to_string())?;
         let status = &deployment.data["status"];
         let all = ["replicas", "availableReplicas", "updatedReplicas"];
-        if all.iter().all(|f| status[f] == Value::from(replicas)) { Ok(()) } else { Err(status.to_string()) }
+        if all.iter().all(|f| status[f] == replicas) { Ok(()) } else { Err(status.to_string()) }
     })
     .await
 }

@@ -6,7 +6,9 @@ use meshwright_e2e::testing::{apply_yaml, delete_yaml, refusal_of};
 use crate::env::{Env, file};
 
 fn mesh(name: &str, spec: &str) -> String {
-    format!("apiVersion: meshwright.io/v1alpha1\nkind: MeshControlPlane\nmetadata: {{ name: {name} }}\nspec: {spec}\n")
+    format!(
+        "apiVersion: meshwright.io/v1alpha1\nkind: MeshControlPlane\nmetadata: {{ name: {name} }}\nspec: {spec}\n"
+    )
 }
 
 #[tokio::test]
@@ -33,7 +35,10 @@ async fn invalid_meshes_are_refused_with_the_field_and_the_reason() -> Result<()
     ];
     for (yaml, expected) in cases {
         let refusal = refusal_of(&env.client, &yaml, "default").await?;
-        ensure!(refusal.contains(expected), "expected {expected:?} in the refusal of\n{yaml}\ngot: {refusal}");
+        ensure!(
+            refusal.contains(expected),
+            "expected {expected:?} in the refusal of\n{yaml}\ngot: {refusal}"
+        );
     }
     Ok(())
 }

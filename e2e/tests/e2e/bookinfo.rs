@@ -19,7 +19,11 @@ pub async fn installed(env: &Env) -> Result<SocketAddr> {
     let gateway = env.address("bookinfo", "bookinfo", 80).await?;
     eventually("Bookinfo's page", DEADLINE, || async {
         let answer = get(gateway, HOST, "/productpage").await.map_err(|e| format!("{e:#}"))?;
-        if answer.status == 200 && answer.body.contains("details-v1") { Ok(()) } else { Err(format!("{answer:?}")) }
+        if answer.status == 200 && answer.body.contains("details-v1") {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
     })
     .await?;
     Ok(gateway)
@@ -31,19 +35,32 @@ async fn shares(gateway: SocketAddr, headers: &[(&str, &str)]) -> Result<BTreeMa
     for _ in 0..REQUESTS {
         let answer = get_with_headers(gateway, HOST, "/reviews/0", headers).await?;
         ensure!(answer.status == 200, "{answer:?}");
-        *counts.entry(answer.headers.get("x-bookinfo-version").cloned().unwrap_or_default()).or_default() += 1;
+        *counts.entry(answer.headers.get("x-bookinfo-version").cloned().unwrap_or_default()).or_default() +=
+            1;
     }
     Ok(counts.into_iter().map(|(version, n)| (version, n as f64 * 100.0 / REQUESTS as f64)).collect())
 }
 
 /// Applies the step and waits until the shares are as expected: propagation takes its time, the shares are exact.
-async fn step(env: &Env, gateway: SocketAddr, route: &str, headers: &[(&str, &str)], expected: &[(&str, f64)]) -> Result<()> {
-    apply_yaml(&env.client, &file(&format!("e2e/bookinfo/manifests/walkthrough/{route}"))?, "bookinfo").await?;
+async fn step(
+    env: &Env,
+    gateway: SocketAddr,
+    route: &str,
+    headers: &[(&str, &str)],
+    expected: &[(&str, f64)],
+) -> Result<()> {
+    apply_yaml(&env.client, &file(&format!("e2e/bookinfo/manifests/walkthrough/{route}"))?, "bookinfo")
+        .await?;
     eventually(&format!("the shares of {route}"), Duration::from_secs(60), || async {
         let seen = shares(gateway, headers).await.map_err(|e| format!("{e:#}"))?;
-        let right = expected.iter().all(|(v, share)| (seen.get(*v).copied().unwrap_or(0.0) - share).abs() <= POINTS);
+        let right =
+            expected.iter().all(|(v, share)| (seen.get(*v).copied().unwrap_or(0.0) - share).abs() <= POINTS);
         let known = seen.keys().all(|v| expected.iter().any(|(e, _)| e == v));
-        if right && known { Ok(println!("{route} {headers:?}: {seen:?}")) } else { Err(format!("{seen:?}")) }
+        if !(right && known) {
+            return Err(format!("{seen:?}"));
+        }
+        println!("{route} {headers:?}: {seen:?}");
+        Ok(())
     })
     .await
 }

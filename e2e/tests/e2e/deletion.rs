@@ -27,11 +27,19 @@ async fn deleting_the_mesh_leaves_users_objects_and_nothing_of_ours() -> Result<
     ];
     for (group, kind, plural) in kinds {
         let version = if group == "autoscaling" { "v2" } else { "v1" };
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         let all: Api<DynamicObject> = Api::all_with(env.client.clone(), &resource);
         eventually(&format!("every {kind} of the mesh to be gone"), DEADLINE, || async {
-            let ours = ListParams::default().labels("app.kubernetes.io/managed-by=meshwright,meshwright.io/mesh-name=mesh");
-            let left: Vec<_> = all.list(&ours).await.map_err(|e| e.to_string())?.into_iter().filter_map(|o| o.metadata.name).collect();
+            let ours = ListParams::default()
+                .labels("app.kubernetes.io/managed-by=meshwright,meshwright.io/mesh-name=mesh");
+            let left: Vec<_> = all
+                .list(&ours)
+                .await
+                .map_err(|e| e.to_string())?
+                .into_iter()
+                .filter_map(|o| o.metadata.name)
+                .collect();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         })
         .await?;
@@ -43,7 +51,8 @@ async fn deleting_the_mesh_leaves_users_objects_and_nothing_of_ours() -> Result<
 async fn deleting_the_meshs_and_the_operators_namespace_at_once_ends() -> Result<()> {
     let env = Env::with_mesh().await?;
     let gvk = GroupVersionKind::gvk("", "v1", "Namespace");
-    let namespaces: Api<DynamicObject> = Api::all_with(env.client.clone(), &ApiResource::from_gvk_with_plural(&gvk, "namespaces"));
+    let namespaces: Api<DynamicObject> =
+        Api::all_with(env.client.clone(), &ApiResource::from_gvk_with_plural(&gvk, "namespaces"));
     for name in [MESH, "meshwright-system"] {
         namespaces.delete(name, &DeleteParams::default()).await?;
     }

@@ -23,7 +23,9 @@ async fn what_is_changed_or_deleted_by_hand_is_mended() -> Result<()> {
     .await?;
     let budgets = env.api("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", MESH);
     let before = budgets.get(&name).await?.data["spec"]["maxUnavailable"].clone();
-    budgets.patch(&name, &PatchParams::default(), &Patch::Merge(&json!({"spec": {"maxUnavailable": 0}}))).await?;
+    budgets
+        .patch(&name, &PatchParams::default(), &Patch::Merge(&json!({"spec": {"maxUnavailable": 0}})))
+        .await?;
     eventually("the budget to be mended", DEADLINE, || async {
         let now = budgets.get(&name).await.map_err(|e| e.to_string())?.data["spec"]["maxUnavailable"].clone();
         if now == before { Ok(()) } else { Err(now.to_string()) }
@@ -55,7 +57,8 @@ async fn when_the_leader_is_gone_the_other_replica_acts() -> Result<()> {
     println!("the other replica leads after {:.1} s", start.elapsed().as_secs_f64());
     let name = active_revision(&env).await?;
     env.api("v1", "Service", "services", MESH).delete(&name, &DeleteParams::default()).await?;
-    meshwright_e2e::testing::exists(&env.api("v1", "Service", "services", MESH), &name, true, DEADLINE).await?;
+    meshwright_e2e::testing::exists(&env.api("v1", "Service", "services", MESH), &name, true, DEADLINE)
+        .await?;
     let meshes = env.api("meshwright.io/v1alpha1", "MeshControlPlane", "meshcontrolplanes", MESH);
     condition(&meshes, MESH, "Ready", "True", Duration::from_secs(180)).await?;
     ensure!(holder(&leases.get("meshwright-operator").await?) != Some(old));

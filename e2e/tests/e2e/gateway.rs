@@ -47,23 +47,38 @@ async fn a_missing_secret_fails_its_listener_only_and_a_missing_backend_answers_
         })
         .await?;
         let redirect = get(http, "any.example", "/redirect").await?;
-        ensure!(redirect.status == 302 && redirect.headers.get("location").is_some_and(|l| l.starts_with("http://example.org/")), "{redirect:?}");
+        ensure!(
+            redirect.status == 302
+                && redirect.headers.get("location").is_some_and(|l| l.starts_with("http://example.org/")),
+            "{redirect:?}"
+        );
         ensure!(get(http, "any.example", "/else").await?.status == 404);
         eventually("the listeners' conditions", DEADLINE, || async {
             let gateway = env.gateways(&namespace).get("edge").await.map_err(|e| e.to_string())?;
             let listeners = gateway.data.pointer("/status/listeners").cloned().unwrap_or_default();
             let says = |listener: &str, type_: &str| {
                 let of = listeners.as_array().into_iter().flatten().find(|l| l["name"] == listener);
-                of.and_then(|l| l["conditions"].as_array()?.iter().find(|c| c["type"] == type_).map(|c| c["status"].clone()))
+                of.and_then(|l| {
+                    l["conditions"]
+                        .as_array()?
+                        .iter()
+                        .find(|c| c["type"] == type_)
+                        .map(|c| c["status"].clone())
+                })
             };
-            let right = says("https", "ResolvedRefs") == Some(Value::from("False")) && says("http", "Programmed") == Some(Value::from("True"));
+            let right = says("https", "ResolvedRefs") == Some(Value::from("False"))
+                && says("http", "Programmed") == Some(Value::from("True"));
             if right { Ok(()) } else { Err(listeners.to_string()) }
         })
         .await?;
         eventually("the route's condition", DEADLINE, || async {
             let route = env.routes(&namespace).get("to-nowhere").await.map_err(|e| e.to_string())?;
             let conditions = route.data.pointer("/status/parents/0/conditions").cloned().unwrap_or_default();
-            if conditions.to_string().contains("BackendNotFound") { Ok(()) } else { Err(conditions.to_string()) }
+            if conditions.to_string().contains("BackendNotFound") {
+                Ok(())
+            } else {
+                Err(conditions.to_string())
+            }
         })
         .await
     })

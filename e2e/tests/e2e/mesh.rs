@@ -1,11 +1,10 @@
 //! One `kubectl apply` gives a whole, highly available mesh; what is wrong is said and changes nothing.
 
-use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::ListParams;
-use meshwright_e2e::testing::{apply_yaml, condition, delete_yaml, eventually};
+use meshwright_e2e::testing::{Audit, apply_yaml, condition, delete_yaml, eventually};
 use serde_json::Value;
 
 use crate::env::{DEADLINE, Env, MESH};
@@ -20,13 +19,28 @@ async fn a_mesh_has_an_autoscaler_and_a_disruption_budget_for_every_workload() -
         ensure!(!deployments.items.is_empty(), "no Deployment of the mesh in {namespace}");
         for deployment in deployments {
             let name = deployment.metadata.name.unwrap_or_default();
-            let hpa = env.api("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespace).get(&name).await?;
+            let hpa = env
+                .api("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespace)
+                .get(&name)
+                .await?;
             let fewest = hpa.data.pointer("/spec/minReplicas").and_then(Value::as_i64).unwrap_or(0);
-            let pdb = env.api("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespace).get(&name).await?;
+            let pdb = env
+                .api("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespace)
+                .get(&name)
+                .await?;
             let unavailable = pdb.data.pointer("/spec/maxUnavailable").context("maxUnavailable")?;
-            ensure!(fewest >= 2, "{namespace}/{name}: an autoscaler with at least {fewest} pods survives no node");
-            ensure!(unavailable.as_i64() != Some(0), "{namespace}/{name}: a budget of {unavailable} blocks every drain");
-            ensure!(pdb.data.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str) == Some("AlwaysAllow"));
+            ensure!(
+                fewest >= 2,
+                "{namespace}/{name}: an autoscaler with at least {fewest} pods survives no node"
+            );
+            ensure!(
+                unavailable.as_i64() != Some(0),
+                "{namespace}/{name}: a budget of {unavailable} blocks every drain"
+            );
+            ensure!(
+                pdb.data.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str)
+                    == Some("AlwaysAllow")
+            );
         }
     }
     Ok(())
@@ -40,7 +54,10 @@ async fn a_second_mesh_gets_a_conflict_and_changes_nothing() -> Result<()> {
     let meshes = env.api("meshwright.io/v1alpha1", "MeshControlPlane", "meshcontrolplanes", "default");
     condition(&meshes, "second", "Reconciled", "False", DEADLINE).await?;
     let seen = meshes.get("second").await?;
-    let revisions = env.api("meshwright.io/v1alpha1", "MeshRevision", "meshrevisions", "default").list(&ListParams::default()).await?;
+    let revisions = env
+        .api("meshwright.io/v1alpha1", "MeshRevision", "meshrevisions", "default")
+        .list(&ListParams::default())
+        .await?;
     delete_yaml(&env.client, second, "default").await?;
     let text = seen.data["status"]["conditions"].to_string();
     ensure!(text.contains("\"Conflict\"") && text.contains("mesh/mesh"), "{text}");
@@ -61,27 +78,12 @@ async fn an_unknown_version_lists_the_known_ones_and_the_mesh_goes_on() -> Resul
     outcome?;
     let text = seen.data["status"]["conditions"].to_string();
     ensure!(text.contains("UnknownVersion") && text.contains("0.1.0"), "{text}");
-    ensure!(seen.data["status"]["activeRevision"] == before, "the running revision changed to {}", seen.data["status"]["activeRevision"]);
+    ensure!(
+        seen.data["status"]["activeRevision"] == before,
+        "the running revision changed to {}",
+        seen.data["status"]["activeRevision"]
+    );
     condition(&meshes, MESH, "Reconciled", "True", DEADLINE).await
-}
-
-/// Writes in the audit log by the operator and the control plane since byte `offset`.
-fn writes_since(env: &Env, offset: u64) -> Result<Vec<String>> {
-    let mut file = std::fs::File::open(env.cluster.audit_log_path())?;
-    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset))?;
-    let mut writes = Vec::new();
-    for line in std::io::BufReader::new(file).lines() {
-        let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
-        let user = event["user"]["username"].as_str().unwrap_or_default();
-        let ours = user.starts_with("system:serviceaccount:meshwright-system:") || user.starts_with("system:serviceaccount:mesh:");
-        let verb = event["verb"].as_str().unwrap_or_default();
-        let resource = event["objectRef"]["resource"].as_str().unwrap_or_default();
-        let excepted = ["leases", "tokenreviews", "subjectaccessreviews"].contains(&resource);
-        if ours && !["get", "list", "watch"].contains(&verb) && !excepted && event["stage"] == "ResponseComplete" {
-            writes.push(format!("{user} {verb} {resource} {} {}", event["objectRef"]["namespace"], event["objectRef"]["name"]));
-        }
-    }
-    Ok(writes)
 }
 
 #[tokio::test]
@@ -91,11 +93,11 @@ async fn nothing_is_written_when_nothing_changes() -> Result<()> {
     let quiet = Duration::from_secs(30);
     // Earlier tests may still be settling: what counts is that silence comes, and then lasts.
     eventually("30 s without a write", DEADLINE * 2, || async {
-        let offset = std::fs::metadata(env.cluster.audit_log_path()).map_err(|e| e.to_string())?.len();
+        let mut audit = Audit::from_now(&env).map_err(|e| format!("{e:#}"))?;
         let start = Instant::now();
         while start.elapsed() < quiet {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let writes = writes_since(&env, offset).map_err(|e| format!("{e:#}"))?;
+            let writes = audit.writes().map_err(|e| format!("{e:#}"))?;
             if !writes.is_empty() {
                 return Err(format!("{writes:?}"));
             }

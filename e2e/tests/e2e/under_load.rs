@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use meshwright_e2e::testing::{Backend, Loads, apply_yaml, drain, eventually, rolled_out, uncordon};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::env::{DEADLINE, Env, MESH, file};
 
@@ -30,7 +30,10 @@ async fn route_flips_fail_no_request() -> Result<()> {
     let env = Env::with_mesh().await?;
     let gateway = ready(&env).await?;
     let loads = Loads::start(&env, gateway, HOST, PATH, 30)?;
-    let (one, other) = (file("e2e/bookinfo/manifests/walkthrough/1-all-v1.yaml")?, file("e2e/bookinfo/manifests/walkthrough/5-thirds.yaml")?);
+    let (one, other) = (
+        file("e2e/bookinfo/manifests/walkthrough/1-all-v1.yaml")?,
+        file("e2e/bookinfo/manifests/walkthrough/5-thirds.yaml")?,
+    );
     for _ in 0..100 {
         apply_yaml(&env.client, &one, "bookinfo").await?;
         apply_yaml(&env.client, &other, "bookinfo").await?;
@@ -91,8 +94,9 @@ async fn scaling_the_gateway_up_and_down_fails_no_request() -> Result<()> {
         apply_yaml(&env.client, &parameters(fewest), "bookinfo").await?;
         eventually(&format!("an autoscaler with at least {fewest}"), DEADLINE, || async {
             let hpa = hpas.get("bookinfo-meshwright").await.map_err(|e| e.to_string())?;
-            let (min, now) = (&hpa.data["spec"]["minReplicas"], hpa.data["status"]["currentReplicas"].as_i64());
-            if *min == Value::from(fewest) && (fewest == 3 || now >= Some(5)) { Ok(()) } else { Err(hpa.data.to_string()) }
+            let (min, now) =
+                (&hpa.data["spec"]["minReplicas"], hpa.data["status"]["currentReplicas"].as_i64());
+            if *min == fewest && (fewest == 3 || now >= Some(5)) { Ok(()) } else { Err(hpa.data.to_string()) }
         })
         .await?;
     }

@@ -53,7 +53,10 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
         rule(GATEWAY_API, &["referencegrants"], &READ),
         rule(GATEWAY_API, &statuses, &["patch", "update"]),
         rule(meshwright_api::GROUP, &["gatewayparameters"], &READ),
-        named(&[VERSION_BEARER.to_owned()], rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"])),
+        named(
+            &[VERSION_BEARER.to_owned()],
+            rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"]),
+        ),
         rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ];
@@ -127,8 +130,15 @@ pub fn cluster(args: &InstallArgs) -> ClusterRole {
 
 // Only the Gateway API's own can be changed; another's definition cannot.
 fn definitions() -> Vec<String> {
-    let others =
-        ["backendtlspolicies", "grpcroutes", "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes"];
+    let others = [
+        "backendtlspolicies",
+        "grpcroutes",
+        "listenersets",
+        "referencegrants",
+        "tcproutes",
+        "tlsroutes",
+        "udproutes",
+    ];
     let standard = REPORTED.iter().chain(&others).map(|kind| format!("{kind}.{GATEWAY_API}"));
     let experimental = ["xbackends", "xbackendtrafficpolicies", "xmeshes", "xtelemetrypolicies"];
     standard.chain(experimental.iter().map(|kind| format!("{kind}.gateway.networking.x-k8s.io"))).collect()

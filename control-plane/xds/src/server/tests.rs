@@ -61,8 +61,7 @@ async fn a_slow_client_gets_the_latest_and_not_everything_between() {
 #[tokio::test(start_paused = true)]
 async fn a_stuck_client_is_dropped_at_the_deadline() {
     let snapshots = watch::Sender::new(snapshot("0"));
-    let (_requests, responses, events) =
-        start(&snapshots, Duration::from_secs(5), &CancellationToken::new());
+    let (_requests, responses, events) = start(&snapshots, Duration::from_secs(5), &CancellationToken::new());
     tokio::time::sleep(Duration::from_secs(1)).await;
     snapshots.send_replace(snapshot("1"));
     tokio::time::sleep(Duration::from_secs(3)).await;
