@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
@@ -20,6 +21,26 @@ use crate::{apply::Contests, metrics::Metrics};
 
 /// Name under which the operator reports events.
 const REPORTER: &str = "meshwright.io/operator";
+
+/// A warning that is still true is not told again before this.
+const REMIND: Duration = Duration::from_secs(600);
+
+/// What was warned of lately, by object and reason. What is looked at every few seconds must not write an event each time.
+#[derive(Debug, Default)]
+struct Told(HashMap<(String, String), (String, Timestamp)>);
+
+impl Told {
+    fn is_news(&mut self, object: &str, reason: &str, note: &str, now: Timestamp) -> bool {
+        let age = |then: Timestamp| Duration::try_from(now.duration_since(then)).unwrap_or_default();
+        self.0.retain(|_, (_, then)| age(*then) < REMIND);
+        let key = (object.to_owned(), reason.to_owned());
+        if self.0.get(&key).is_some_and(|(before, _)| before == note) {
+            return false;
+        }
+        self.0.insert(key, (note.to_owned(), now));
+        true
+    }
+}
 
 /// Only the holder of the Lease may write.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +79,7 @@ pub struct Context {
     leadership: Leadership,
     recorder: Recorder,
     failures: Mutex<HashMap<String, u32>>,
+    told: Mutex<Told>,
 }
 
 impl Context {
@@ -80,6 +102,7 @@ impl Context {
             gateway_api_served: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             failures: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -109,7 +132,14 @@ impl Context {
         note: String,
     ) {
         // The API refuses notes past 1 kB.
-        let note = note.chars().take(1000).collect();
+        let note: String = note.chars().take(1000).collect();
+        let object = about.uid.clone().or_else(|| about.name.clone()).unwrap_or_default();
+        if matches!(type_, EventType::Warning) {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told.is_news(&object, reason, &note, self.now()) {
+                return;
+            }
+        }
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -130,8 +160,30 @@ impl Context {
         *count
     }
 
+    /// Failures of this object in a row until now.
+    pub fn failures(&self, object: &str) -> u32 {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(object).copied().unwrap_or_default()
+    }
+
     /// Forgets the failures of this object.
     pub fn succeeded(&self, object: &str) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_repeated_when_it_changes_or_after_a_while() {
+        let mut told = Told::default();
+        let at = |s: i64| Timestamp::UNIX_EPOCH + k8s_openapi::jiff::SignedDuration::from_secs(s);
+        assert!(told.is_news("uid", "NotOurs", "a", at(0)));
+        assert!(!told.is_news("uid", "NotOurs", "a", at(15)));
+        assert!(told.is_news("uid", "NotOurs", "b", at(30)));
+        assert!(told.is_news("other", "NotOurs", "b", at(30)));
+        assert!(told.is_news("uid", "NotOurs", "b", at(631)));
     }
 }

@@ -7,8 +7,9 @@ use kube::runtime::controller::Action;
 
 /// How long a settled object waits for a reconcile that no event asked for.
 const RESYNC: Duration = Duration::from_secs(3600);
-/// A conflict is over as soon as the cache has the newer object.
+/// A conflict is mostly over as soon as the cache has the newer object; one that is not must not be a busy loop.
 const SOON: Duration = Duration::from_millis(250);
+const LAST_CONFLICT: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(120);
 
@@ -56,7 +57,7 @@ pub fn requeue(class: Class, failures: u32) -> Action {
     match class {
         Class::Terminal => Action::requeue(RESYNC),
         Class::Waiting(time) => Action::requeue(time),
-        Class::Conflict => Action::requeue(SOON),
+        Class::Conflict => Action::requeue(doubled(SOON).min(LAST_CONFLICT)),
         Class::Transient => Action::requeue(doubled(FIRST_RETRY)),
         // A right that was granted a moment ago reaches the authorizer a moment later, so the first retry is quick.
         Class::Refused => Action::requeue(doubled(SOON * 2)),
@@ -91,6 +92,8 @@ mod tests {
         assert_eq!(requeue(Class::Transient, 1), Action::requeue(Duration::from_secs(1)));
         assert_eq!(requeue(Class::Transient, 3), Action::requeue(Duration::from_secs(4)));
         assert_eq!(requeue(Class::Transient, 400), Action::requeue(LAST_RETRY));
-        assert_eq!(requeue(Class::Conflict, 400), Action::requeue(SOON));
+        assert_eq!(requeue(Class::Conflict, 1), Action::requeue(SOON));
+        assert_eq!(requeue(Class::Conflict, 4), Action::requeue(SOON * 8));
+        assert_eq!(requeue(Class::Conflict, 400), Action::requeue(LAST_CONFLICT));
     }
 }

@@ -9,7 +9,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::ListParams,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{WatchStreamExt, controller::Action, watcher},
 };
 use meshwright_api::{MeshControlPlane, MeshRevision};
 
@@ -93,11 +93,19 @@ async fn is_going(ctx: &Context, mesh: &MeshControlPlane) -> bool {
         || matches!(namespace, Ok(Some(n)) if n.metadata.deletion_timestamp.is_some())
 }
 
+// The first pass deletes, the second finds nothing more; no third, because our rights may be going.
+async fn finish(ctx: &Context, mesh: &MeshControlPlane) -> Result<(), mesh_control_plane::DeletionError> {
+    if mesh_control_plane::finish(ctx, mesh).await? != Action::await_change() {
+        mesh_control_plane::finish(ctx, mesh).await?;
+    }
+    Ok(())
+}
+
 async fn let_go(ctx: &Context) -> Result<(), Error> {
     for mesh in mesh_control_plane::held(ctx).await? {
         // The finalizer goes whether or not the cleaning up succeeds: nothing must hang.
         if is_going(ctx, &mesh).await
-            && let Err(error) = mesh_control_plane::finish(ctx, &mesh).await
+            && let Err(error) = finish(ctx, &mesh).await
         {
             tracing::warn!(mesh = %mesh.name_any(), error = %error::chain(&error), "objects of the mesh stay");
         }

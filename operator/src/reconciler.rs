@@ -30,7 +30,16 @@ pub async fn list<K>(api: Api<DeserializeGuard<K>>, params: &ListParams) -> kube
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
+    Ok(list_known(api, params).await?.0)
+}
+
+/// The same, and whether these were all: for who removes what is not in the list.
+pub async fn list_known<K>(api: Api<DeserializeGuard<K>>, params: &ListParams) -> kube::Result<(Vec<K>, bool)>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
     let list = api.list(params).await?;
+    let total = list.items.len();
     let decoded = list.items.into_iter().filter_map(|guard| match guard.0 {
         Ok(object) => Some(object),
         Err(invalid) => {
@@ -39,7 +48,9 @@ where
             None
         }
     });
-    Ok(decoded.collect())
+    let decoded: Vec<K> = decoded.collect();
+    let all = decoded.len() == total;
+    Ok((decoded, all))
 }
 
 /// Runs a controller until its shutdown trigger.
@@ -127,7 +138,8 @@ fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
     }
 }
 
-fn key<K: Resource<DynamicType = ()>>(controller: &str, object: &K) -> String {
+/// Under which name the failures of an object are counted.
+pub fn key<K: Resource<DynamicType = ()>>(controller: &str, object: &K) -> String {
     format!("{controller} {}", describe(object))
 }
 

@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
+use futures::{StreamExt, channel::mpsc::UnboundedSender};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -14,10 +15,10 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta},
-    runtime::{Controller, controller, reflector::ObjectRef, watcher},
+    runtime::{Controller, WatchStreamExt, controller, reflector::ObjectRef, watcher},
 };
 use meshwright_api::{
-    GatewayParameters, Images, MeshControlPlane, MeshRevision,
+    GATEWAY_CLASS, GatewayParameters, Images, MeshControlPlane, MeshRevision,
     gateway::{Gateway, GatewayClass, ReferenceGrant},
     labels,
 };
@@ -162,6 +163,9 @@ fn config() -> controller::Config {
 
 async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
     let client = &ctx.client;
+    // Its kind may be served only later, and a stranger's class with our name has none of our labels.
+    let (classes, changed) = futures::channel::mpsc::unbounded();
+    let watch = when_served(ctx.clone(), stop.clone(), watch_class(ctx.clone(), stop.clone(), classes));
     let controller =
         Controller::new(Api::<Guarded<MeshControlPlane>>::all(client.clone()), watcher::Config::default());
     // What a revision owns leads to the mesh by label: the owner reference names the revision.
@@ -176,8 +180,33 @@ async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
         .watches(Api::<Meta<NetworkPolicy>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .watches(Api::<Meta<RoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .watches(Api::<Meta<ClusterRoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .reconcile_all_on(changed)
         .graceful_shutdown_on(stop.cancelled_owned());
-    reconciler::run(mesh_control_plane::CONTROLLER, controller, mesh_control_plane::reconcile, ctx).await;
+    let run = reconciler::run(
+        mesh_control_plane::CONTROLLER,
+        controller,
+        mesh_control_plane::reconcile,
+        ctx.clone(),
+    );
+    tokio::join!(run, watch);
+}
+
+// Tells of every change of the GatewayClass with our name.
+async fn watch_class(ctx: Arc<Context>, stop: CancellationToken, changed: UnboundedSender<()>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={GATEWAY_CLASS}"));
+    let api = Api::<Meta<GatewayClass>>::all(ctx.client.clone());
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff().touched_objects());
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                // An end of the other side is the end of the controller.
+                Some(Ok(_)) => if changed.unbounded_send(()).is_err() { return },
+                Some(Err(error)) => tracing::debug!(%error, "watch of the GatewayClass"),
+                None => return,
+            },
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 fn mesh_of<K: ResourceExt>(object: &K) -> Option<ObjectRef<Guarded<MeshControlPlane>>> {
@@ -224,13 +253,14 @@ async fn secrets(ctx: Arc<Context>, stop: CancellationToken) {
     let client = &ctx.client;
     let any = watcher::Config::default;
     let controller = Controller::new(Api::<Guarded<MeshControlPlane>>::all(client.clone()), any());
-    let (by_gateway, by_grant) = (controller.store(), controller.store());
+    let (by_gateway, by_grant, by_class) = (controller.store(), controller.store(), controller.store());
     let controller = controller
         .with_config(config())
         .owns(Api::<Meta<MeshRevision>>::all(client.clone()), any())
         .watches(Api::<Meta<RoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .watches(Api::<Meta<Gateway>>::all(client.clone()), any(), move |_| reconciler::all(&by_gateway))
         .watches(Api::<Meta<ReferenceGrant>>::all(client.clone()), any(), move |_| reconciler::all(&by_grant))
+        .watches(Api::<Meta<GatewayClass>>::all(client.clone()), any(), move |_| reconciler::all(&by_class))
         .graceful_shutdown_on(stop.cancelled_owned());
     reconciler::run(secret_access::CONTROLLER, controller, secret_access::reconcile, ctx).await;
 }

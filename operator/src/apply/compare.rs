@@ -19,6 +19,16 @@ const MERGED: &[(&str, &[&str])] = &[
     ("topologySpreadConstraints", &["topologyKey"]),
 ];
 
+/// Second keys of such lists: TCP and UDP on one port are two entries, a must and a wish for one topology too.
+const MORE_KEYS: [&str; 2] = ["protocol", "whenUnsatisfiable"];
+
+/// Maps that the API server replaces as a whole. An entry that somebody adds is a change, also where we set others: one
+/// more label in a Service's selector leaves it without pods.
+const ATOMIC: [&str; 5] = ["selector", "matchLabels", "podSelector", "labelSelector", "nodeSelector"];
+
+/// Fields whose `false` is not their default: without it they would be true.
+const TRUE_BY_DEFAULT: [&str; 2] = ["allowPrivilegeEscalation", "automountServiceAccountToken"];
+
 /// One step of a path into an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -60,7 +70,7 @@ pub fn difference(desired: &Value, live: &Value) -> Option<Path> {
 fn differs(desired: &Value, live: Option<&Value>, path: &mut Vec<Step>) -> bool {
     let Some(live) = live.filter(|l| !l.is_null()) else {
         // The API server drops what is empty.
-        return !is_empty(desired);
+        return !is_empty(desired) || path.last().is_some_and(|step| is_kept(step, desired));
     };
     match (desired, live) {
         (Value::Object(desired), Value::Object(live)) => object_differs(desired, live, path),
@@ -81,7 +91,21 @@ fn object_differs(desired: &Map<String, Value>, live: &Map<String, Value>, path:
         }
         path.pop();
     }
-    false
+    let atomic = path.iter().any(|s| matches!(s, Step::Field(f) if ATOMIC.contains(&f.as_str())));
+    // A label may be empty and still select.
+    let says = |value: &Value| value.is_string() || !is_empty(value);
+    let added = live.iter().find(|(name, value)| !desired.contains_key(*name) && says(value));
+    match added {
+        Some((name, _)) if atomic => {
+            path.push(Step::Field(name.clone()));
+            true
+        }
+        _ => false,
+    }
+}
+
+fn is_kept(step: &Step, value: &Value) -> bool {
+    value.is_boolean() && matches!(step, Step::Field(f) if TRUE_BY_DEFAULT.contains(&f.as_str()))
 }
 
 fn list_differs(desired: &[Value], live: &[Value], path: &mut Vec<Step>) -> bool {
@@ -100,7 +124,9 @@ fn list_differs(desired: &[Value], live: &[Value], path: &mut Vec<Step>) -> bool
     };
     for entry in desired {
         let id = entry.get(key).cloned().unwrap_or_default();
-        let found = live.iter().find(|l| l.get(key) == Some(&id) && l.get("protocol") == protocol(entry, l));
+        let found = live
+            .iter()
+            .find(|l| l.get(key) == Some(&id) && MORE_KEYS.iter().all(|k| l.get(k) == named(entry, l, k)));
         path.push(Step::Entry(key, id));
         if differs(entry, found, path) {
             return true;
@@ -110,9 +136,9 @@ fn list_differs(desired: &[Value], live: &[Value], path: &mut Vec<Step>) -> bool
     false
 }
 
-// TCP and UDP on one port are two entries; where we name no protocol, any matches.
-fn protocol<'a>(entry: &'a Value, live: &'a Value) -> Option<&'a Value> {
-    entry.get("protocol").or_else(|| live.get("protocol"))
+// Where we do not name it, any matches.
+fn named<'a>(entry: &'a Value, live: &'a Value, key: &str) -> Option<&'a Value> {
+    entry.get(key).or_else(|| live.get(key))
 }
 
 fn merge_key(list: &[Value], path: &[Step]) -> Option<&'static str> {
@@ -133,7 +159,9 @@ fn is_empty(value: &Value) -> bool {
         Value::Number(n) => n.as_f64() == Some(0.0),
         Value::String(s) => s.is_empty(),
         Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.values().all(is_empty),
+        Value::Object(map) => map.iter().all(|(name, value)| {
+            is_empty(value) && !(value.is_boolean() && TRUE_BY_DEFAULT.contains(&name.as_str()))
+        }),
     }
 }
 
@@ -200,6 +228,43 @@ mod tests {
         );
         let rule = |ports: Value| json!({"spec": {"ingress": [{"ports": ports}]}});
         assert!(at(rule(json!([{"port": 1}])), rule(json!([{"port": 1}, {"port": 2}]))).is_some());
+    }
+
+    #[test]
+    fn an_entry_added_to_a_selector_is_a_difference() {
+        let service = |selector: Value| json!({"spec": {"selector": selector}});
+        let more = json!({"app": "a", "more": "b"});
+        assert_eq!(
+            at(service(json!({"app": "a"})), service(more.clone())).as_deref(),
+            Some("spec.selector.more")
+        );
+        assert_eq!(at(service(json!({"app": "a"})), service(json!({"app": "a"}))), None);
+        assert!(at(service(json!({"app": "a"})), service(json!({"app": "a", "more": ""}))).is_some());
+        let all_pods = json!({"spec": {"podSelector": {}}});
+        assert_eq!(at(all_pods.clone(), all_pods.clone()), None);
+        assert!(at(all_pods, json!({"spec": {"podSelector": {"matchLabels": more}}})).is_some());
+        let labels = |more: Value| json!({"metadata": {"labels": more}});
+        assert_eq!(at(labels(json!({"app": "a"})), labels(json!({"app": "a", "more": "b"}))), None);
+    }
+
+    #[test]
+    fn a_false_that_is_not_the_default_must_be_there() {
+        for field in TRUE_BY_DEFAULT {
+            assert!(at(json!({"a": {field: false}}), json!({"a": {}})).is_some(), "{field}");
+            assert!(at(json!({"a": {field: false}}), json!({})).is_some(), "{field}");
+            assert!(at(json!({field: false}), json!({field: true})).is_some(), "{field}");
+            assert_eq!(at(json!({field: false}), json!({field: false})), None, "{field}");
+        }
+    }
+
+    #[test]
+    fn two_constraints_over_one_topology_are_two_entries() {
+        let over = |when: &str, skew: i32| json!({"topologyKey": "zone", "whenUnsatisfiable": when, "maxSkew": skew});
+        let list = |list: Vec<Value>| json!({"topologySpreadConstraints": list});
+        let both = || list(vec![over("DoNotSchedule", 2), over("ScheduleAnyway", 1)]);
+        assert_eq!(at(both(), both()), None);
+        assert!(at(both(), list(vec![over("DoNotSchedule", 2), over("ScheduleAnyway", 3)])).is_some());
+        assert!(at(both(), list(vec![over("DoNotSchedule", 2)])).is_some());
     }
 
     #[test]

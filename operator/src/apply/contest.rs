@@ -17,9 +17,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Who is named when no field manager owns the field: our own request was changed on its way in.
 const ADMISSION: &str = "an admission policy or webhook (no field manager owns the field)";
 
-/// What was corrected lately, by object.
+/// What was corrected lately, by object, and the hash of what was written last.
 #[derive(Debug, Default)]
-pub struct Contests(Mutex<HashMap<String, Record>>);
+pub struct Contests(Mutex<HashMap<String, Record>>, Mutex<HashMap<String, String>>);
 
 #[derive(Debug, Default)]
 struct Record {
@@ -40,6 +40,18 @@ fn age(then: Timestamp, now: Timestamp) -> Duration {
 }
 
 impl Contests {
+    /// Remembers what was written.
+    pub fn wrote(&self, object: &str, hash: &str) {
+        let mut hashes = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.insert(object.to_owned(), hash.to_owned());
+    }
+
+    /// Whether this very content was what this process wrote last.
+    pub fn was_written(&self, object: &str, hash: &str) -> bool {
+        let hashes = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.get(object).is_some_and(|h| h == hash)
+    }
+
     /// May this object be corrected once more? Counts the correction, or says how long to wait.
     pub fn admit(&self, object: &str, now: Timestamp) -> Result<(), Duration> {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ mod desired;
 mod prune;
 mod replicas;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use contest::Contests;
 pub use desired::{APPLIED, Desired, Ownership};
@@ -28,6 +28,8 @@ pub const MANAGER: &str = "meshwright-operator";
 pub const REPLICAS_MANAGER: &str = "meshwright-operator-replicas";
 /// At most so often a contested object is tried again: well under five times a minute.
 const CONTESTED: Duration = Duration::from_secs(20);
+/// A stranger's object that is deleted or renamed brings no event of ours: looked at again after this.
+pub const NOT_OURS: Duration = Duration::from_secs(15);
 /// Collection of an object whose owner is gone takes about this long.
 const COLLECTION: Duration = Duration::from_secs(2);
 
@@ -83,6 +85,13 @@ pub enum Problem {
         /// Whose it is.
         owner: String,
     },
+    /// Somebody else's field manager has fields that we would set, and we do not take them.
+    Held {
+        /// Which object.
+        object: String,
+        /// Who has them.
+        manager: String,
+    },
     /// Somebody keeps changing a field back.
     Contested {
         /// Which object.
@@ -126,7 +135,7 @@ pub async fn apply(ctx: &Context, desired: &[Desired]) -> Result<Outcome, Error>
     let foreign: Vec<Problem> =
         desired.iter().zip(&live).filter_map(|(d, l)| not_ours(d, l.as_ref()?)).collect();
     if !foreign.is_empty() {
-        return Ok(Outcome { problems: foreign, ..Outcome::default() });
+        return Ok(Outcome { problems: foreign, recheck: Some(NOT_OURS), ..Outcome::default() });
     }
     let mut outcome = Outcome::default();
     for (object, live) in desired.iter().zip(live) {
@@ -151,7 +160,7 @@ async fn apply_one(ctx: &Context, desired: &Desired, live: Option<DynamicObject>
     let Some(live) = live else {
         let live = replicas::create(ctx, desired).await?;
         tracing::info!(object = %name, "created");
-        return written(desired, name, live);
+        return written(ctx, desired, name, live);
     };
     if live.metadata.deletion_timestamp.is_some() || desired.ownership(&live) != Ownership::Ours {
         return Err(Error::Leaving { object: name });
@@ -161,7 +170,9 @@ async fn apply_one(ctx: &Context, desired: &Desired, live: Option<DynamicObject>
 
 async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: String) -> Result<Outcome, Error> {
     let now = ctx.now();
-    let known = live.annotations().get(APPLIED) == Some(&desired.hash);
+    // What was written last is remembered, too: whoever reverts the whole object reverts the annotation with it.
+    let known = live.annotations().get(APPLIED) == Some(&desired.hash)
+        || ctx.contests.was_written(&name, &desired.hash);
     let Some(path) = compare::difference(&desired.body, &serde_json::to_value(&live)?) else {
         let recheck = ctx.contests.quiet_for(&name, now);
         let floor = replicas::raise(ctx, desired, &live).await?;
@@ -183,11 +194,12 @@ async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: Strin
     tracing::info!(object = %name, field = %path, drift = known, "applying");
     replicas::hand_over(ctx, desired, &live).await?;
     let live = patch(ctx, desired, &desired.body, MANAGER).await?;
-    written(desired, name, live)
+    written(ctx, desired, name, live)
 }
 
 // The answer tells whether an admission policy changed our request on its way in: that brings no event, so look again.
-fn written(desired: &Desired, name: String, live: DynamicObject) -> Result<Outcome, Error> {
+fn written(ctx: &Context, desired: &Desired, name: String, live: DynamicObject) -> Result<Outcome, Error> {
+    ctx.contests.wrote(&name, &desired.hash);
     let mut outcome = Outcome { writes: 1, ..Outcome::default() };
     if let Some(path) = compare::difference(&desired.body, &serde_json::to_value(&live)?) {
         let manager = contest::other_manager(live.managed_fields(), &path, MANAGER);

@@ -22,11 +22,11 @@ use crate::{
     metrics::Metrics,
 };
 
-struct Answer(Method, &'static str, u16, Value);
+pub(crate) struct Answer(pub Method, pub &'static str, pub u16, pub Value);
 
 /// What the mock was sent, in order.
 #[derive(Clone, Default)]
-struct Mock(Arc<Mutex<(VecDeque<Answer>, Vec<Value>)>>);
+pub(crate) struct Mock(Arc<Mutex<(VecDeque<Answer>, Vec<Value>)>>);
 
 impl Mock {
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
@@ -41,7 +41,7 @@ impl Mock {
     }
 
     /// Every answer was asked for; returns the bodies that were sent.
-    fn finish(self) -> Vec<Value> {
+    pub(crate) fn finish(self) -> Vec<Value> {
         let state = self.0.lock().unwrap();
         assert!(state.0.is_empty(), "{} requests too few", state.0.len());
         state.1.clone()
@@ -49,12 +49,31 @@ impl Mock {
 }
 
 /// A context whose API server gives exactly these answers.
-fn server(answers: Vec<Answer>) -> (Context, Mock) {
+pub(crate) fn server(answers: Vec<Answer>) -> (Context, Mock) {
     let mock = Mock(Arc::new(Mutex::new((answers.into(), Vec::new()))));
     let service = {
         let mock = mock.clone();
         tower::service_fn(move |request| mock.clone().answer(request))
     };
+    (context(Client::new(service, "default")), mock)
+}
+
+/// A context whose API server refuses everything and notes what it was asked.
+pub(crate) fn refusing() -> (Context, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let service = {
+        let asked = asked.clone();
+        tower::service_fn(move |request: Request<Body>| {
+            asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+            let body = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403});
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            async move { Ok::<_, Infallible>(Response::builder().status(403).body(body).unwrap()) }
+        })
+    };
+    (context(Client::new(service, "default")), asked)
+}
+
+fn context(client: Client) -> Context {
     let settings = Settings {
         namespace: "meshwright-system".to_owned(),
         service_account: "meshwright-operator".to_owned(),
@@ -66,8 +85,7 @@ fn server(answers: Vec<Answer>) -> (Context, Mock) {
         },
         gateway_api_dir: "/nowhere".into(),
     };
-    let client = Client::new(service, "default");
-    (Context::new(client, settings, Metrics::default(), Leadership::always(), "test"), mock)
+    Context::new(client, settings, Metrics::default(), Leadership::always(), "test")
 }
 
 async fn run(desired: Desired, answers: Vec<Answer>) -> (Outcome, Vec<Value>) {
@@ -106,7 +124,7 @@ fn config_map() -> ConfigMap {
 
 const PATH: &str = "/api/v1/namespaces/shop/configmaps/trust";
 
-fn not_found() -> Value {
+pub(crate) fn not_found() -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
 }
 
@@ -155,6 +173,7 @@ async fn an_object_of_somebody_else_is_not_touched() {
         object: "ConfigMap shop/trust".to_owned(),
         owner: "field manager kubectl-create".to_owned(),
     };
+    assert_eq!(outcome.recheck, Some(super::NOT_OURS));
     assert_eq!((outcome.writes, outcome.problems), (0, vec![expected]));
 }
 
@@ -205,6 +224,27 @@ async fn foreign_changes_are_mended_five_times_a_minute_and_then_reported() {
     assert_eq!(writes, 5);
     let [Problem::Contested { manager, .. }] = &problems[..] else { panic!("{problems:?}") };
     assert_eq!(manager, "rogue");
+}
+
+#[tokio::test]
+async fn who_reverts_our_annotation_too_is_fought_no_longer() {
+    let mut live = desired().body;
+    live["data"]["ca.crt"] = json!("other");
+    live["metadata"]["annotations"][APPLIED] = json!("an earlier one");
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(Answer(Method::GET, PATH, 200, live.clone()));
+        answers.push(Answer(Method::PATCH, PATH, 200, desired().body));
+    }
+    answers.push(Answer(Method::GET, PATH, 200, live.clone()));
+    let (ctx, mock) = server(answers);
+    // The first is not counted: it may be what we newly want.
+    for _ in 0..6 {
+        assert_eq!(apply(&ctx, &[desired()]).await.unwrap().writes, 1);
+    }
+    let last = apply(&ctx, &[desired()]).await.unwrap();
+    mock.finish();
+    assert!(matches!(&last.problems[..], [Problem::Contested { .. }]), "{last:?}");
 }
 
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web";

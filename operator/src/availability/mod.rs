@@ -1,6 +1,7 @@
 //! The availability solver: one pure function from a profile and a user's bounds to everything that keeps a workload
 //! available. Its promises, each a property test: a drain of any one node can always go on; one node may vanish and
-//! pods remain wherever there is more than one; the HPA's minimum exceeds what the PDB protects; a rollout never goes
+//! pods remain wherever there is more than one; one full node of three or more does not keep pods of the minimum from
+//! starting; the HPA's minimum exceeds what the PDB protects; a rollout never goes
 //! below the steady capacity.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -21,7 +22,7 @@ pub enum Workload {
     Gateway,
 }
 
-/// Everything that decides on availability. Nothing of it is in a pod template: it is mended in place.
+/// Everything that decides on availability. It is mended in place; only [`Plan::node_skew`] is in a pod template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Fewest pods: the Deployment's first size and the HPA's minimum.
@@ -40,6 +41,14 @@ impl Plan {
     /// Pods that evictions always leave while the workload has its fewest pods.
     pub fn protected(&self) -> i32 {
         self.min - self.max_disrupted
+    }
+
+    /// By how many pods nodes may differ at most: never all of the fewest pods on one node, and yet all of them on the
+    /// others while a node is full (a full node has none, so each other one may have just this many). It stands in the pod
+    /// template, so it is a power of two: most changes of the minimum then roll no pods.
+    pub fn node_skew(&self) -> i32 {
+        let most = (self.min - 1).max(1);
+        1 << most.ilog2()
     }
 }
 

@@ -35,6 +35,19 @@ fn spread(pods: i32, nodes: i32) -> Vec<i32> {
     (0..nodes).map(|n| pods / nodes + i32::from(n < pods % nodes)).collect()
 }
 
+/// Pods that start where one of the nodes is full: it has none, and no other may have more than the skew above that.
+fn start_beside_a_full_node(plan: &Plan, nodes: i32) -> i32 {
+    (nodes - 1) * plan.node_skew()
+}
+
+/// The most of the fewest pods that the hard constraint lets onto one of several nodes.
+fn fullest_allowed(plan: &Plan, nodes: i32) -> i32 {
+    (1..=plan.min)
+        .rev()
+        .find(|on_one| on_one - (plan.min - on_one) / (nodes - 1) <= plan.node_skew())
+        .unwrap_or(0)
+}
+
 /// Evicts all pods of one node as `kubectl drain` does: as many at a time as the budget allows, each replaced elsewhere.
 fn drain_ends(plan: &Plan, pods: i32, on_node: i32) -> bool {
     let mut left = on_node;
@@ -71,6 +84,16 @@ proptest! {
             prop_assert!(pods - fullest >= 1);
             prop_assert!(pods - fullest >= pods / 2, "more than half of {} pods gone", pods);
         }
+    }
+
+    #[test]
+    fn one_full_node_does_not_cap_the_workload_below_its_minimum((_, _, plan) in any_plan(), nodes in 3..50i32) {
+        prop_assert!(start_beside_a_full_node(&plan, nodes) >= plan.min);
+    }
+
+    #[test]
+    fn the_fewest_pods_are_never_all_on_one_node((_, _, plan) in any_plan(), nodes in 2..50i32) {
+        prop_assert!(plan.min == 1 || fullest_allowed(&plan, nodes) < plan.min);
     }
 
     #[test]

@@ -29,8 +29,11 @@ const LIFE: Duration = Duration::from_secs(30 * 86_400);
 const RENEW: Duration = Duration::from_secs(15 * 86_400);
 /// Annotation on a MeshRevision: Secrets up to this epoch are removed.
 const COLLECTED: &str = "meshwright.io/issuing-collected";
-/// Epochs that may be taken by Secrets whose creation was not recorded.
-const ATTEMPTS: u64 = 5;
+/// Annotation on a MeshRevision: which root signed the CA of which Secret.
+const SIGNED_BY: &str = "meshwright.io/issuing-signed-by";
+/// Names may be taken: by Secrets whose creation was not recorded, or by somebody's. So many are tried at once that
+/// taking them all is a war and no accident, and few enough that a reconcile ends.
+const ATTEMPTS: u64 = 1000;
 
 /// What to do about a revision's issuing CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,18 @@ pub fn plan(
     let collect =
         (collected + 1..epoch).take_while(|e| in_use && !mounted.contains(&secret_name(&name, *e))).collect();
     Plan { secret: current.secret_name.clone(), issue: None, collect }
+}
+
+/// Whether the current certificate is of another root than this one, as far as is known. The annotation names the
+/// Secret, too: what was annotated and then not recorded is of no use. One without it is of an operator that gave its
+/// Secrets a type which a listener could serve.
+pub fn is_replaced(revision: &MeshRevision, root: &str) -> bool {
+    let Some(current) = revision.status.as_ref().and_then(|s| s.issuing_ca.as_ref()) else { return false };
+    revision.annotations().get(SIGNED_BY) != Some(&signed_by(&current.secret_name, root))
+}
+
+fn signed_by(secret: &str, root: &str) -> String {
+    format!("{secret}={root}")
 }
 
 fn is_due(current: &IssuingCaStatus, root: &Root, now: Timestamp) -> bool {
@@ -106,7 +121,7 @@ pub async fn deliver(
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     for epoch in epoch..epoch + ATTEMPTS {
         let secret_name = secret_name(&name, epoch);
-        let secret = super::root::tls_secret(meta(revision, &secret_name, &namespace), &ca, &root.pem)?;
+        let secret = super::root::ca_secret(meta(revision, &secret_name, &namespace), Some(&ca), &root.pem)?;
         ctx.metrics.wrote("Secret", "create");
         match ctx.write(api.create(&PostParams::default(), &secret)).await {
             Ok(_) => {
@@ -115,7 +130,8 @@ pub async fn deliver(
                     fingerprint: fingerprint(ca.cert()),
                     not_after: Time(not_after),
                 };
-                return record(ctx, revision, issued).await;
+                let revision = sign_for(ctx, revision, &issued, root).await?;
+                return record(ctx, &revision, issued).await;
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             Err(error) => return Err(failed("create", &namespace, &secret_name)(error)),
@@ -124,6 +140,57 @@ pub async fn deliver(
     let taken = secret_name(&name, epoch);
     let conflict = kube::error::Status::failure("every epoch tried is taken", "AlreadyExists").with_code(409);
     Err(failed("create", &namespace, &taken)(kube::Error::Api(Box::new(conflict))))
+}
+
+/// Whether a Secret was deleted behind our back. The operator may not read it; a creation that would go through says so.
+pub async fn is_gone(ctx: &Context, revision: &MeshRevision, secret: &str) -> Result<bool, Error> {
+    let namespace = revision.namespace().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
+    // Without a key: nothing of it is kept.
+    let probe = super::root::ca_secret(meta(revision, secret, &namespace), None, "")?;
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    match ctx.write(api.create(&params, &probe)).await {
+        Ok(_) => {
+            tracing::warn!(secret, namespace, "the Secret with the issuing certificate was deleted");
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
+        // A quota, a policy: nothing is known, and what else there is to keep must not wait for it.
+        Err(error) => {
+            tracing::warn!(secret, namespace, %error, "cannot tell whether the Secret is there");
+            Ok(false)
+        }
+    }
+}
+
+// Before the record: were it the other way round, a stop in between would leave a certificate of a lost root in use.
+async fn sign_for(
+    ctx: &Context,
+    revision: &MeshRevision,
+    issued: &IssuingCaStatus,
+    root: &Root,
+) -> Result<MeshRevision, Error> {
+    let value = signed_by(&issued.secret_name, &root.fingerprint);
+    annotate(ctx, revision, SIGNED_BY, value).await
+}
+
+async fn annotate(
+    ctx: &Context,
+    revision: &MeshRevision,
+    annotation: &str,
+    value: String,
+) -> Result<MeshRevision, Error> {
+    let name = revision.name_any();
+    let namespace = revision.namespace().unwrap_or_default();
+    let api: Api<MeshRevision> = Api::namespaced(ctx.client.clone(), &namespace);
+    let body = json!({"metadata": {
+        "resourceVersion": revision.resource_version(),
+        "annotations": {annotation: value},
+    }});
+    ctx.metrics.wrote("MeshRevision", "apply");
+    ctx.write(api.patch(&name, &PatchParams::default(), &Patch::Merge(&body)))
+        .await
+        .map_err(|e| apply::Error::request("annotate", format!("MeshRevision {name}"))(e).into())
 }
 
 fn meta(revision: &MeshRevision, name: &str, namespace: &str) -> ObjectMeta {
@@ -177,16 +244,7 @@ pub async fn collect(ctx: &Context, revision: &MeshRevision, epochs: &[u64]) -> 
             Err(error) => return Err(failed("delete", &namespace, &secret)(error)),
         }
     }
-    let api: Api<MeshRevision> = Api::namespaced(ctx.client.clone(), &namespace);
-    let body = json!({"metadata": {
-        "resourceVersion": revision.resource_version(),
-        "annotations": {COLLECTED: last.to_string()},
-    }});
-    ctx.metrics.wrote("MeshRevision", "apply");
-    ctx.write(api.patch(&name, &PatchParams::default(), &Patch::Merge(&body)))
-        .await
-        .map(|_| ())
-        .map_err(|e| apply::Error::request("annotate", format!("MeshRevision {name}"))(e).into())
+    annotate(ctx, revision, COLLECTED, last.to_string()).await.map(|_| ())
 }
 
 fn failed(action: &'static str, namespace: &str, secret: &str) -> impl FnOnce(kube::Error) -> Error {

@@ -15,6 +15,10 @@ use crate::{apply, context::Context};
 /// Annotation on a MeshControlPlane with the fingerprint of a lost root: a new one may be made in its place.
 pub const REPLACE_LOST: &str = "meshwright.io/replace-lost-root";
 
+/// Type of our Secrets. Not kubernetes.io/tls: a listener could name such a Secret, and the key of a CA would be served
+/// as its certificate.
+const CA: &str = "meshwright.io/ca";
+
 /// The root of a mesh.
 #[derive(Debug, Clone)]
 pub struct Root {
@@ -66,7 +70,7 @@ pub async fn create(
         ])),
         ..ObjectMeta::default()
     };
-    let secret = tls_secret(meta, &root, &certs_to_pem(&[root.cert().clone()]))?;
+    let secret = ca_secret(meta, Some(&root), &certs_to_pem(&[root.cert().clone()]))?;
     ctx.metrics.wrote("Secret", "create");
     match ctx.write(secrets(ctx).create(&PostParams::default(), &secret)).await {
         Ok(_) => parse(&described, &secret),
@@ -78,15 +82,17 @@ pub async fn create(
     }
 }
 
-/// A Secret with a certificate, its key and the trust anchors.
-pub(super) fn tls_secret(meta: ObjectMeta, ca: &Authority, anchors: &str) -> Result<Secret, Error> {
-    let key = ca.key().to_pem().map_err(|source| Error::Sign { what: "a CA".to_owned(), source })?;
+/// A Secret with a certificate, its key and the trust anchors; without a CA, one like it that holds nothing.
+pub(super) fn ca_secret(meta: ObjectMeta, ca: Option<&Authority>, anchors: &str) -> Result<Secret, Error> {
+    let key = ca.map(|ca| ca.key().to_pem()).transpose();
+    let key = key.map_err(|source| Error::Sign { what: "a CA".to_owned(), source })?.unwrap_or_default();
+    let cert = ca.map(|ca| certs_to_pem(&[ca.cert().clone()])).unwrap_or_default();
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     Ok(Secret {
         metadata: meta,
-        type_: Some("kubernetes.io/tls".to_owned()),
+        type_: Some(CA.to_owned()),
         data: Some(BTreeMap::from([
-            ("tls.crt".to_owned(), bytes(&certs_to_pem(&[ca.cert().clone()]))),
+            ("tls.crt".to_owned(), bytes(&cert)),
             ("tls.key".to_owned(), bytes(&key)),
             ("ca.crt".to_owned(), bytes(anchors)),
         ])),

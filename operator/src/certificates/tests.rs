@@ -7,6 +7,7 @@ use meshwright_pki::{certs_to_pem, fingerprint, new_root, validity};
 use serde_json::json;
 
 use super::{finding, issuing, ledger, root::Root};
+use crate::apply::tests::{Answer, server};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -57,6 +58,40 @@ fn it_is_renewed_at_half_of_its_life_or_for_a_new_root() {
         issuing::plan(&issued, &root(3650), replaced, &mounted(&[1]), start() + DAY * days).issue
     };
     assert_eq!((at(14, false), at(15, false), at(1, true)), (None, Some(2), Some(2)));
+}
+
+#[test]
+fn a_certificate_is_replaced_with_the_root_that_signed_it() {
+    let mut issued = revision(Some((2, start() + DAY * 30)));
+    assert!(issuing::is_replaced(&issued, "new"), "nobody knows who signed it");
+    let mut signed = |by: &str| {
+        issued.annotations_mut().insert("meshwright.io/issuing-signed-by".to_owned(), by.to_owned());
+        issuing::is_replaced(&issued, "new")
+    };
+    assert!(!signed("mesh-0a1b2c3d-issuing-2=new"));
+    assert!(signed("mesh-0a1b2c3d-issuing-2=old"));
+    assert!(signed("mesh-0a1b2c3d-issuing-3=new"), "annotated, and then not recorded");
+    assert!(!issuing::is_replaced(&revision(None), "new"), "there is none");
+}
+
+#[tokio::test]
+async fn a_secret_that_could_be_created_was_deleted() {
+    const PATH: &str = "/api/v1/namespaces/prod/secrets";
+    let failure = |reason: &str, code: u16| json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code});
+    let created = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}});
+    for (code, answer, gone) in [
+        (201, created, true),
+        (409, failure("AlreadyExists", 409), false),
+        (403, failure("Forbidden", 403), false),
+    ] {
+        let (ctx, mock) = server(vec![Answer(http::Method::POST, PATH, code, answer)]);
+        let mut revision = revision(None);
+        revision.metadata.namespace = Some("prod".to_owned());
+        assert_eq!(issuing::is_gone(&ctx, &revision, "mesh-0a1b2c3d-issuing-2").await.unwrap(), gone);
+        let sent = mock.finish();
+        assert_eq!(sent[0]["type"], "meshwright.io/ca");
+        assert_eq!(sent[0]["data"]["tls.key"], "");
+    }
 }
 
 #[test]

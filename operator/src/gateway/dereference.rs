@@ -69,29 +69,44 @@ pub struct Seen {
     pub of_gateway: Parameters,
 }
 
-/// Reads; none when the Gateway is nothing of ours.
-pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Option<Seen>, Error> {
+/// Whose a Gateway is.
+#[derive(Debug)]
+pub enum Whose {
+    /// Ours to serve.
+    Ours(Box<Seen>),
+    /// Another controller's: its class says so.
+    Others,
+    /// Nobody's for now: its class or our mesh is missing. What runs goes on; a class that is made again must not have
+    /// cost the address.
+    Nobodys,
+}
+
+/// Reads.
+pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Whose, Error> {
     let classes: Api<GatewayClass> = Api::all(ctx.client.clone());
     let name = &gateway.spec.gateway_class_name;
     let class = classes.get_opt(name).await;
     let class = class.map_err(apply::Error::request("read", format!("GatewayClass {name}")))?;
-    let Some(class) = class.filter(|c| c.spec.controller_name == CONTROLLER_NAME) else { return Ok(None) };
+    let Some(class) = class else { return Ok(Whose::Nobodys) };
+    if class.spec.controller_name != CONTROLLER_NAME {
+        return Ok(Whose::Others);
+    }
     let meshes =
         reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
     let meshes = meshes.map_err(apply::Error::request("list", "meshes"))?;
     let Some(mesh) = holder(&meshes).filter(|m| m.metadata.deletion_timestamp.is_none()) else {
-        return Ok(None);
+        return Ok(Whose::Nobodys);
     };
     let root = root::read(ctx, &mesh.namespace().unwrap_or_default(), &mesh.name_any()).await?;
     let active = mesh.status.as_ref().and_then(|s| s.active_revision.as_deref());
     let (Some(root), Some(active)) = (root, active) else { return Err(Error::NotYet) };
-    Ok(Some(Seen {
+    Ok(Whose::Ours(Box::new(Seen {
         revision: revision(ctx, mesh, active).await?,
         anchors: root.pem,
         of_class: of_class(ctx, &class).await?,
         of_gateway: of_gateway(ctx, gateway).await?,
         mesh: mesh.clone(),
-    }))
+    })))
 }
 
 async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<MeshRevision, Error> {

@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Resource, ResourceExt,
     runtime::{controller::Action, events::EventType},
 };
-use meshwright_api::gateway::Gateway;
+use meshwright_api::{gateway::Gateway, labels, names};
 
 use crate::{
-    apply::{self, Problem},
+    apply::{self, Problem, prune},
     context::Context,
     error::{self, Class},
+    mesh_control_plane::of_gateways,
 };
 
 pub mod build;
@@ -22,6 +24,7 @@ pub mod secret_access;
 mod tests;
 mod validate;
 
+use dereference::Whose;
 pub use dereference::{Parameters, Seen};
 pub use validate::{ValidatedGateway, validate};
 
@@ -33,8 +36,10 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     if ctx.leaving.is_cancelled() || gateway.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change()); // the garbage collector follows the owner references
     }
-    let Some(seen) = dereference::dereference(&ctx, &gateway).await? else {
-        return Ok(error::settled(None)); // not of our class, or no mesh serves it
+    let seen = match dereference::dereference(&ctx, &gateway).await? {
+        Whose::Ours(seen) => seen,
+        Whose::Others => return leave(&ctx, &gateway).await,
+        Whose::Nobodys => return Ok(error::settled(None)),
     };
     let gateway = match validate(&gateway, &seen) {
         Ok(valid) => valid,
@@ -52,10 +57,44 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     Ok(error::settled(outcome.recheck))
 }
 
+// It went over to another controller: what we made for it would go on to take its traffic.
+async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
+    let namespace = gateway.namespace().unwrap_or_default();
+    let selector = format!(
+        "{}={},{}={},{}={}",
+        labels::MANAGED_BY,
+        labels::MANAGER,
+        labels::COMPONENT,
+        labels::COMPONENT_GATEWAY,
+        labels::GATEWAY_NAME,
+        names::fit(&gateway.name_any())
+    );
+    let mut deleted = 0;
+    for kind in &of_gateways() {
+        let foreign = |owners: &[OwnerReference]| !is_owned(owners, gateway);
+        deleted += prune(ctx, kind, Some(&namespace), &selector, |o| foreign(o.owner_references())).await?;
+    }
+    if deleted > 0 {
+        let class = &gateway.spec.gateway_class_name;
+        let note =
+            format!("GatewayClass {class} is another controller's; the proxies made for it here are removed");
+        tell(ctx, gateway, EventType::Normal, "ProxiesRemoved", note).await;
+    }
+    Ok(error::settled(None))
+}
+
+// By UID: two long names may have been shortened to one label, and a name may have been another Gateway's.
+fn is_owned(owners: &[OwnerReference], gateway: &Gateway) -> bool {
+    owners.iter().any(|o| o.controller == Some(true) && Some(&o.uid) == gateway.metadata.uid.as_ref())
+}
+
 async fn report(ctx: &Context, gateway: &Gateway, problem: &Problem) {
     let (reason, note) = match problem {
         Problem::NotOurs { object, owner } => {
             ("ObjectNotOurs", format!("{object} belongs to {owner} and is left alone; delete or rename it"))
+        }
+        Problem::Held { object, manager } => {
+            ("ObjectNotOurs", format!("{object} has fields of field manager {manager} and is left alone"))
         }
         Problem::Contested { object, field, manager } => {
             ("FieldContested", format!("{object}: {field} is changed back again and again by {manager}"))

@@ -124,6 +124,20 @@ fn a_reference_that_leads_nowhere_is_refused() {
     assert!(validate(&gateway(json!({})), &seen).is_err());
 }
 
+#[test]
+fn only_what_this_very_gateway_owns_is_removed_when_it_leaves() {
+    let owner = |uid: &str, controller| k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
+        uid: uid.to_owned(),
+        controller: Some(controller),
+        ..Default::default()
+    };
+    let gateway = gateway(json!({}));
+    assert!(super::is_owned(&[owner("gateway-uid", true)], &gateway));
+    assert!(!super::is_owned(&[owner("earlier-uid", true)], &gateway));
+    assert!(!super::is_owned(&[owner("gateway-uid", false)], &gateway));
+    assert!(!super::is_owned(&[], &gateway));
+}
+
 fn grant(namespace: &str, from: &str, name: Option<&str>) -> ReferenceGrant {
     serde_json::from_value(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "ReferenceGrant",
@@ -143,7 +157,7 @@ fn secrets_are_readable_only_where_a_reference_is_permitted() {
         gateway(json!({"listeners": [{"name": "a", "port": 443, "protocol": "HTTPS", "tls": tls}]}))
     };
     let names = |gateway: &Gateway, grants: &[ReferenceGrant]| {
-        permitted(&[gateway], grants).into_iter().collect::<Vec<_>>()
+        permitted(&[gateway], grants, "meshwright-system").into_iter().collect::<Vec<_>>()
     };
     let own = listener(json!({"name": "cert"}));
     assert_eq!(names(&own, &[]), ["shop"]);
@@ -154,6 +168,12 @@ fn secrets_are_readable_only_where_a_reference_is_permitted() {
     assert!(names(&other, &[grant("kube-system", "shop", Some("another"))]).is_empty());
     assert!(names(&other, &[grant("kube-system", "elsewhere", None)]).is_empty());
     assert!(names(&other, &[grant("elsewhere", "shop", None)]).is_empty());
+    let roots = listener(json!({"name": "prod.mesh.root", "namespace": "meshwright-system"}));
+    assert!(names(&roots, &[grant("meshwright-system", "shop", None)]).is_empty());
+    assert!(
+        permitted(&[&own], &[], "shop").is_empty(),
+        "not by a Gateway in the operator's namespace either"
+    );
     let no_secret = listener(json!({"name": "cert", "kind": "ConfigMap"}));
     assert!(names(&no_secret, &[]).is_empty());
 }

@@ -11,10 +11,17 @@ use meshwright_api::{GatewayApiChannel, labels};
 use serde_json::{Value, json};
 
 use super::{Error, Found};
-use crate::{apply, context::Context};
+use crate::{
+    apply::{self, Problem},
+    context::Context,
+};
 
-/// Installs what is absent and raises what is ours and older; returns the names.
-pub async fn install(ctx: &Context, found: &Found, channel: GatewayApiChannel) -> Result<Vec<String>, Error> {
+/// Installs what is absent and raises what is ours and older; returns the names, and what others hold.
+pub async fn install(
+    ctx: &Context,
+    found: &Found,
+    channel: GatewayApiChannel,
+) -> Result<(Vec<String>, Vec<Problem>), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(ctx.client.clone());
     let shipped = super::shipped(&ctx.settings.gateway_api_dir, channel).into_iter();
     // All at once: the API server takes a while for each.
@@ -25,14 +32,33 @@ pub async fn install(ctx: &Context, found: &Found, channel: GatewayApiChannel) -
             ctx.metrics.wrote("CustomResourceDefinition", "apply");
             // Not forced: between the read and now somebody else may have installed it.
             let params = PatchParams::apply(apply::MANAGER);
-            ctx.write(api.patch(&name, &params, &Patch::Apply(&body)))
-                .await
-                .map_err(apply::Error::request("apply", format!("CustomResourceDefinition {name}")))?;
-            tracing::info!(name, "Gateway API definition installed");
-            Ok::<_, Error>(name)
+            let object = format!("CustomResourceDefinition {name}");
+            match ctx.write(api.patch(&name, &params, &Patch::Apply(&body))).await {
+                Ok(_) => {
+                    tracing::info!(name, "Gateway API definition installed");
+                    Ok::<_, Error>(Ok(name))
+                }
+                Err(error) => match holder(&error) {
+                    Some(manager) => Ok(Err(Problem::Held { object, manager })),
+                    None => Err(apply::Error::request("apply", object)(error).into()),
+                },
+            }
         }
     });
-    futures::future::try_join_all(each).await
+    let each = futures::future::try_join_all(each).await?;
+    let (installed, held): (Vec<_>, Vec<_>) = each.into_iter().partition(Result::is_ok);
+    Ok((installed.into_iter().flatten().collect(), held.into_iter().filter_map(Result::err).collect()))
+}
+
+/// Who has the fields, if that is why a request was refused. Another conflict passes by itself; this one stays until a
+/// person decides.
+fn holder(error: &kube::Error) -> Option<String> {
+    let kube::Error::Api(status) = error else { return None };
+    let mut causes = status.details.iter().flat_map(|d| &d.causes);
+    let held = causes.find(|c| c.reason == "FieldManagerConflict")?;
+    // conflict with "manager" using apiextensions.k8s.io/v1
+    let manager = held.message.split('"').nth(1).unwrap_or("somebody else");
+    Some(manager.to_owned())
 }
 
 /// The definition in a file, with our label.
@@ -52,4 +78,22 @@ fn read(path: &Path) -> Result<Value, Error> {
         }
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_somebody_holds_names_the_manager() {
+        let error = |causes: Value| {
+            let status = json!({"status": "Failure", "reason": "Conflict", "code": 409,
+                "details": {"causes": causes}});
+            kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))
+        };
+        let cause = json!([{"reason": "FieldManagerConflict", "field": ".spec.versions",
+            "message": "conflict with \"helm\" using apiextensions.k8s.io/v1"}]);
+        assert_eq!(holder(&error(cause)).as_deref(), Some("helm"));
+        assert_eq!(holder(&error(json!([]))), None);
+    }
 }

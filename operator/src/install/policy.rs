@@ -96,6 +96,13 @@ fn validations(args: &InstallArgs) -> Vec<Validation> {
             ),
             "this role is bound in the mesh's own namespace only",
         ),
+        refuse(
+            format!(
+                "object.roleRef.name == '{secrets}' ? object.metadata.namespace != '{}' : true",
+                args.namespace
+            ),
+            "the root keys are in the operator's namespace; no control plane reads Secrets there",
+        ),
     ]
 }
 

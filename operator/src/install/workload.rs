@@ -47,7 +47,7 @@ pub(super) fn deployment(args: &InstallArgs) -> Deployment {
                     service_account_name: Some(OPERATOR.to_owned()),
                     containers: vec![container(args)],
                     security_context: Some(shared::pod_security()),
-                    topology_spread_constraints: Some(shared::spread(&selector(), false)),
+                    topology_spread_constraints: Some(shared::spread(&selector(), false, 1)),
                     image_pull_secrets: shared::pull_secrets(&args.pull_secrets),
                     termination_grace_period_seconds: Some(30),
                     ..PodSpec::default()

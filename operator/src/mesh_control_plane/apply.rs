@@ -17,10 +17,18 @@ use kube::{
 use meshwright_api::{GatewayApiChannel, MeshControlPlane, MeshRevision, MeshRevisionSpec, labels};
 use serde_json::json;
 
-use super::{Seen, ValidatedMesh, build, deletion::FINALIZER, tell, upgrade::Step, validate::MeshRef};
+use super::{
+    Seen, ValidatedMesh, build,
+    deletion::FINALIZER,
+    keep::Keeper,
+    tell,
+    upgrade::{self, Step},
+    validate::{MeshRef, reference},
+};
 use crate::{
     apply::{self, Outcome},
-    certificates::{self, issuing, root::Root},
+    availability::{Workload, solve},
+    certificates::{self, root::Root},
     context::Context,
     error::Class,
     gateway_api::{self, Unusable},
@@ -79,18 +87,15 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     let mcp = position(ctx, seen, mesh, &step).await?;
     let mut outcome = Outcome { recheck: step.recheck, ..Outcome::default() };
     let root = root(ctx, mesh, seen, &mcp).await?;
-    let operator = (ctx.settings.namespace.as_str(), ctx.settings.service_account.as_str());
-    let whole = build::whole_mesh(&mesh.mesh, &step.active, operator, seen.gateway_api.usable().is_ok())?;
-    for object in &whole {
-        // They do not depend on each other: a stranger's GatewayClass does not stop the control plane.
-        outcome.merge(apply::apply(ctx, std::slice::from_ref(object)).await?);
-    }
+    whole_mesh(ctx, &mesh.mesh, seen, &step.active, &mut outcome).await?;
     if let Some(snapshot) = &step.create {
-        create_revision(ctx, &mesh.mesh, &step.target, snapshot, &mcp).await?;
+        outcome.merge(create_revision(ctx, &mesh.mesh, &step.target, snapshot, &mcp).await?);
     }
+    let (plan, findings) = (&mesh.control_plane, &step.findings);
+    let keeper = Keeper { ctx, seen, plan, root: Some(&root), findings };
     let mut revisions = Vec::new();
     for revision in &step.keep {
-        revisions.push(keep(ctx, mesh, seen, &step, revision, &root, &mut outcome).await?);
+        revisions.push(keeper.keep(revision, &mut outcome).await?);
     }
     for revision in &step.retire {
         retire(ctx, revision, &mcp).await?;
@@ -106,6 +111,49 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
         revisions,
         step,
     })
+}
+
+/// While the spec cannot be carried out: what is installed is kept as its own snapshots say. Certificates run out and
+/// objects drift whatever the spec says.
+pub async fn hold(ctx: &Context, seen: &Seen) -> Result<(), Error> {
+    let status = seen.fresh.status.as_ref();
+    let Some(active) = status.and_then(|s| s.active_revision.as_deref()) else { return Ok(()) };
+    let spec = &seen.fresh.spec;
+    let plan = &solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]);
+    // What the spec asks for is not known, so none is called unused.
+    let findings = &upgrade::findings(plan.min, seen, |_| true);
+    let mut outcome = Outcome::default();
+    let mut first = whole_mesh(ctx, &reference(&seen.fresh), seen, active, &mut outcome).await.err();
+    let keeper = Keeper { ctx, seen, plan, root: seen.root.as_ref(), findings };
+    for revision in &seen.revisions {
+        first = first.or(keeper.keep(revision, &mut outcome).await.err());
+    }
+    for problem in &outcome.problems {
+        // The status has room for one reason, and that is the spec.
+        tracing::warn!(?problem, "not as it should be, while the spec is invalid");
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// The Gateway controllers need no valid spec, only the kinds.
+pub fn serve(ctx: &Context, served: bool) {
+    ctx.gateway_api_served.send_if_modified(|before| std::mem::replace(before, served) != served);
+}
+
+async fn whole_mesh(
+    ctx: &Context,
+    mesh: &MeshRef,
+    seen: &Seen,
+    active: &str,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let operator = (ctx.settings.namespace.as_str(), ctx.settings.service_account.as_str());
+    let whole = build::whole_mesh(mesh, active, operator, seen.gateway_api.usable().is_ok())?;
+    for object in &whole {
+        // They do not depend on each other: a stranger's GatewayClass does not stop the control plane.
+        outcome.merge(apply::apply(ctx, std::slice::from_ref(object)).await?);
+    }
+    Ok(())
 }
 
 // First of all: the finalizer, before anything exists that only it removes, and which revision is the active one.
@@ -156,7 +204,9 @@ async fn install_gateway_api(
     let mut installed = Vec::new();
     // A revision that was created a moment ago comes first: its pods start while the definitions are installed.
     if step.create.is_none() {
-        installed = gateway_api::install(ctx, &seen.gateway_api, mesh.channel).await?;
+        let held;
+        (installed, held) = gateway_api::install(ctx, &seen.gateway_api, mesh.channel).await?;
+        outcome.problems.extend(held);
     }
     let mut usable = seen.gateway_api.usable();
     if let Some(name) = installed.first() {
@@ -169,8 +219,7 @@ async fn install_gateway_api(
     {
         usable = Err(Unusable::NotEstablished { name });
     }
-    ctx.gateway_api_served
-        .send_if_modified(|served| std::mem::replace(served, usable.is_ok()) != usable.is_ok());
+    serve(ctx, usable.is_ok());
     if usable.is_err() {
         // Definitions are not watched: soon after installing them, from time to time when a person must act.
         let wait = if installed.is_empty() { 10 } else { 1 };
@@ -196,13 +245,13 @@ async fn root(
     Ok(root)
 }
 
-async fn create_revision(
+pub(super) async fn create_revision(
     ctx: &Context,
     mesh: &MeshRef,
     name: &str,
     snapshot: &MeshRevisionSpec,
     mcp: &MeshControlPlane,
-) -> Result<(), Error> {
+) -> Result<Outcome, Error> {
     let mut revision = MeshRevision::new(name, snapshot.clone());
     revision.metadata = ObjectMeta {
         name: Some(name.to_owned()),
@@ -215,45 +264,31 @@ async fn create_revision(
     let api: Api<MeshRevision> = Api::namespaced(ctx.client.clone(), &mesh.namespace);
     ctx.metrics.wrote("MeshRevision", "create");
     // Its own event brings the next reconcile, which builds it.
-    ctx.write(api.create(&PostParams::default(), &revision))
-        .await
-        .map_err(apply::Error::request("create", format!("MeshRevision {name}")))?;
+    match ctx.write(api.create(&PostParams::default(), &revision)).await {
+        Ok(_) => {}
+        // Ours were read a moment ago, and it is none of them.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => return taken(&api, name).await,
+        Err(error) => {
+            return Err(apply::Error::request("create", format!("MeshRevision {name}"))(error).into());
+        }
+    }
     let note = format!("installing revision {name}, version {}", snapshot.version);
     tell(ctx, mcp, EventType::Normal, "RevisionCreated", note).await;
-    Ok(())
+    Ok(Outcome::default())
 }
 
-async fn keep(
-    ctx: &Context,
-    mesh: &ValidatedMesh,
-    seen: &Seen,
-    step: &Step,
-    revision: &MeshRevision,
-    root: &Root,
-    outcome: &mut Outcome,
-) -> Result<MeshRevision, Error> {
-    let name = revision.name_any();
-    let mounted = seen.pods.get(&name).map(|c| c.mounted.clone()).unwrap_or_default();
-    let recorded = seen.fresh.status.as_ref().and_then(|s| s.certificates.as_ref());
-    let replaced = recorded.is_some_and(|c| c.root_fingerprint != root.fingerprint);
-    let plan = issuing::plan(revision, root, replaced, &mounted, ctx.now());
-    let mut revision = revision.clone();
-    if let Some(epoch) = plan.issue {
-        revision = issuing::deliver(ctx, &revision, root, epoch).await?;
-        let note = format!("revision {name} has a new issuing certificate, epoch {epoch}");
-        tell(ctx, &seen.fresh, EventType::Normal, "IssuingCertificateDelivered", note).await;
-    }
-    let issued = revision.status.as_ref().and_then(|s| s.issuing_ca.as_ref());
-    let due = issued.map(|ca| issuing::due_in(ca, ctx.now())).filter(|d| !d.is_zero());
-    let secret = issued.map_or(plan.secret, |ca| ca.secret_name.clone());
-    let objects = build::revision(&revision, &secret, &mesh.control_plane)?;
-    let desired = objects.into_desired(&mesh.control_plane)?;
-    outcome.merge(Outcome { recheck: due, ..Outcome::default() });
-    outcome.merge(apply::apply(ctx, &desired).await?);
-    issuing::collect(ctx, &revision, &plan.collect).await?;
-    let findings = step.findings.get(&name).cloned().unwrap_or_default();
-    let ready = seen.pods.get(&name).map_or(0, |c| c.control_plane_ready);
-    Ok(mesh_revision::record(ctx, revision, findings, ready).await?)
+// The name of a revision is somebody else's, or still that of an earlier mesh's.
+async fn taken(api: &Api<MeshRevision>, name: &str) -> Result<Outcome, Error> {
+    let object = format!("MeshRevision {name}");
+    let there = api.get_metadata_opt(name).await;
+    let there = there.map_err(apply::Error::request("read", object.clone()))?;
+    let Some(there) = there.filter(|r| r.metadata.deletion_timestamp.is_none()) else {
+        return Err(apply::Error::Leaving { object }.into());
+    };
+    let owner = there.owner_references().first().map(|o| format!("{} {}", o.kind, o.name));
+    let owner = owner.unwrap_or_else(|| "somebody else".to_owned());
+    let problems = vec![apply::Problem::NotOurs { object, owner }];
+    Ok(Outcome { problems, recheck: Some(apply::NOT_OURS), ..Outcome::default() })
 }
 
 // The finalizer goes first: it holds deletions that others ask for, and this one is decided.

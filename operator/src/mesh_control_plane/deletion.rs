@@ -1,6 +1,8 @@
 //! The end of a mesh. What its namespace's garbage collector does not reach is removed here: objects in other
 //! namespaces, cluster-scoped ones, the root key. Users' Gateways, routes and the Gateway API's definitions stay.
 
+use std::time::Duration;
+
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -32,6 +34,9 @@ use crate::{
 /// Holds the MeshControlPlane until what belongs to it is removed.
 pub const FINALIZER: &str = "meshwright.io/cleanup";
 
+/// Between two passes of the cleaning up.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The cleaning up failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,7 +64,12 @@ pub async fn finish(ctx: &Context, mcp: &MeshControlPlane) -> Result<Action, Err
         return Ok(Action::await_change());
     }
     let mesh = reference(mcp);
-    clean(ctx, &mesh).await?;
+    // What another controller wrote while this pass went on would be left behind for good: only a pass that finds
+    // nothing any more is the last one.
+    if clean(ctx, &mesh).await? > 0 {
+        return Ok(Action::requeue(AGAIN));
+    }
+    delete_root(ctx, &mesh).await?;
     for revision in dereference::revisions(ctx, mcp).await? {
         mesh_revision::release(ctx, &revision).await?;
     }
@@ -82,21 +92,23 @@ pub fn of_gateways() -> [ApiResource; 6] {
     ]
 }
 
-async fn clean(ctx: &Context, mesh: &MeshRef) -> Result<(), Error> {
+// How many objects there were to delete.
+async fn clean(ctx: &Context, mesh: &MeshRef) -> Result<usize, Error> {
+    let mut deleted = 0;
     let ours = super::apply::selector(mesh);
     let gateways = format!("{ours},{}={}", labels::COMPONENT, labels::COMPONENT_GATEWAY);
     for kind in &of_gateways() {
-        prune(ctx, kind, None, &gateways, |_| false).await?;
+        deleted += prune(ctx, kind, None, &gateways, |_| false).await?;
     }
     if gateway_api::is_served(ctx).await? {
-        prune(ctx, &ApiResource::erase::<GatewayClass>(&()), None, &ours, |_| false).await?;
+        deleted += prune(ctx, &ApiResource::erase::<GatewayClass>(&()), None, &ours, |_| false).await?;
     }
     // In other namespaces; those of the mesh's own go with their owners.
     let binding = ApiResource::erase::<RoleBinding>(&());
-    prune(ctx, &binding, None, &ours, |o| o.namespace().as_deref() == Some(&mesh.namespace)).await?;
-    prune(ctx, &ApiResource::erase::<ClusterRoleBinding>(&()), None, &ours, |_| false).await?;
-    delete_root(ctx, mesh).await?;
-    Ok(())
+    deleted +=
+        prune(ctx, &binding, None, &ours, |o| o.namespace().as_deref() == Some(&mesh.namespace)).await?;
+    deleted += prune(ctx, &ApiResource::erase::<ClusterRoleBinding>(&()), None, &ours, |_| false).await?;
+    Ok(deleted)
 }
 
 async fn delete_root(ctx: &Context, mesh: &MeshRef) -> Result<(), Error> {

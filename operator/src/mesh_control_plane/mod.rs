@@ -17,13 +17,14 @@ mod apply;
 pub mod build;
 mod deletion;
 mod dereference;
+mod keep;
 mod status;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 mod validate;
 
-pub use deletion::{FINALIZER, finish, held, of_gateways, release};
+pub use deletion::{Error as DeletionError, FINALIZER, finish, held, of_gateways, release};
 pub use dereference::{Seen, dereference};
 pub use validate::{MeshRef, ValidatedMesh, holder, reference, validate};
 
@@ -38,17 +39,42 @@ pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<
     if mcp.metadata.deletion_timestamp.is_some() {
         return deletion::finish(&ctx, &mcp).await.map_err(Error::from);
     }
-    let outcome = run(&mcp, &ctx).await;
-    status::write(&ctx, &mcp, &outcome).await?; // also after an error; only when it changed
+    let (seen, outcome) = match dereference(&ctx, &mcp).await {
+        Ok(seen) => {
+            let outcome = run(&seen, &ctx).await;
+            (Some(seen), outcome)
+        }
+        Err(error) => (None, Err(error.into())),
+    }; // every read
+    status::write(&ctx, &mcp, seen.as_ref(), &outcome).await?; // also after an error; only when it changed
     let applied = outcome.inspect_err(|e| tracing::debug!(error = %error::chain(e), "reconcile failed"))?;
     Ok(error::settled(applied.recheck))
 }
 
-async fn run(mcp: &MeshControlPlane, ctx: &Context) -> Result<apply::Applied, Error> {
-    let seen = dereference(ctx, mcp).await?; // every read
-    let mesh = validate(&seen, &ctx.settings.images)?; // pure; the raw spec ends here
-    let step = upgrade::next(&mesh, &seen, ctx.now()); // pure; install, move over, retire
-    apply::apply(ctx, &mesh, &seen, step).await.map_err(Error::from) // builds, and is the only writer
+async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
+    if seen.gateway_api.usable().is_ok() {
+        apply::serve(ctx, true); // whatever comes of this mesh
+    }
+    let mesh = match validate(seen, &ctx.settings.images) {
+        Ok(mesh) => mesh, // pure; the raw spec ends here
+        Err(invalid) => return Err(hold(seen, ctx, invalid).await),
+    };
+    let step = upgrade::next(&mesh, seen, ctx.now()); // pure; install, move over, retire
+    apply::apply(ctx, &mesh, seen, step).await.map_err(Error::from) // builds, and is the only writer
+}
+
+// What runs is kept, except where another mesh has the cluster.
+async fn hold(seen: &Seen, ctx: &Context, invalid: validate::Error) -> Error {
+    if !matches!(invalid, validate::Error::Conflict { .. })
+        && let Err(error) = apply::hold(ctx, seen).await
+    {
+        tracing::warn!(error = %error::chain(&error), "what is installed could not be kept");
+        // Soon again, other than after a spec that only a user can correct.
+        if !matches!(error.class(), Class::Terminal) {
+            return Error::Held { invalid, error: Box::new(error) };
+        }
+    }
+    invalid.into()
 }
 
 /// A reconcile failed; one variant for each step.
@@ -60,6 +86,15 @@ pub enum Error {
     /// The spec.
     #[error(transparent)]
     Validate(#[from] validate::Error),
+    /// The spec, and what is installed could not be kept either.
+    #[error("{invalid}; what is installed could not be kept")]
+    Held {
+        /// What is wrong with the spec.
+        invalid: validate::Error,
+        /// What failed.
+        #[source]
+        error: Box<apply::Error>,
+    },
     /// A write.
     #[error(transparent)]
     Apply(#[from] apply::Error),
@@ -83,6 +118,7 @@ impl crate::reconciler::Classified for Error {
             }
             Self::Validate(validate::Error::Root(e)) => e.class(),
             Self::Validate(_) => Class::Terminal,
+            Self::Held { error, .. } => error.class(),
             Self::Apply(e) => e.class(),
             Self::Status(e) => e.class(),
             Self::Deletion(e) => e.class(),

@@ -1,14 +1,16 @@
 //! The status of the MeshControlPlane: written after every reconcile, also a failed one, and only when it changed.
 
-use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt, api::PostParams, runtime::events::EventType};
 use meshwright_api::{
     MeshControlPlane, MeshControlPlaneStatus, MeshRevision, RevisionRole, RevisionSummary,
     conditions::{self, CERTIFICATES_VALID, DEGRADED, Finding, PROGRESSING, READY, RECONCILED, reason},
 };
 
-use super::{Error as Failure, apply::Applied, tell, upgrade::condition, validate};
-use crate::{apply, apply::Problem, certificates, context::Context, error};
+use super::{CONTROLLER, Error as Failure, Seen, apply::Applied, tell, upgrade::condition, validate};
+use crate::{apply, apply::Problem, certificates, context::Context, error, reconciler};
+
+/// So many failures in a row are passed over when each lost against a newer write; the next one is no accident.
+const PASSING: u32 = 2;
 
 /// The status could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +27,12 @@ impl Error {
 pub async fn write(
     ctx: &Context,
     cached: &MeshControlPlane,
+    seen: Option<&Seen>,
     outcome: &Result<Applied, Failure>,
 ) -> Result<(), Error> {
-    // A write that lost against a newer one says nothing about the mesh.
-    if outcome.as_ref().is_err_and(is_passing) {
+    // A write that lost against a newer one says nothing about the mesh, unless it goes on losing.
+    let so_far = ctx.failures(&reconciler::key(CONTROLLER, cached));
+    if so_far < PASSING && outcome.as_ref().is_err_and(is_passing) {
         return Ok(());
     }
     let api: Api<MeshControlPlane> =
@@ -39,9 +43,15 @@ pub async fn write(
         return Ok(());
     };
     let before = mcp.status.clone().unwrap_or_default();
+    // What was looked at, not what is there now: the spec may have changed in between, or be another mesh's.
+    let looked_at = seen.map_or(cached, |s| &s.fresh);
+    if looked_at.uid() != mcp.uid() {
+        return Ok(());
+    }
+    let generation = looked_at.metadata.generation.max(before.observed_generation);
     let after = match outcome {
-        Ok(applied) => succeeded(ctx, &mcp, before.clone(), applied),
-        Err(failure) => failed(&mcp, before.clone(), failure, ctx.now()),
+        Ok(applied) => succeeded(ctx, generation, before.clone(), applied),
+        Err(failure) => failed(ctx, generation, before.clone(), failure, seen),
     };
     if after == before && mcp.status.is_some() {
         return Ok(());
@@ -62,7 +72,7 @@ fn is_passing(failure: &Failure) -> bool {
 
 fn succeeded(
     ctx: &Context,
-    mcp: &MeshControlPlane,
+    generation: Option<i64>,
     before: MeshControlPlaneStatus,
     applied: &Applied,
 ) -> MeshControlPlaneStatus {
@@ -86,11 +96,11 @@ fn succeeded(
         revisions: summaries(applied),
         certificates: certificates::status(Some(&applied.root), &ledger),
         gateway_api: gateway_api.clone(),
-        observed_generation: mcp.metadata.generation,
+        observed_generation: generation,
         ..before
     };
     for finding in findings {
-        conditions::set(&mut status.conditions, finding, mcp.metadata.generation, ctx.now());
+        conditions::set(&mut status.conditions, finding, generation, ctx.now());
     }
     status
 }
@@ -102,6 +112,12 @@ fn reconciled(problems: &[Problem], usable: &Result<(), crate::gateway_api::Unus
         (Some(Problem::NotOurs { object, owner }), _) => no(
             reason::OBJECT_NOT_OURS,
             format!("{object} belongs to {owner} and is left alone; delete or rename it to go on"),
+        ),
+        (Some(Problem::Held { object, manager }), _) => no(
+            reason::OBJECT_NOT_OURS,
+            format!(
+                "{object} has fields of field manager {manager} and is left alone; let go of them there to go on"
+            ),
         ),
         (Some(Problem::Contested { object, field, manager }), _) => no(
             reason::FIELD_CONTESTED,
@@ -198,26 +214,35 @@ fn summaries(applied: &Applied) -> Vec<RevisionSummary> {
 }
 
 // What was known stays; what is running is not called broken because the spec is.
-fn failed(
-    mcp: &MeshControlPlane,
+pub(super) fn failed(
+    ctx: &Context,
+    generation: Option<i64>,
     before: MeshControlPlaneStatus,
     failure: &Failure,
-    now: Timestamp,
+    seen: Option<&Seen>,
 ) -> MeshControlPlaneStatus {
-    let generation = mcp.metadata.generation;
+    let now = ctx.now();
+    let installed = before.active_revision.is_some();
     let message = error::chain(failure);
     let reason = match failure {
-        Failure::Validate(invalid) => invalid.reason(),
+        Failure::Validate(invalid) | Failure::Held { invalid, .. } => invalid.reason(),
         _ => reason::API_REQUEST_FAILED,
     };
     let mut status =
         MeshControlPlaneStatus { summary: Some(message.clone()), observed_generation: generation, ..before };
     let mut say = |finding| conditions::set(&mut status.conditions, finding, generation, now);
-    if let Failure::Validate(validate::Error::Root(_)) = failure {
+    if let Failure::Validate(validate::Error::Root(_))
+    | Failure::Held { invalid: validate::Error::Root(_), .. } = failure
+    {
         say(Finding::new(CERTIFICATES_VALID, Some(false), reason, message.clone()));
+    } else if let Some(seen) = seen.filter(|_| installed) {
+        // Time goes on for certificates, whatever failed.
+        let ledger = certificates::ledger(seen.root.as_ref(), &seen.revisions);
+        certificates::publish(ctx, &ledger);
+        say(certificates::finding(&ledger, now));
     }
     say(Finding::new(RECONCILED, Some(false), reason, message));
-    if mcp.status.as_ref().is_none_or(|s| s.active_revision.is_none()) {
+    if !installed {
         say(Finding::new(READY, Some(false), reason, "nothing is installed"));
         say(Finding::new(PROGRESSING, Some(false), reason, ""));
     }

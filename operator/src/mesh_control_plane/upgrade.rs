@@ -51,18 +51,14 @@ pub fn next(mesh: &ValidatedMesh, seen: &Seen, now: Timestamp) -> Step {
     let takes_over = match &old {
         None => true,
         Some(old) if *old == target => false,
-        Some(old) => create.is_none() && (is_ready(mesh, seen, &target) || !was_ever_ready(&live, old)),
+        Some(old) => {
+            create.is_none()
+                && (is_ready(mesh.control_plane.min, seen, &target) || !was_ever_ready(&live, old))
+        }
     };
     let active = if takes_over { target.clone() } else { old.clone().unwrap_or_else(|| target.clone()) };
     let wanted = |name: &str| name == target || name == active;
-    let findings: BTreeMap<String, Vec<Finding>> = live
-        .iter()
-        .map(|r| {
-            let name = r.name_any();
-            let found = vec![readiness(mesh, seen, r), in_use(seen, r, wanted(&name))];
-            (name, found)
-        })
-        .collect();
+    let findings = findings(mesh.control_plane.min, seen, wanted);
     let (retire, keep): (Vec<&MeshRevision>, Vec<&MeshRevision>) = live
         .iter()
         .copied()
@@ -80,6 +76,16 @@ pub fn next(mesh: &ValidatedMesh, seen: &Seen, now: Timestamp) -> Step {
     }
 }
 
+/// Ready and InUse of each revision.
+pub fn findings(min: i32, seen: &Seen, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<Finding>> {
+    let of = |r: &MeshRevision| {
+        let name = r.name_any();
+        let found = vec![readiness(min, seen, r), in_use(seen, r, wanted(&name))];
+        (name, found)
+    };
+    seen.revisions.iter().map(of).collect()
+}
+
 // A snapshot that exists is found by what it says: its name was made by whatever operator made it.
 fn target(mesh: &ValidatedMesh, live: &[&MeshRevision]) -> (String, Option<MeshRevisionSpec>) {
     if let Some(same) = live.iter().find(|r| r.spec == mesh.snapshot) {
@@ -90,8 +96,8 @@ fn target(mesh: &ValidatedMesh, live: &[&MeshRevision]) -> (String, Option<MeshR
 }
 
 /// Every replica is up to date and the fewest that there should be are available.
-pub fn is_ready(mesh: &ValidatedMesh, seen: &Seen, revision: &str) -> bool {
-    seen.deployments.get(revision).is_some_and(|d| is_available(d, mesh.control_plane.min))
+pub fn is_ready(min: i32, seen: &Seen, revision: &str) -> bool {
+    seen.deployments.get(revision).is_some_and(|d| is_available(d, min))
 }
 
 fn is_available(deployment: &Deployment, wanted: i32) -> bool {
@@ -101,14 +107,21 @@ fn is_available(deployment: &Deployment, wanted: i32) -> bool {
         && status.updated_replicas.unwrap_or(0) >= wanted
 }
 
+/// Since when a Deployment has fewer available pods than it should have.
+pub fn short_since(deployment: &Deployment) -> Option<Timestamp> {
+    let conditions = deployment.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
+    let mut short = conditions.filter(|c| is(&c.type_, "Available") && is(&c.status, "False"));
+    short.find_map(|c| c.last_transition_time.as_ref()).map(|t| t.0)
+}
+
 // The reason tells a revision that never came up from one that broke: only the first may be replaced by one that is
 // not ready either.
-fn readiness(mesh: &ValidatedMesh, seen: &Seen, revision: &MeshRevision) -> Finding {
+fn readiness(wanted: i32, seen: &Seen, revision: &MeshRevision) -> Finding {
     let name = revision.name_any();
     let status = seen.deployments.get(&name).and_then(|d| d.status.as_ref());
     let available = status.and_then(|s| s.available_replicas).unwrap_or(0);
-    let wanted = mesh.control_plane.min;
-    if is_ready(mesh, seen, &name) {
+    if is_ready(wanted, seen, &name) {
         let message = format!("{available} control plane pods are available");
         return Finding::new(READY, Some(true), reason::AVAILABLE, message);
     }

@@ -129,13 +129,17 @@ pub fn reference(mcp: &MeshControlPlane) -> MeshRef {
     }
 }
 
-/// The mesh of this cluster: the oldest, and of equally old ones the first by name.
+/// The mesh of this cluster: the one that is installed, then the oldest, and of equally old ones the first by name.
+/// Times of creation alone would not do: a restored backup gives them anew, and a mesh that serves must not lose to one
+/// that only exists.
 pub fn holder(meshes: &[MeshControlPlane]) -> Option<&MeshControlPlane> {
     meshes.iter().min_by_key(|m| precedence(m))
 }
 
-fn precedence(mcp: &MeshControlPlane) -> (Option<Timestamp>, Option<String>, String) {
-    (mcp.creation_timestamp().map(|t| t.0), mcp.namespace(), mcp.name_any())
+fn precedence(mcp: &MeshControlPlane) -> (bool, Option<Timestamp>, Option<String>, String) {
+    let active = mcp.status.as_ref().is_some_and(|s| s.active_revision.is_some());
+    let installed = active || mcp.finalizers().iter().any(|f| f == super::FINALIZER);
+    (!installed, mcp.creation_timestamp().map(|t| t.0), mcp.namespace(), mcp.name_any())
 }
 
 fn no_older_mesh(mcp: &MeshControlPlane, meshes: &[MeshControlPlane]) -> Result<(), Error> {

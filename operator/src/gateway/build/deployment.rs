@@ -25,7 +25,8 @@ const TERMINATION_SECONDS: i64 = 330;
 pub(super) fn build(gateway: &ValidatedGateway) -> Deployment {
     let scheduling = &gateway.scheduling;
     let selector = selector(gateway);
-    let constraints = shared::spread(&selector, gateway.snapshot.gateways.spread_zones);
+    let constraints =
+        shared::spread(&selector, gateway.snapshot.gateways.spread_zones, gateway.plan.node_skew());
     Deployment {
         metadata: propagated(gateway),
         spec: DeploymentSpec {

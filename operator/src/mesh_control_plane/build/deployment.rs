@@ -20,6 +20,7 @@ const ISSUING_CA: &str = "issuing-ca";
 pub(super) fn build(of: &Of<'_>, issuing_secret: &str, plan: &Plan) -> Deployment {
     let settings = &of.revision.spec.control_plane;
     let scheduling = &settings.scheduling;
+    let constraints = shared::spread(&of.selector(), settings.spread_zones, plan.node_skew());
     Deployment {
         metadata: of.meta(),
         spec: DeploymentSpec {
@@ -33,7 +34,7 @@ pub(super) fn build(of: &Of<'_>, issuing_secret: &str, plan: &Plan) -> Deploymen
                     containers: vec![container(of)],
                     volumes: Some(vec![issuing_ca(issuing_secret)]),
                     security_context: Some(shared::pod_security()),
-                    topology_spread_constraints: Some(shared::spread(&of.selector(), settings.spread_zones)),
+                    topology_spread_constraints: Some(constraints),
                     node_selector: Some(scheduling.node_selector.clone()).filter(|s| !s.is_empty()),
                     tolerations: Some(scheduling.tolerations.clone()).filter(|t| !t.is_empty()),
                     priority_class_name: scheduling.priority_class_name.clone(),

@@ -108,10 +108,11 @@ pub fn strategy(plan: &Plan) -> DeploymentStrategy {
     }
 }
 
-/// Spread over nodes, and over zones where asked for.
-pub fn spread(selector: &LabelSelector, zones: bool) -> Vec<TopologySpreadConstraint> {
-    let over = |key: &str, when: &str| TopologySpreadConstraint {
-        max_skew: 1,
+/// Spread over nodes, and over zones where asked for. `node_skew` is a must, an even spread a wish: as a must, one full
+/// node would keep all others at one pod.
+pub fn spread(selector: &LabelSelector, zones: bool, node_skew: i32) -> Vec<TopologySpreadConstraint> {
+    let over = |key: &str, when: &str, max_skew: i32| TopologySpreadConstraint {
+        max_skew,
         topology_key: key.to_owned(),
         when_unsatisfiable: when.to_owned(),
         label_selector: Some(selector.clone()),
@@ -121,10 +122,11 @@ pub fn spread(selector: &LabelSelector, zones: bool) -> Vec<TopologySpreadConstr
         node_taints_policy: Some("Honor".to_owned()),
         ..TopologySpreadConstraint::default()
     };
-    let mut constraints = vec![over("kubernetes.io/hostname", "DoNotSchedule")];
+    let node = "kubernetes.io/hostname";
+    let mut constraints = vec![over(node, "DoNotSchedule", node_skew), over(node, "ScheduleAnyway", 1)];
     if zones {
         // Not a must: nodes without the label would be no place at all.
-        constraints.push(over("topology.kubernetes.io/zone", "ScheduleAnyway"));
+        constraints.push(over("topology.kubernetes.io/zone", "ScheduleAnyway", 1));
     }
     constraints
 }
