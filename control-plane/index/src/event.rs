@@ -1,9 +1,10 @@
 //! What the task is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshwright_api::gateway as api;
 use meshwright_core::ObjectKey;
+use meshwright_core::config::ClusterRef;
 use meshwright_core::model::{
     EndpointSlice, Gateway, GatewayClass, GatewayParameters, HttpRoute, Namespace, ObjectId, ReferenceGrant,
     SecretState,
@@ -34,6 +35,7 @@ pub(crate) enum Event {
     Secret(ObjectKey, SecretState),
     BundleVersion(Option<String>),
     Rejections(BTreeMap<ObjectId, String>),
+    Kept(BTreeSet<ClusterRef>),
 }
 
 impl Event {
@@ -53,7 +55,7 @@ impl Event {
             Self::GatewayParameters(update) => replaced(update, "gatewayparameters"),
             Self::Deployments(update) => replaced(update, "deployments"),
             Self::BundleVersion(_) => Some("gateway API version"),
-            Self::Secret(..) | Self::Rejections(_) => None,
+            Self::Secret(..) | Self::Rejections(_) | Self::Kept(_) => None,
         }
     }
 }

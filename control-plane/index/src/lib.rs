@@ -12,6 +12,7 @@ mod event;
 mod live;
 mod metrics;
 mod output;
+mod patience;
 mod secrets;
 mod sources;
 mod store;
@@ -19,14 +20,16 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::ControllerConfig;
+use meshwright_core::config::ClusterRef;
 use meshwright_core::model::ObjectId;
 use meshwright_core::status::Statuses;
 use meshwright_runtime::{CancellationToken, Readiness};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 pub use live::{Live, LiveObjects, Touched};
 pub use metrics::Metrics;
@@ -59,13 +62,13 @@ pub struct Index {
 }
 
 impl Index {
-    /// Starts the watches and the task; all end when `drain` is cancelled.
-    pub fn spawn(setup: Setup, drain: &CancellationToken) -> Self {
+    /// Starts the watches and the task as `tasks`, with their names; all end when `drain` is cancelled, and none may end before.
+    pub fn spawn(setup: Setup, tasks: &mut JoinSet<&'static str>, drain: &CancellationToken) -> Self {
         let (events, receiver) = mpsc::channel(EVENTS);
         let (output_sender, output) = watch::channel(None);
         let (statuses_sender, statuses) = watch::channel(None);
         let live = LiveObjects::default();
-        let awaited = sources::spawn(&setup, &events, drain);
+        let awaited = sources::spawn(&setup, &events, tasks, drain);
         let secrets = secrets::SecretWatches::new(setup.client.clone(), events.clone(), drain.clone());
         let task = task::Task {
             store: store::Store::new(live.clone()),
@@ -73,11 +76,16 @@ impl Index {
             metrics: setup.metrics,
             awaited,
             secrets,
+            patience: patience::Patience::default(),
             cache: cache::CompileCache::default(),
             output: output_sender,
             statuses: statuses_sender,
         };
-        tokio::spawn(task.run(receiver, drain.clone()));
+        let run = task.run(receiver, drain.clone());
+        tasks.spawn(async {
+            run.await;
+            "index"
+        });
         Self { output, statuses, live, events }
     }
 
@@ -94,6 +102,12 @@ impl Index {
     /// The objects whose status is ours to write, as last seen.
     pub fn live(&self) -> &LiveObjects {
         &self.live
+    }
+
+    /// Asks for the endpoints of these clusters, whether a Gateway names them or not: proxies may still know them.
+    pub async fn keep_clusters(&self, clusters: BTreeSet<ClusterRef>) {
+        // As below.
+        let _ = self.events.send(event::Event::Kept(clusters)).await;
     }
 
     /// Says which objects' configuration proxies refuse at the moment; they appear in the statuses.

@@ -14,7 +14,7 @@ use meshwright_core::{ObjectKey, World};
 pub struct Output {
     /// One entry for every Gateway of ours that is accepted.
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayOutput>>,
-    /// Endpoints of every cluster that some Gateway uses.
+    /// Endpoints of every cluster that some Gateway uses, or that was asked for by [`crate::Index::keep_clusters`].
     pub endpoints: BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
 }
 
@@ -36,6 +36,7 @@ impl Output {
         configs: BTreeMap<ObjectKey, Arc<GatewayConfig>>,
         world: &World,
         touched: &BTreeSet<ObjectKey>,
+        kept: &BTreeSet<ClusterRef>,
     ) -> Self {
         let mut gateways = BTreeMap::new();
         for (key, config) in configs {
@@ -43,7 +44,7 @@ impl Output {
             gateways.insert(key, gateway);
         }
         let mut all = BTreeMap::new();
-        for cluster in gateways.values().flat_map(|gateway| gateway.clusters.iter()) {
+        for cluster in gateways.values().flat_map(|gateway| gateway.clusters.iter()).chain(kept) {
             let known = self.endpoints.get_key_value(cluster);
             let (cluster, known) = match known {
                 Some((cluster, known)) => (cluster.clone(), Some(known)),
@@ -60,7 +61,12 @@ impl Output {
     }
 
     /// Looks again at the endpoints of these Services; None if they are what they were.
-    pub(crate) fn with_endpoints(&self, world: &World, touched: &BTreeSet<ObjectKey>) -> Option<Self> {
+    pub(crate) fn with_endpoints(
+        &self,
+        world: &World,
+        touched: &BTreeSet<ObjectKey>,
+        kept: &BTreeSet<ClusterRef>,
+    ) -> Option<Self> {
         let mut next: Option<Self> = None;
         for (cluster, known) in &self.endpoints {
             if touched.contains(&cluster.service) {
@@ -69,6 +75,11 @@ impl Output {
                     next.get_or_insert_with(|| self.clone()).endpoints.insert(cluster.clone(), found);
                 }
             }
+        }
+        // Those that are kept no longer go with the next resolution.
+        for cluster in kept.iter().filter(|cluster| !self.endpoints.contains_key(*cluster)) {
+            let found = fresh(None, cluster, world);
+            next.get_or_insert_with(|| self.clone()).endpoints.insert(Arc::new(cluster.clone()), found);
         }
         next
     }
@@ -92,7 +103,11 @@ impl GatewayOutput {
         let listeners = config.ports.iter().flat_map(|port| &port.listeners);
         let certificates: BTreeMap<_, _> = listeners
             .flat_map(|listener| &listener.certificates)
-            .filter_map(|key| Some((key.clone(), world.secrets.get(key)?.clone())))
+            .filter_map(|key| {
+                // What is forgotten was needed no longer; only a configuration that is held back still names it.
+                let last = || known.and_then(|known| known.certificates.get(key));
+                Some((key.clone(), world.secrets.get(key).or_else(last)?.clone()))
+            })
             .collect();
         let same_config = known.filter(|known| known.config == config);
         if let Some(known) = same_config

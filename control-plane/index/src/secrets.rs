@@ -3,6 +3,7 @@
 //! `get` and `watch` on the one name are all that is asked of the API server; a list of a namespace's Secrets is neither needed nor wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -13,6 +14,7 @@ use meshwright_core::ObjectKey;
 use meshwright_core::model::SecretState;
 use meshwright_runtime::CancellationToken;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::convert;
 use crate::event::Event;
@@ -20,6 +22,16 @@ use crate::event::Event;
 /// The operator's RoleBinding follows the reference; it is worth asking again soon, and less so later.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+/// A refusal is nothing to speak of while that binding may be on its way.
+const BINDING: Duration = Duration::from_secs(3);
+/// For the answer to a request; a dead connection gives none.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the API server is asked to keep a watch open.
+const WATCH: u32 = 290;
+/// A watch that is silent for longer is not alive any more.
+const SILENCE: Duration = Duration::from_secs(300);
+/// A watch that ends at once is not begun again at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct SecretWatches {
     client: kube::Client,
@@ -63,44 +75,79 @@ struct SecretWatch {
     events: mpsc::Sender<Event>,
 }
 
+/// Why a watch ended before its time.
+enum Failure {
+    Api(kube::Error),
+    Silence(&'static str),
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(error) => error.fmt(f),
+            Self::Silence(what) => write!(f, "no answer from the API server: {what}"),
+        }
+    }
+}
+
 impl SecretWatch {
     async fn run(self) {
         let mut retry = FIRST_RETRY;
+        // Since when every request was refused.
+        let mut refused: Option<Instant> = None;
         loop {
-            match self.once().await {
+            let start = Instant::now();
+            let ended = self.once().await;
+            if start.elapsed() > LAST_RETRY {
+                (retry, refused) = (FIRST_RETRY, None);
+            }
+            let Err(failure) = ended else {
                 // The API server ends watches now and then.
-                Ok(()) => retry = FIRST_RETRY,
-                Err(error) => {
-                    tracing::warn!(secret = %self.key, %error, "could not watch secret, trying again");
-                    if let kube::Error::Api(status) = &error
-                        && (status.is_forbidden() || status.code == 401)
-                    {
+                (retry, refused) = (FIRST_RETRY, None);
+                sleep(PAUSE.saturating_sub(start.elapsed())).await;
+                continue;
+            };
+            tracing::warn!(secret = %self.key, error = %failure, "could not watch secret, trying again");
+            match failure {
+                Failure::Api(kube::Error::Api(status)) if status.is_forbidden() || status.code == 401 => {
+                    if refused.get_or_insert(start).elapsed() >= BINDING {
                         self.send(SecretState::Unreadable(status.message.clone())).await;
                     }
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(LAST_RETRY);
                 }
+                _ => refused = None,
             }
+            sleep(retry).await;
+            retry = (retry * 2).min(LAST_RETRY);
         }
     }
 
-    async fn once(&self) -> kube::Result<()> {
-        let state = self.api.get_opt(&self.key.name).await?.map_or(SecretState::Missing, convert::secret);
-        self.send(state).await;
-        let only = WatchParams::default().fields(&format!("metadata.name={}", self.key.name)).timeout(290);
+    async fn once(&self) -> Result<(), Failure> {
+        let found = timeout(ANSWER, self.api.get_opt(&self.key.name)).await;
+        let found = found.map_err(|_| Failure::Silence("get"))??;
+        self.send(found.map_or(SecretState::Missing, convert::secret)).await;
+        let only = WatchParams::default().fields(&format!("metadata.name={}", self.key.name)).timeout(WATCH);
         // Without a version the watch begins with the present object, so nothing falls between the two requests.
-        let mut changes = self.api.watch(&only, "").await?.boxed();
-        while let Some(change) = changes.try_next().await? {
+        let changes = timeout(ANSWER, self.api.watch(&only, "")).await;
+        let mut changes = changes.map_err(|_| Failure::Silence("start of a watch"))??.boxed();
+        loop {
+            let change =
+                timeout(SILENCE, changes.try_next()).await.map_err(|_| Failure::Silence("watch"))??;
             match change {
-                WatchEvent::Added(secret) | WatchEvent::Modified(secret) => {
+                Some(WatchEvent::Added(secret) | WatchEvent::Modified(secret)) => {
                     self.send(convert::secret(secret)).await
                 }
-                WatchEvent::Deleted(_) => self.send(SecretState::Missing).await,
-                WatchEvent::Bookmark(_) => {}
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+                Some(WatchEvent::Deleted(_)) => self.send(SecretState::Missing).await,
+                Some(WatchEvent::Bookmark(_)) => {}
+                Some(WatchEvent::Error(status)) => return Err(kube::Error::Api(status).into()),
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     async fn send(&self, state: SecretState) {
@@ -118,19 +165,19 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Refuses two requests, then has a Secret that is deleted as soon as it is watched.
+    /// Refuses the first three requests, then has a Secret that is deleted as soon as it is watched; the watch says nothing more.
     async fn answer(asked: usize, request: Request<Body>) -> Response<Body> {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert", "namespace": "shop"},
             "type": "Opaque"});
         let watched = request.uri().query().unwrap_or_default().contains("watch=true");
         let (code, body) = match (asked, watched) {
-            (0 | 1, _) => (
+            (0..=2, _) => (
                 403,
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
                 "reason": "Forbidden", "message": "no rolebinding"}),
             ),
             (_, false) => (200, secret),
-            (3, true) => (200, json!({"type": "DELETED", "object": secret})),
+            (4, true) => (200, json!({"type": "DELETED", "object": secret})),
             _ => std::future::pending().await,
         };
         Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()
@@ -139,25 +186,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_secret_that_may_not_be_read_yet_is_asked_for_again() {
         let asked = Arc::new(AtomicUsize::new(0));
+        let counter = asked.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let number = asked.fetch_add(1, Ordering::Relaxed);
+            let number = counter.fetch_add(1, Ordering::Relaxed);
             async move { Ok::<_, std::convert::Infallible>(answer(number, request).await) }
         });
         let (events, mut receiver) = mpsc::channel(8);
         let drain = CancellationToken::new();
         let _stop = drain.clone().drop_guard();
         let mut watches = SecretWatches::new(kube::Client::new(service, "ns"), events, drain);
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         watches.set(&BTreeSet::from([ObjectKey::new("shop", "cert")]));
         let mut states = Vec::new();
         for _ in 0..4 {
             let Some(Event::Secret(_, state)) = receiver.recv().await else { panic!() };
-            states.push(state);
+            states.push((state, start.elapsed().as_secs()));
         }
-        assert!(matches!(&states[0], SecretState::Unreadable(why) if why.contains("no rolebinding")));
-        assert!(matches!(states[1], SecretState::Unreadable(_)));
-        assert!(matches!(states[2], SecretState::Malformed(_)), "it is there, but of another type");
-        assert_eq!(states[3], SecretState::Missing);
-        assert_eq!(start.elapsed(), FIRST_RETRY + FIRST_RETRY * 2);
+        assert!(matches!(&states[0], (SecretState::Unreadable(why), 3) if why.contains("no rolebinding")));
+        assert!(matches!(states[1], (SecretState::Malformed(_), 7)), "it is there, but of another type");
+        assert_eq!(states[2], (SecretState::Missing, 7));
+        assert!(
+            matches!(states[3], (SecretState::Malformed(_), 8)),
+            "a watch that ends at once is not begun at once"
+        );
+        // The second watch is not answered at all.
+        let Some(Event::Secret(..)) = receiver.recv().await else { panic!() };
+        assert_eq!(start.elapsed(), Duration::from_secs(8) + ANSWER + FIRST_RETRY);
     }
 }

@@ -14,6 +14,7 @@ use meshwright_k8s::{Source, Update, watch};
 use meshwright_runtime::{CancellationToken, ReadyGuard};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::event::{Event, Seen};
 use crate::live::Live;
@@ -28,9 +29,10 @@ const VERSION_POLL: Duration = Duration::from_secs(30);
 pub(crate) fn spawn(
     setup: &Setup,
     events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<&'static str>,
     drain: &CancellationToken,
 ) -> BTreeMap<&'static str, ReadyGuard> {
-    let mut watches = Watches { setup, events, drain, awaited: BTreeMap::new() };
+    let mut watches = Watches { setup, events, tasks, drain, awaited: BTreeMap::new() };
     let made_for_gateways = format!("{},{}={}", labels::GATEWAY_NAME, labels::MANAGED_BY, labels::MANAGER);
     watches.watch("services", |source| source, convert::service, Event::Services);
     watches.watch("namespaces", |source| source, convert::namespace, Event::Namespaces);
@@ -58,13 +60,18 @@ pub(crate) fn spawn(
     );
     let what = "gateway API version";
     watches.awaited.insert(what, setup.readiness.guard(what));
-    tokio::spawn(drain.clone().run_until_cancelled_owned(poll_version(setup.client.clone(), events.clone())));
+    let poll = drain.clone().run_until_cancelled_owned(poll_version(setup.client.clone(), events.clone()));
+    watches.tasks.spawn(async move {
+        poll.await;
+        what
+    });
     watches.awaited
 }
 
 struct Watches<'a> {
     setup: &'a Setup,
     events: &'a mpsc::Sender<Event>,
+    tasks: &'a mut JoinSet<&'static str>,
     drain: &'a CancellationToken,
     awaited: BTreeMap<&'static str, ReadyGuard>,
 }
@@ -82,7 +89,11 @@ impl Watches<'_> {
     {
         let source = Source::all(what, self.setup.client.clone()).recorder(self.setup.recorder.clone());
         self.awaited.insert(what, self.setup.readiness.guard(what));
-        tokio::spawn(watch::run(narrow(source), convert, wrap, self.events.clone(), self.drain.clone()));
+        let run = watch::run(narrow(source), convert, wrap, self.events.clone(), self.drain.clone());
+        self.tasks.spawn(async move {
+            run.await;
+            what
+        });
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meshwright_core::model::{EndpointSlice, GatewayObservation};
+use meshwright_core::config::ClusterRef;
+use meshwright_core::model::{EndpointSlice, GatewayObservation, SecretState};
 use meshwright_core::{ObjectKey, World};
 use meshwright_k8s::Update;
 
@@ -15,6 +16,8 @@ use crate::live::LiveObjects;
 /// The model with what is needed to keep it up to date.
 pub(crate) struct Store {
     pub(crate) world: World,
+    /// Clusters whose endpoints are wanted although no Gateway may name them.
+    pub(crate) kept: BTreeSet<ClusterRef>,
     live: LiveObjects,
     /// By the Service's key.
     gateway_services: BTreeMap<ObjectKey, Arc<GatewayService>>,
@@ -52,6 +55,7 @@ impl Store {
     pub(crate) fn new(live: LiveObjects) -> Self {
         Self {
             world: World::default(),
+            kept: BTreeSet::new(),
             live,
             gateway_services: BTreeMap::new(),
             gateway_deployments: BTreeMap::new(),
@@ -65,6 +69,12 @@ impl Store {
             Event::Services(update) => return self.apply_services(update),
             Event::EndpointSlices(update) => return self.apply_slices(update),
             Event::Deployments(update) => return self.apply_deployments(update),
+            Event::Secret(key, state) => return self.apply_secret(key, state),
+            Event::Kept(kept) => {
+                let new = kept.difference(&self.kept).map(|cluster| cluster.service.clone()).collect();
+                self.kept = kept;
+                return Change { structural: false, endpoints: new };
+            }
             Event::Namespaces(update) => !apply(&mut world.namespaces, map(update, Some)).is_empty(),
             Event::GatewayClasses(update) => {
                 let (models, live) = split(update, parts);
@@ -87,11 +97,6 @@ impl Store {
             Event::GatewayParameters(update) => {
                 !apply(&mut world.gateway_parameters, map(update, Some)).is_empty()
             }
-            Event::Secret(key, state) => {
-                let changed = world.secrets.get(&key).is_none_or(|known| **known != state);
-                world.secrets.insert(key, Arc::new(state));
-                changed
-            }
             Event::BundleVersion(version) => {
                 std::mem::replace(&mut world.crd_bundle_version, version.clone()) != version
             }
@@ -102,6 +107,18 @@ impl Store {
             }
         };
         Change::structural(structural)
+    }
+
+    fn apply_secret(&mut self, key: ObjectKey, state: SecretState) -> Change {
+        let known = self.world.secrets.get(&key).map(AsRef::as_ref);
+        // A refusal says something about our rights and nothing about the certificate. When the reference is not permitted any more the
+        // Secret is forgotten, whatever was known of it.
+        if matches!((known, &state), (Some(SecretState::Ok(_)), SecretState::Unreadable(_))) {
+            return Change::default();
+        }
+        let changed = known.is_none_or(|known| *known != state);
+        self.world.secrets.insert(key, Arc::new(state));
+        Change::structural(changed)
     }
 
     fn apply_services(&mut self, update: Update<ServiceView>) -> Change {

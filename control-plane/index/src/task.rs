@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwright_core::ControllerConfig;
+use meshwright_core::resolve::Resolution;
 use meshwright_core::status::Statuses;
 use meshwright_runtime::{CancellationToken, ReadyGuard};
 use tokio::sync::{mpsc, watch};
@@ -14,6 +15,7 @@ use crate::cache::CompileCache;
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::output::Output;
+use crate::patience::Patience;
 use crate::secrets::SecretWatches;
 use crate::store::{Change, Store};
 
@@ -27,6 +29,7 @@ pub(crate) struct Task {
     /// Kinds that were not listed yet.
     pub(crate) awaited: BTreeMap<&'static str, ReadyGuard>,
     pub(crate) secrets: SecretWatches,
+    pub(crate) patience: Patience,
     pub(crate) cache: CompileCache,
     pub(crate) output: watch::Sender<Option<Arc<Output>>>,
     pub(crate) statuses: watch::Sender<Option<Arc<Statuses>>>,
@@ -37,12 +40,14 @@ impl Task {
         let mut change = Change { structural: true, ..Change::default() };
         let mut published: Option<Instant> = None;
         loop {
-            let event = tokio::select! {
+            tokio::select! {
                 () = drain.cancelled() => return,
-                event = events.recv() => event,
-            };
-            let Some(event) = event else { return };
-            self.take(event, &mut change);
+                event = events.recv() => match event {
+                    Some(event) => self.take(event, &mut change),
+                    None => return,
+                },
+                () = until(self.patience.until()) => change.structural = true,
+            }
             let mut due = published.map(|last| last + SPACING).unwrap_or_else(Instant::now);
             // What is here already belongs to the same publication; what comes until it is due, too.
             loop {
@@ -83,7 +88,7 @@ impl Task {
             self.resolve(&known, change);
             return;
         }
-        if let Some(output) = known.with_endpoints(&self.store.world, &change.endpoints) {
+        if let Some(output) = known.with_endpoints(&self.store.world, &change.endpoints, &self.store.kept) {
             self.metrics.endpoint_updates.inc();
             self.output.send_replace(Some(Arc::new(output)));
         }
@@ -91,13 +96,15 @@ impl Task {
 
     fn resolve(&mut self, known: &Output, change: &Change) {
         let start = std::time::Instant::now();
-        let resolution = self.cache.resolve(&self.store.world, &self.controller);
+        let mut resolution = self.cache.resolve(&self.store.world, &self.controller);
+        self.hold(&mut resolution, known);
         self.metrics.resolutions.inc();
         self.metrics.gateways.set(i64::try_from(resolution.gateways.len()).unwrap_or(i64::MAX));
         self.metrics
             .http_routes
             .set(i64::try_from(resolution.statuses.http_routes.len()).unwrap_or(i64::MAX));
-        let output = known.resolved(resolution.gateways, &self.store.world, &change.endpoints);
+        let (world, kept) = (&self.store.world, &self.store.kept);
+        let output = known.resolved(resolution.gateways, world, &change.endpoints, kept);
         // Proxies first: nobody waits for a status as a client waits for a route.
         if self.output.borrow().is_none() || output.differs(known) {
             self.output.send_replace(Some(Arc::new(output)));
@@ -113,5 +120,28 @@ impl Task {
         self.secrets.set(&resolution.secrets);
         // A Secret that nobody refers to is forgotten at once, key and all.
         self.store.world.secrets.retain(|key, _| resolution.secrets.contains(key));
+    }
+
+    /// Gateways that wait for Secrets keep what they had; those that had nothing are not mentioned, which leaves their proxies and their
+    /// statuses alone.
+    fn hold(&mut self, resolution: &mut Resolution, known: &Output) {
+        let statuses = self.statuses.borrow().clone();
+        for key in self.patience.held(&resolution.undecided, Instant::now()) {
+            match known.gateways.get(&key) {
+                Some(gateway) => resolution.gateways.insert(key.clone(), gateway.config.clone()),
+                None => resolution.gateways.remove(&key),
+            };
+            match statuses.as_ref().and_then(|statuses| statuses.gateways.get(&key)) {
+                Some(status) => resolution.statuses.gateways.insert(key, status.clone()),
+                None => resolution.statuses.gateways.remove(&key),
+            };
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,9 +1,11 @@
 //! From updates to publications, without a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meshwright_core::model::EndpointSlice;
+use meshwright_core::config::ClusterRef;
+use meshwright_core::model::{EndpointSlice, PrivateKey, SecretState, TlsCertificate};
+use meshwright_core::status::Statuses;
 use meshwright_core::{ControllerConfig, ObjectKey};
 use meshwright_k8s::Update;
 use meshwright_runtime::CancellationToken;
@@ -15,7 +17,7 @@ use crate::event::{Event, Seen};
 use crate::live::{Live, LiveObjects};
 use crate::output::Output;
 use crate::store::Store;
-use crate::{cache, convert, metrics, secrets, task};
+use crate::{cache, convert, metrics, patience, secrets, task};
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -75,12 +77,14 @@ fn world() -> Vec<Event> {
 struct Running {
     events: mpsc::Sender<Event>,
     output: watch::Receiver<Option<Arc<Output>>>,
+    statuses: watch::Receiver<Option<Arc<Statuses>>>,
     _drain: meshwright_runtime::CancellationToken,
 }
 
 fn start(awaited: &[&'static str]) -> Running {
     let (events, receiver) = mpsc::channel(64);
     let (output, output_receiver) = watch::channel(None);
+    let (statuses, statuses_receiver) = watch::channel(None);
     let drain = CancellationToken::new();
     let client = kube::Client::new(
         tower::service_fn(|_: http::Request<kube::client::Body>| {
@@ -95,12 +99,13 @@ fn start(awaited: &[&'static str]) -> Running {
         metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
         awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
         secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),
+        patience: patience::Patience::default(),
         cache: cache::CompileCache::default(),
         output,
-        statuses: watch::channel(None).0,
+        statuses,
     };
     tokio::spawn(task.run(receiver, drain.clone()));
-    Running { events, output: output_receiver, _drain: drain }
+    Running { events, output: output_receiver, statuses: statuses_receiver, _drain: drain }
 }
 
 impl Running {
@@ -174,4 +179,88 @@ fn an_update_of_the_status_alone_changes_nothing() {
     let kept = Update::Replaced { objects: Vec::new(), undecodable: vec![key] };
     assert!(store.apply(Event::HttpRoutes(kept)).is_empty());
     assert!(store.apply(Event::HttpRoutes(all(Vec::new()))).structural);
+}
+
+fn https_gateway(secret: &str) -> Event {
+    let gateway = convert::gateway(&object(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"namespace": "shop", "name": "edge"},
+        "spec": {"gatewayClassName": "meshwright", "listeners": [{"name": "https", "port": 443,
+            "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": secret}]}}]},
+    })));
+    Event::Gateways(all(vec![("shop", "edge", seen(gateway))]))
+}
+
+fn secret(name: &str, state: SecretState) -> Event {
+    Event::Secret(ObjectKey::new("shop", name), state)
+}
+
+fn good() -> SecretState {
+    SecretState::Ok(TlsCertificate {
+        certificate_chain: b"crt"[..].into(),
+        private_key: PrivateKey(b"key"[..].into()),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_keeps_what_it_had_until_its_secrets_were_read() {
+    let pause = || tokio::time::sleep(std::time::Duration::from_secs(1));
+    let edge = ObjectKey::new("shop", "edge");
+    let mut running = start(&[]);
+    let certificates = |running: &Running| {
+        let output = running.output.borrow().clone().unwrap();
+        output.gateways.get(&edge).map(|gateway| gateway.certificates.keys().cloned().collect::<Vec<_>>())
+    };
+    let has_status = |running: &Running| {
+        running.statuses.borrow().as_ref().is_some_and(|all| all.gateways.contains_key(&edge))
+    };
+    let events = world().into_iter().filter(|event| !matches!(event, Event::Gateways(_)));
+    for event in events.chain([https_gateway("a")]) {
+        running.events.send(event).await.unwrap();
+    }
+    running.next().await;
+    pause().await;
+    assert_eq!((certificates(&running), has_status(&running)), (None, false), "nothing is said of it yet");
+
+    running.events.send(secret("a", good())).await.unwrap();
+    pause().await;
+    assert_eq!(certificates(&running), Some(vec![ObjectKey::new("shop", "a")]));
+    assert!(has_status(&running));
+    running.events.send(secret("a", SecretState::Unreadable("no".to_owned()))).await.unwrap();
+    running.events.send(https_gateway("b")).await.unwrap();
+    pause().await;
+    assert_eq!(certificates(&running), Some(vec![ObjectKey::new("shop", "a")]), "b was not read yet");
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+    assert_eq!(certificates(&running), Some(Vec::new()), "patience has an end");
+    running.events.send(secret("b", good())).await.unwrap();
+    pause().await;
+    assert_eq!(certificates(&running), Some(vec![ObjectKey::new("shop", "b")]));
+    running.events.send(secret("b", SecretState::Missing)).await.unwrap();
+    pause().await;
+    assert_eq!(certificates(&running), Some(Vec::new()), "what is known is said at once");
+}
+
+#[tokio::test]
+async fn clusters_that_are_kept_have_endpoints_without_any_route() {
+    let mut running = start(&[]);
+    for event in world() {
+        running.events.send(event).await.unwrap();
+    }
+    running.next().await;
+    let cluster = ClusterRef {
+        service: ObjectKey::new("shop", "cart"),
+        port: 80,
+        protocol: meshwright_core::config::BackendProtocol::Http1,
+    };
+    running.events.send(Event::Kept([cluster.clone()].into())).await.unwrap();
+    let mut output = running.next().await;
+    while !output.endpoints.contains_key(&cluster) {
+        output = running.next().await;
+    }
+    let update = Update::Applied(("shop".into(), "cart-1".into()), Some(slice("10.0.0.2")));
+    running.events.send(Event::EndpointSlices(update)).await.unwrap();
+    assert_eq!(running.next().await.endpoints[&cluster].zones[""][0].address, "10.0.0.2");
+    running.events.send(Event::Kept(BTreeSet::new())).await.unwrap();
+    running.events.send(route("/a")).await.unwrap();
+    running.next().await;
 }

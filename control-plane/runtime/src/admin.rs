@@ -1,10 +1,11 @@
-//! The admin server: `/livez`, `/readyz`, `/metrics` and `PUT /loglevel`, plain HTTP and nothing secret.
+//! The admin server: `/livez`, `/readyz`, `/metrics` and, from this machine only, `PUT /loglevel`; plain HTTP and
+//! nothing secret.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    Router,
-    extract::State,
+    Extension, Router,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, put},
@@ -19,7 +20,7 @@ use crate::{readiness::Readiness, telemetry::Level};
 // Without its group, which is named after the type: every flattened struct here is called Args.
 #[group(skip)]
 pub struct Args {
-    /// Address of /livez, /readyz, /metrics and PUT /loglevel
+    /// Address of /livez, /readyz, /metrics and, from loopback only, PUT /loglevel
     #[arg(long, env = "MESHWRIGHT_ADMIN_ADDR", default_value = "0.0.0.0:8080")]
     pub admin_addr: SocketAddr,
 }
@@ -68,6 +69,7 @@ impl Admin {
 /// Serves any router until `drain` is cancelled.
 pub async fn serve(router: Router, addr: SocketAddr, drain: CancellationToken) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::bind(addr).await.map_err(|e| Error::Bind(addr, e))?;
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router).with_graceful_shutdown(drain.cancelled_owned()).await.map_err(Error::Serve)
 }
 
@@ -101,7 +103,18 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn loglevel(State(admin): State<Admin>, filter: String) -> Response {
+// What changes something is for who may forward a port to this pod; every pod of the cluster reaches the address.
+async fn loglevel(
+    State(admin): State<Admin>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    filter: String,
+) -> Response {
+    // A server that does not say who asks must not open this. A dual-stack socket shows 127.0.0.1 as an IPv6 address.
+    let local = peer.is_some_and(|Extension(ConnectInfo(peer))| peer.ip().to_canonical().is_loopback());
+    if !local {
+        let hint = "only from this pod: use kubectl port-forward\n";
+        return (StatusCode::FORBIDDEN, hint).into_response();
+    }
     match admin.level.set(filter.trim()) {
         Ok(()) => {
             tracing::info!(filter = filter.trim(), "log filter changed");
@@ -135,7 +148,9 @@ mod tests {
         let admin = Admin::new(readiness, Arc::new(registry), Level::disabled());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, admin.router()).await });
+        let router = admin.router();
+        let local = router.clone().into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, local).await });
 
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let unready = ask(addr, &get("/readyz")).await;
@@ -147,5 +162,24 @@ mod tests {
         let put =
             "PUT /loglevel HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 8\r\n\r\na=b=c,[[";
         assert!(ask(addr, put).await.starts_with("HTTP/1.1 400"));
+        for (peer, status) in [
+            (Some("10.0.0.7:4711"), "403"),
+            (Some("[fd00::7]:4711"), "403"),
+            (None, "403"),
+            (Some("[::ffff:127.0.0.1]:4711"), "400"),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let router = match peer {
+                Some(peer) => {
+                    router.clone().layer(Extension(ConnectInfo(peer.parse::<SocketAddr>().unwrap())))
+                }
+                None => router.clone(),
+            };
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            let answer = ask(addr, put).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{peer:?}: {answer}");
+            assert!(ask(addr, &get("/livez")).await.starts_with("HTTP/1.1 200"), "{peer:?}");
+        }
     }
 }

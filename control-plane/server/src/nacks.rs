@@ -2,10 +2,13 @@
 //!
 //! Each replica knows of its own streams only. It says so in two places: in an Event on the object, whichever replica it is, and in the
 //! object's status if it is the one that writes statuses. A refusal that only another replica saw is therefore an Event and a metric, not
-//! a condition; with the proxies' streams spread over replicas the writer most often sees one of them.
+//! a condition; with the proxies' streams spread over replicas the writer most often sees one of them. To do better, replicas would have
+//! to tell the writer. Their rights leave one way: annotations on the status Lease, which every replica may patch. It is not taken yet:
+//! each patch makes a renewal of the Lease conflict, and entries of replicas that are gone have to be told from those that are alive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use meshwright_core::ObjectKey;
 use meshwright_core::model::{ObjectId, ObjectKind};
@@ -13,15 +16,34 @@ use meshwright_index::Index;
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{Event, TypeUrl};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::ads::Registry;
+use crate::snapshots::until;
 use crate::status::Events;
+
+/// A refusal outlives its stream by this long: the proxy comes back on another, perhaps to another replica, and refuses again.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 type Refused = (ObjectKey, TypeUrl, Arc<str>);
 
 struct Refusal {
     message: String,
+    version: Arc<str>,
     streams: BTreeSet<u64>,
+    /// When the last of its streams closed.
+    closed: Option<Instant>,
+}
+
+impl Refusal {
+    /// When it is to be forgotten, whatever happens.
+    fn end(&self) -> Option<Instant> {
+        self.closed.map(|closed| closed + REMEMBERED)
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.end().is_some_and(|end| end <= now)
+    }
 }
 
 /// Cheap to clone; all clones are one.
@@ -43,11 +65,17 @@ impl Nacks {
         let mut refused = self.lock();
         match event {
             Event::Nack { kind, resources, message } => {
-                for (name, _) in resources {
-                    let refusal = refused
-                        .entry((gateway.clone(), *kind, name.clone()))
-                        .or_insert_with(|| Refusal { message: String::new(), streams: BTreeSet::new() });
+                for (name, version) in resources {
+                    let refusal =
+                        refused.entry((gateway.clone(), *kind, name.clone())).or_insert_with(|| Refusal {
+                            message: String::new(),
+                            version: version.clone(),
+                            streams: BTreeSet::new(),
+                            closed: None,
+                        });
                     refusal.message.clone_from(message);
+                    refusal.version.clone_from(version);
+                    refusal.closed = None;
                     refusal.streams.insert(stream);
                 }
             }
@@ -55,13 +83,17 @@ impl Nacks {
                 if refused.is_empty() {
                     return;
                 }
-                for name in resources.iter().map(|(name, _)| name).chain(removed) {
-                    forget(&mut refused, &(gateway.clone(), *kind, name.clone()), stream);
+                let taken = resources.iter().map(|(name, version)| (name, Some(version)));
+                for (name, version) in taken.chain(removed.iter().map(|name| (name, None))) {
+                    forget(&mut refused, &(gateway.clone(), *kind, name.clone()), stream, version);
                 }
             }
             Event::Closed { .. } => {
-                let keys: Vec<Refused> = refused.keys().cloned().collect();
-                keys.iter().for_each(|key| forget(&mut refused, key, stream));
+                for refusal in refused.values_mut() {
+                    if refusal.streams.remove(&stream) && refusal.streams.is_empty() {
+                        refusal.closed = Some(Instant::now());
+                    }
+                }
             }
             Event::Subscription { .. } | Event::Settled { .. } | Event::UnknownType(_) => return,
         }
@@ -76,10 +108,27 @@ impl Nacks {
         }
     }
 
+    /// Whether a proxy of the Gateway works with older listeners or routes than it was sent.
+    pub fn is_behind(&self, gateway: &ObjectKey) -> bool {
+        let now = Instant::now();
+        self.lock().iter().any(|((of, kind, _), refusal)| {
+            of == gateway
+                && matches!(kind, TypeUrl::Listener | TypeUrl::Route | TypeUrl::VirtualHost)
+                && !refusal.is_over(now)
+        })
+    }
+
+    fn next_end(&self) -> Option<Instant> {
+        self.lock().values().filter_map(Refusal::end).min()
+    }
+
     /// The objects to blame, with the proxies' words.
     pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
         let mut rejections = BTreeMap::new();
-        for ((gateway, kind, name), refusal) in self.lock().iter() {
+        let now = Instant::now();
+        let mut refused = self.lock();
+        refused.retain(|_, refusal| !refusal.is_over(now));
+        for ((gateway, kind, name), refusal) in refused.iter() {
             for object in blame(*kind, self.registry.origins(gateway, *kind, name)) {
                 rejections.entry(object).or_insert_with(|| refusal.message.clone());
             }
@@ -94,6 +143,7 @@ impl Nacks {
             tokio::select! {
                 () = drain.cancelled() => return,
                 () = self.changed.notified() => {}
+                () = until(self.next_end()) => {}
             }
             let rejections = self.rejections();
             if rejections == known {
@@ -112,12 +162,14 @@ impl Nacks {
     }
 }
 
-fn forget(refused: &mut BTreeMap<Refused, Refusal>, key: &Refused, stream: u64) {
-    if let Some(refusal) = refused.get_mut(key) {
-        refusal.streams.remove(&stream);
-        if refusal.streams.is_empty() {
-            refused.remove(key);
-        }
+/// A stream took a version, or dropped the resource. What other streams still refuse stays refused; of a refusal whose stream has closed
+/// nobody knows whose it was, so another version that anybody takes is enough.
+fn forget(refused: &mut BTreeMap<Refused, Refusal>, key: &Refused, stream: u64, version: Option<&Arc<str>>) {
+    let Some(refusal) = refused.get_mut(key) else { return };
+    let own = refusal.streams.remove(&stream);
+    let other_version = version != Some(&refusal.version);
+    if refusal.streams.is_empty() && (own || other_version) {
+        refused.remove(key);
     }
 }
 

@@ -16,6 +16,7 @@ use meshwright_runtime::{CancellationToken, Readiness, Shutdown, admin, telemetr
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ads::{self, Registry};
 use crate::args::Args;
@@ -28,6 +29,8 @@ use crate::status::{Events, Writer};
 
 /// Requests of agents are small.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
+/// Streams on one connection: an agent has one for ADS and asks for a certificate now and then.
+const MAX_STREAMS: u32 = 32;
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -52,15 +55,12 @@ impl Args {
         let metrics = Metrics::register(&mut metrics_registry);
         let index_metrics = meshwright_index::Metrics::register(&mut metrics_registry);
         let client = kube::Client::try_default().await.context("find the API server")?;
-        let recorder = Recorder::new(
-            client.clone(),
-            Reporter {
-                controller: "meshwright-control-plane".to_owned(),
-                instance: Some(self.pod_name.clone()),
-            },
-        );
+        let recorder = self.recorder(client.clone());
         let admin = admin::Admin::new(readiness.clone(), Arc::new(metrics_registry), telemetry.level());
-        let admin = tokio::spawn(admin.serve(self.admin.admin_addr, drain.clone()));
+        let admin = admin.serve(self.admin.admin_addr, drain.clone());
+        let admin = tokio::spawn(async { admin.await.context("serve admin") });
+        // None of these may end before the process: what is left would look healthy and serve a world that stands still.
+        let mut tasks = JoinSet::new();
 
         let registry = Registry::default();
         let nacks = Nacks::new(registry.clone());
@@ -72,16 +72,18 @@ impl Args {
                 readiness,
                 metrics: index_metrics,
             },
+            &mut tasks,
             &drain,
         );
         let translator = Translator::new(registry.clone(), nacks.clone(), metrics.clone());
-        tokio::spawn(translator.run(index.output(), drain.clone()));
+        named(&mut tasks, "translator", translator.run(index.clone(), drain.clone()));
         let events = Events::new(recorder, index.live().clone());
-        tokio::spawn(nacks.clone().report(index.clone(), events.clone(), drain.clone()));
+        let report = nacks.clone().report(index.clone(), events.clone(), drain.clone());
+        named(&mut tasks, "report of refusals", report);
 
-        let lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
+        let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
         let writer = Writer::new(client.clone(), lease.leadership(), &index, events, metrics.clone());
-        let writer = tokio::spawn(writer.run(drain.clone()));
+        named(&mut tasks, "status writer", writer.run(drain.clone()));
 
         let ads = ads::service(registry, nacks, &self.trust_domain, &metrics, &drain);
         let listener =
@@ -89,16 +91,15 @@ impl Args {
         let mut server = tokio::spawn(self.serve(client, listener, ads, metrics, drain.clone())?);
         starting.ready();
 
-        tokio::select! {
-            ended = &mut server => ended.context("agents' server panicked")??,
-            ended = admin => ended.context("admin server panicked")??,
-            ended = writer => ended.context("status writer panicked")?,
-            () = drain.cancelled() => {}
-        }
-        anyhow::ensure!(drain.is_cancelled(), "a part of the control plane ended unexpectedly");
+        supervise(&mut server, admin, &mut tasks, &mut lease, &drain).await?;
         stop(lease, server, shutdown.force()).await;
         tracing::info!("stopped");
         Ok(())
+    }
+
+    fn recorder(&self, client: kube::Client) -> Recorder {
+        let instance = Some(self.pod_name.clone());
+        Recorder::new(client, Reporter { controller: "meshwright-control-plane".to_owned(), instance })
     }
 
     fn status_lease(&self) -> LeaseConfig {
@@ -117,8 +118,9 @@ impl Args {
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
         let (files, ca) = IssuingCaFiles::open(&self.issuing_ca_dir)?;
         let (ca_sender, ca_receiver) = watch::channel(Arc::new(ca));
-        let tls = self.tls(&ca_receiver, metrics.clone(), &drain)?;
-        tokio::spawn(watch_files(files, ca_sender, drain.clone()));
+        let mut helpers = JoinSet::new();
+        let tls = self.tls(&ca_receiver, metrics.clone(), &mut helpers, &drain)?;
+        named(&mut helpers, "watch of the issuing CA", watch_files(files, ca_sender, drain.clone()));
         let certificates = Certificates {
             callers: Callers::new(client),
             ca: ca_receiver,
@@ -127,6 +129,7 @@ impl Args {
             metrics,
         };
         let router = tonic::transport::Server::builder()
+            .max_concurrent_streams(Some(MAX_STREAMS))
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_service(CertificateServiceServer::new(certificates).max_decoding_message_size(64 * 1024))
@@ -135,10 +138,17 @@ impl Args {
             );
         let connections = accept(listener, tls, drain.clone());
         Ok(async move {
-            router
-                .serve_with_incoming_shutdown(connections, drain.cancelled_owned())
-                .await
-                .context("serve agents")
+            let served = router.serve_with_incoming_shutdown(connections, drain.clone().cancelled_owned());
+            let mut served = std::pin::pin!(served);
+            tokio::select! {
+                ended = &mut served => return ended.context("serve agents"),
+                // Without them certificates would run out while everything looks well.
+                Some(ended) = helpers.join_next() => {
+                    let what = ended.context("a helper of the agents' server panicked")?;
+                    anyhow::ensure!(drain.is_cancelled(), "{what} ended unexpectedly");
+                }
+            }
+            served.await.context("serve agents")
         })
     }
 
@@ -146,6 +156,7 @@ impl Args {
         &self,
         ca: &watch::Receiver<Arc<IssuingCa>>,
         metrics: Metrics,
+        helpers: &mut JoinSet<&'static str>,
         drain: &CancellationToken,
     ) -> anyhow::Result<Arc<rustls::ServerConfig>> {
         let current = ca.borrow().clone();
@@ -160,17 +171,56 @@ impl Args {
             metrics,
         };
         let due = serving.renew(&current)?;
-        tokio::spawn(keep_fresh(serving, ca.clone(), due, drain.clone()));
+        let keep_fresh = keep_fresh(serving, ca.clone(), due, drain.clone());
+        named(helpers, "renewal of our certificate", keep_fresh);
         Ok(Arc::new(server_config(identity, roots, ClientAuth::Optional).context("configure TLS")?))
     }
 }
 
-/// Gives the Lease back before going, so that the next holder need not wait for it to expire, and ends what agents have under way.
-async fn stop(
-    mut lease: LeaseHandle,
-    server: tokio::task::JoinHandle<anyhow::Result<()>>,
-    force: CancellationToken,
+/// Runs a part that may not end before the process does, and says which it was if it does.
+fn named(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
 ) {
+    tasks.spawn(async move {
+        part.await;
+        name
+    });
+}
+
+/// Waits until the process is told to stop. An error if any part ends before: a restart mends what half a control plane does not.
+pub(crate) async fn supervise(
+    server: &mut JoinHandle<anyhow::Result<()>>,
+    admin: JoinHandle<anyhow::Result<()>>,
+    tasks: &mut JoinSet<&'static str>,
+    lease: &mut LeaseHandle,
+    drain: &CancellationToken,
+) -> anyhow::Result<()> {
+    let what = tokio::select! {
+        // A stop is looked for first: after it everything ends, and rightly so.
+        biased;
+        () = drain.cancelled() => return Ok(()),
+        ended = server => {
+            ended.context("agents' server panicked")??;
+            "agents' server"
+        }
+        ended = admin => {
+            ended.context("admin server panicked")??;
+            "admin server"
+        }
+        Some(ended) = tasks.join_next() => ended.context("a part of the control plane panicked")?,
+        // A Lease that is lost is contended for again, so the election has no reason to end.
+        ended = lease.ended() => {
+            ended.context("contend for the status lease")?;
+            "election for the status lease"
+        }
+    };
+    anyhow::bail!("{what} ended unexpectedly")
+}
+
+/// Gives the Lease back before going, so that the next holder need not wait for it to expire, and ends what agents have under way.
+async fn stop(mut lease: LeaseHandle, server: JoinHandle<anyhow::Result<()>>, force: CancellationToken) {
     let ended = async {
         if let Err(error) = lease.ended().await {
             tracing::warn!(%error, "could not give the lease back");

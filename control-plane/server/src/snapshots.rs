@@ -3,7 +3,7 @@
 //! A cluster that no route names any more stays for a while: a request may have been routed to it a moment ago, and a route that comes back
 //! soon, as in a canary that is turned up and down, finds it warm. Without that, 200 quick route changes failed some ten requests of 6,000.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,10 @@ use meshwright_core::ObjectKey;
 use meshwright_core::config::ClusterRef;
 use meshwright_core::endpoints::Endpoints;
 use meshwright_core::model::SecretState;
-use meshwright_index::{GatewayOutput, Output};
+use meshwright_index::{GatewayOutput, Index, Output};
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::envoy::{self, Translation};
 use meshwright_xds::{Resource, Snapshot, TypeUrl};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ads::{Origins, Registry};
@@ -25,12 +24,13 @@ use crate::nacks::Nacks;
 /// How long a cluster outlives its last route.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// Names of clusters that no route names any more, and since when.
-type Lingering = BTreeMap<Arc<str>, Instant>;
+/// Clusters that no route names any more by their names, and since when.
+type Lingering = BTreeMap<Arc<str>, (Arc<ClusterRef>, Instant)>;
 
 /// What the last snapshot of a Gateway was made from.
 struct Made {
     gateway: Arc<GatewayOutput>,
+    /// Of the clusters that linger, too.
     endpoints: BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
     snapshot: Arc<Snapshot>,
     origins: Arc<Origins>,
@@ -53,11 +53,18 @@ impl Translator {
     }
 
     /// Follows the index until `drain` is cancelled.
-    pub async fn run(mut self, mut outputs: watch::Receiver<Option<Arc<Output>>>, drain: CancellationToken) {
+    pub async fn run(mut self, index: Index, drain: CancellationToken) {
+        let mut outputs = index.output();
+        let mut kept = BTreeSet::new();
         loop {
             let output = outputs.borrow_and_update().clone();
             if let Some(output) = output {
                 self.publish(&output);
+            }
+            let lingering = self.lingering();
+            if lingering != kept {
+                index.keep_clusters(lingering.clone()).await;
+                kept = lingering;
             }
             let expiry = self.next_expiry();
             tokio::select! {
@@ -73,7 +80,7 @@ impl Translator {
         for (key, gateway) in &output.gateways {
             let next = match self.made.get(key) {
                 Some(made) if Arc::ptr_eq(&made.gateway, gateway) => self.with_endpoints(made, output),
-                made => Some(self.translate(made, gateway, output)),
+                made => Some(self.translate(key, made, gateway, output)),
             };
             if let Some(next) = next {
                 self.registry.publish(key, next.snapshot.clone(), next.origins.clone());
@@ -90,12 +97,21 @@ impl Translator {
     }
 
     fn next_expiry(&self) -> Option<Instant> {
-        self.made.values().flat_map(|made| made.lingering.values()).min().map(|since| *since + LINGER)
+        self.made.values().flat_map(|made| made.lingering.values()).map(|(_, since)| *since + LINGER).min()
+    }
+
+    /// Every cluster that lingers somewhere.
+    fn lingering(&self) -> BTreeSet<ClusterRef> {
+        let all = self.made.values().flat_map(|made| made.lingering.values());
+        all.map(|(cluster, _)| ClusterRef::clone(cluster)).collect()
     }
 
     /// Takes away the clusters that lingered long enough.
     fn expire(&mut self, now: Instant) {
         for (key, made) in &mut self.made {
+            if self.nacks.is_behind(key) {
+                begin_again(&mut made.lingering, now);
+            }
             let over: Vec<_> = expired(&made.lingering, now).cloned().collect();
             if over.is_empty() {
                 continue;
@@ -105,18 +121,28 @@ impl Translator {
             for name in over {
                 snapshot.edit(TypeUrl::Cluster).remove(&name);
                 snapshot.edit(TypeUrl::Endpoint).remove(&name);
-                made.lingering.remove(&name);
+                if let Some((cluster, _)) = made.lingering.remove(&name) {
+                    made.endpoints.remove(&cluster);
+                }
             }
             made.snapshot = Arc::new(snapshot);
             self.registry.publish(key, made.snapshot.clone(), made.origins.clone());
         }
     }
 
-    fn translate(&self, made: Option<&Made>, gateway: &Arc<GatewayOutput>, output: &Output) -> Made {
+    fn translate(
+        &self,
+        key: &ObjectKey,
+        made: Option<&Made>,
+        gateway: &Arc<GatewayOutput>,
+        output: &Output,
+    ) -> Made {
         let start = std::time::Instant::now();
         let mut used = BTreeMap::new();
         let mut endpoints = |cluster: &ClusterRef| {
             let Some((cluster, found)) = output.endpoints.get_key_value(cluster) else {
+                // The index publishes both together; whatever it is, the cluster has to be known to linger later.
+                used.insert(Arc::new(cluster.clone()), Arc::default());
                 return Endpoints::default();
             };
             used.insert(cluster.clone(), found.clone());
@@ -126,12 +152,22 @@ impl Translator {
             Some(SecretState::Ok(certificate)) => Some(certificate.clone()),
             _ => None,
         };
-        let Translation { resources, origins } =
+        let Translation { mut resources, origins } =
             envoy::translate(&gateway.config, &self.options, &mut endpoints, &mut certificate);
         let known = made.map(|made| made.snapshot.as_ref());
         let wanted = resources.get(&TypeUrl::Cluster);
-        let lingering =
-            next_lingering(made, |name| wanted.is_some_and(|all| all.contains_key(name)), Instant::now());
+        let behind = self.nacks.is_behind(key);
+        let wanted = |name: &str| wanted.is_some_and(|all| all.contains_key(name));
+        let lingering = next_lingering(made, wanted, behind, Instant::now());
+        for (cluster, _) in lingering.values() {
+            let last = || made.and_then(|made| made.endpoints.get(cluster));
+            if let Some(found) = output.endpoints.get(cluster).or_else(last) {
+                let resource = envoy::endpoint::resource(cluster, found);
+                let name = resource.name().to_string();
+                resources.entry(TypeUrl::Endpoint).or_default().insert(name, resource);
+                used.insert(cluster.clone(), found.clone());
+            }
+        }
         let snapshot = Arc::new(next_snapshot(known, resources, &lingering));
         self.metrics.translation_seconds.observe(start.elapsed().as_secs_f64());
         Made { gateway: gateway.clone(), endpoints: used, snapshot, origins: Arc::new(origins), lingering }
@@ -168,7 +204,8 @@ impl Translator {
     }
 }
 
-async fn until(time: Option<Instant>) {
+/// Sleeps until then; for ever if there is no such time.
+pub(crate) async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
@@ -176,17 +213,34 @@ async fn until(time: Option<Instant>) {
 }
 
 fn expired(lingering: &Lingering, now: Instant) -> impl Iterator<Item = &Arc<str>> {
-    lingering.iter().filter(move |(_, since)| now.duration_since(**since) >= LINGER).map(|(name, _)| name)
+    lingering.iter().filter(move |(_, (_, since))| now.duration_since(*since) >= LINGER).map(|(name, _)| name)
+}
+
+/// The last good route table of a proxy that refused a newer one may name any of them, for as long as that lasts and a while after.
+fn begin_again(lingering: &mut Lingering, now: Instant) {
+    for (_, since) in lingering.values_mut().filter(|(_, since)| now.duration_since(*since) >= LINGER) {
+        *since = now;
+    }
 }
 
 /// Clusters of the last snapshot that are not wanted any more and have not been so for too long.
-fn next_lingering(made: Option<&Made>, wanted: impl Fn(&str) -> bool, now: Instant) -> Lingering {
+fn next_lingering(
+    made: Option<&Made>,
+    wanted: impl Fn(&str) -> bool,
+    behind: bool,
+    now: Instant,
+) -> Lingering {
     let Some(made) = made else { return Lingering::new() };
-    let present = made.snapshot.resources(TypeUrl::Cluster).into_iter().flat_map(|all| all.iter());
-    let unwanted = present.map(|cluster| cluster.name()).filter(|name| !wanted(name));
+    let present =
+        made.endpoints.keys().map(|cluster| (Arc::<str>::from(envoy::cluster::name(cluster)), cluster));
+    let unwanted = present.filter(|(name, _)| !wanted(name));
+    let since = |name: &str| made.lingering.get(name).map_or(now, |(_, since)| *since);
     let mut lingering: Lingering =
-        unwanted.map(|name| (name.clone(), made.lingering.get(name).copied().unwrap_or(now))).collect();
-    lingering.retain(|_, since| now.duration_since(*since) < LINGER);
+        unwanted.map(|(name, cluster)| (name.clone(), (cluster.clone(), since(&name)))).collect();
+    if behind {
+        begin_again(&mut lingering, now);
+    }
+    lingering.retain(|_, (_, since)| now.duration_since(*since) < LINGER);
     lingering
 }
 
@@ -231,47 +285,4 @@ fn next_snapshot(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resources(names: &[&str]) -> BTreeMap<TypeUrl, BTreeMap<String, Resource>> {
-        let named = |name: &&str| {
-            ((*name).to_owned(), Resource::with_version(*name, "1", meshwright_xds::Any::default()))
-        };
-        let all: BTreeMap<String, Resource> = names.iter().map(named).collect();
-        BTreeMap::from([
-            (TypeUrl::Cluster, all.clone()),
-            (TypeUrl::Endpoint, all.clone()),
-            (TypeUrl::Route, all),
-        ])
-    }
-
-    fn names(snapshot: &Snapshot, kind: TypeUrl) -> Vec<String> {
-        snapshot
-            .resources(kind)
-            .into_iter()
-            .flat_map(|all| all.iter())
-            .map(|r| r.name().to_string())
-            .collect()
-    }
-
-    #[test]
-    fn a_cluster_outlives_its_last_route_and_other_resources_do_not() {
-        let first = next_snapshot(None, resources(&["a", "b"]), &Lingering::new());
-        let lingering = Lingering::from([("b".into(), Instant::now())]);
-        let second = next_snapshot(Some(&first), resources(&["a"]), &lingering);
-        assert_eq!(names(&second, TypeUrl::Cluster), ["a", "b"]);
-        assert_eq!(names(&second, TypeUrl::Endpoint), ["a", "b"]);
-        assert_eq!(names(&second, TypeUrl::Route), ["a"]);
-        let third = next_snapshot(Some(&second), resources(&["a"]), &Lingering::new());
-        assert_eq!(names(&third, TypeUrl::Cluster), ["a"]);
-    }
-
-    #[test]
-    fn lingering_ends_after_its_time() {
-        let now = Instant::now();
-        let lingering = Lingering::from([("old".into(), now), ("young".into(), now + LINGER / 2)]);
-        let over: Vec<_> = expired(&lingering, now + LINGER).map(|name| name.to_string()).collect();
-        assert_eq!(over, ["old"]);
-    }
-}
+mod tests;

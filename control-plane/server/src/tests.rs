@@ -187,8 +187,8 @@ async fn a_token_buys_a_certificate_for_its_service_account_only() {
     assert_eq!(code(client.sign_certificate(request(Some("t"), vec![1, 2, 3])).await), Code::InvalidArgument);
 }
 
-#[test]
-fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_better() {
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_better() {
     let (gateway, route) = (ObjectKey::new("shop", "edge"), ObjectKey::new("shop", "cart"));
     let registry = Registry::default();
     let objects = [(ObjectKind::Gateway, &gateway), (ObjectKind::HttpRoute, &route)];
@@ -217,8 +217,48 @@ fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_better() {
     nacks.on_event(2, &gateway, &ack);
     assert!(nacks.rejections().is_empty());
 
+    let closed = Event::Closed { maybe_sent: Default::default() };
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    nacks.on_event(1, &gateway, &closed);
+    assert_eq!(nacks.rejections().len(), 1, "the proxy will be back");
+    nacks.on_event(3, &gateway, &ack);
+    assert!(nacks.rejections().is_empty(), "another version was taken");
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    nacks.on_event(1, &gateway, &closed);
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(nacks.rejections().len(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(nacks.rejections().is_empty(), "nobody knows any more");
+
+    assert!(!nacks.is_behind(&gateway));
     nacks.on_event(1, &gateway, &nack(TypeUrl::Listener, "80"));
+    assert!(nacks.is_behind(&gateway));
     assert!(nacks.rejections().contains_key(&objects[0]));
     registry.publish(&gateway, Arc::default(), Arc::default());
     assert!(nacks.rejections().is_empty(), "the resource is gone");
+}
+
+#[tokio::test]
+async fn a_part_that_ends_ends_the_process_and_a_stop_does_not_fail() {
+    let client = kube::Client::new(
+        tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        }),
+        "ns",
+    );
+    let config = meshwright_k8s::lease::LeaseConfig::for_revision("ns", "status", "cp-1", "mesh-1");
+    for stopped in [false, true] {
+        let drain = CancellationToken::new();
+        let mut lease = meshwright_k8s::lease::spawn(client.clone(), config.clone(), drain.clone());
+        let pending = || tokio::spawn(std::future::pending::<anyhow::Result<()>>());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async { "translator" });
+        if stopped {
+            drain.cancel();
+        }
+        let ended = crate::run::supervise(&mut pending(), pending(), &mut tasks, &mut lease, &drain).await;
+        let said = ended.map_err(|error| error.to_string());
+        drain.cancel();
+        assert_eq!(said, if stopped { Ok(()) } else { Err("translator ended unexpectedly".to_owned()) });
+    }
 }

@@ -31,7 +31,7 @@
 //! What the engine guarantees, each with a test: versions are content hashes; both wildcard forms; on reconnect
 //! nothing the client holds is sent again and what vanished is removed; unknown names are answered in
 //! `removed_resources` and sent when they appear; order CDS, EDS, LDS, RDS, SDS, then removals; endpoints follow
-//! every cluster that is sent; one RouteConfiguration a response; a rejected response with several resources is sent
+//! every cluster that is sent, also when they are published after it; one RouteConfiguration a response; a rejected response with several resources is sent
 //! again in halves until the culprit stands alone, and only that one becomes [`Event::Nack`]; rejected content stays
 //! away until its hash changes and holds nothing else up.
 

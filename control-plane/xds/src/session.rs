@@ -87,6 +87,9 @@ pub struct DeltaSession {
     snapshot: Snapshot,
     kinds: BTreeMap<TypeUrl, Kind>,
     maybe_sent: MaybeSent,
+    /// Endpoints that the snapshot did not have when their cluster was sent, with that cluster's name. A publisher
+    /// that gets its types one after the other, as a relay does, publishes them one after the other too.
+    owed: BTreeMap<Arc<str>, Arc<str>>,
     nonce: u64,
 }
 
@@ -170,7 +173,11 @@ impl DeltaSession {
         let mut unsolicited = Vec::new();
         for kind in TypeUrl::ALL.iter().copied() {
             let Some(state) = self.kinds.get_mut(&kind) else { continue };
-            let extra = if kind == TypeUrl::Endpoint { std::mem::take(&mut unsolicited) } else { Vec::new() };
+            let mut extra = Vec::new();
+            if kind == TypeUrl::Endpoint {
+                extra.append(&mut unsolicited);
+                extra.extend(pay(&mut self.owed, &state.names, &self.snapshot));
+            }
             if !state.dirty && extra.is_empty() {
                 continue;
             }
@@ -205,11 +212,19 @@ impl DeltaSession {
     fn follow(&mut self, clusters: &[Arc<Resource>], first: bool) -> Vec<Arc<Resource>> {
         let endpoints = self.kinds.entry(TypeUrl::Endpoint).or_default();
         let mut unsolicited = Vec::new();
-        for name in clusters.iter().filter_map(|cluster| cluster.endpoints()) {
+        for cluster in clusters {
+            let Some(name) = cluster.endpoints() else { continue };
             if endpoints.names.contains(name) {
                 endpoints.force(name);
-            } else if !first && let Some(resource) = self.snapshot.get(TypeUrl::Endpoint, name) {
+                continue;
+            }
+            if first {
+                continue;
+            }
+            if let Some(resource) = self.snapshot.get(TypeUrl::Endpoint, name) {
                 unsolicited.push(resource.clone());
+            } else {
+                self.owed.insert(name.clone(), cluster.name().clone());
             }
         }
         unsolicited
@@ -242,6 +257,25 @@ impl DeltaSession {
             }
         }
     }
+}
+
+// Takes out what is there now, and what is owed no longer: the client asks itself, or the cluster is gone.
+fn pay(
+    owed: &mut BTreeMap<Arc<str>, Arc<str>>,
+    asked: &BTreeSet<Arc<str>>,
+    snapshot: &Snapshot,
+) -> Vec<Arc<Resource>> {
+    let mut paid = Vec::new();
+    owed.retain(|name, cluster| {
+        let cluster = snapshot.get(TypeUrl::Cluster, cluster);
+        if asked.contains(name) || cluster.and_then(|cluster| cluster.endpoints()) != Some(name) {
+            return false;
+        }
+        let present = snapshot.get(TypeUrl::Endpoint, name);
+        paid.extend(present.cloned());
+        present.is_none()
+    });
+    paid
 }
 
 fn names(names: Vec<String>) -> Vec<Arc<str>> {

@@ -52,30 +52,60 @@ pub async fn post(socket: &Path, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connections on all listeners but the admin's.
-pub async fn active_connections(socket: &Path) -> anyhow::Result<u64> {
-    const PATH: &str = "/stats?filter=%5Elistener%5C..*%5C.downstream_cx_active%24";
-    let (_, body) = request(socket, Method::GET, PATH).await?;
-    Ok(sum(&String::from_utf8_lossy(&body)))
+/// What clients do at this moment, on all listeners but the admin's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Open connections.
+    pub connections: u64,
+    /// Requests without a complete response; a WebSocket is one until it closes.
+    pub active_requests: u64,
+    /// Requests since Envoy started.
+    pub requests: u64,
 }
 
-fn sum(stats: &str) -> u64 {
-    let count = |line: &str| {
-        let (name, value) = line.split_once(": ")?;
-        let ours = !name.starts_with("listener.admin.") && !name.contains(".worker_");
-        value.trim().parse::<u64>().ok().filter(|_| ours)
-    };
-    stats.lines().filter_map(count).sum()
+/// Asks Envoy.
+pub async fn traffic(socket: &Path) -> anyhow::Result<Traffic> {
+    const PATH: &str = "/stats?filter=downstream_(cx_active%7Crq_active%7Crq_total)%24";
+    let (_, body) = request(socket, Method::GET, PATH).await?;
+    Ok(traffic_in(&String::from_utf8_lossy(&body)))
+}
+
+fn traffic_in(stats: &str) -> Traffic {
+    let mut traffic = Traffic::default();
+    for line in stats.lines() {
+        let Some((name, value)) = line.split_once(": ") else { continue };
+        let Ok(value) = value.trim().parse::<u64>() else { continue };
+        let of_ours = |kind: &str, what: &str| {
+            name.strip_prefix(kind).is_some_and(|rest| {
+                !rest.starts_with("admin.") && !rest.contains(".worker_") && rest.ends_with(what)
+            })
+        };
+        if of_ours("listener.", ".downstream_cx_active") {
+            traffic.connections += value;
+        } else if of_ours("http.", ".downstream_rq_active") {
+            traffic.active_requests += value;
+        } else if of_ours("http.", ".downstream_rq_total") {
+            traffic.requests += value;
+        }
+    }
+    traffic
 }
 
 #[cfg(test)]
 mod tests {
+    use super::{Traffic, traffic_in};
+
     #[test]
-    fn counts_each_connection_once_and_not_our_own() {
+    fn counts_each_connection_and_request_once_and_not_our_own() {
         let stats = "listener.0.0.0.0_80.downstream_cx_active: 3\n\
                      listener.0.0.0.0_80.worker_0.downstream_cx_active: 3\n\
                      listener.[__]_443.downstream_cx_active: 2\n\
-                     listener.admin.downstream_cx_active: 1\n";
-        assert_eq!(super::sum(stats), 5);
+                     listener.admin.downstream_cx_active: 1\n\
+                     http.edge.downstream_cx_active: 5\n\
+                     http.edge.downstream_rq_active: 4\n\
+                     http.edge.downstream_rq_total: 90\n\
+                     http.admin.downstream_rq_active: 1\n\
+                     http.admin.downstream_rq_total: 7\n";
+        assert_eq!(traffic_in(stats), Traffic { connections: 5, active_requests: 4, requests: 90 });
     }
 }

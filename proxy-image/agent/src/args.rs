@@ -94,6 +94,16 @@ impl Args {
     }
 }
 
+/// The bytes that this container may use; none if that is not limited, or not known.
+pub fn memory_limit() -> Option<u64> {
+    bytes(&std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?)
+}
+
+// "max" means no limit.
+fn bytes(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
 // "200000 100000" means two CPUs, "max 100000" no limit. Rounded up: a thread too many costs little, half the
 // allowance unused costs half the throughput.
 fn cpu_limit(text: &str) -> Option<usize> {
@@ -116,6 +126,7 @@ mod tests {
         assert_eq!(cpu_limit("200000 100000\n"), Some(2));
         assert_eq!(cpu_limit("150000 100000\n"), Some(2));
         assert_eq!(cpu_limit("max 100000\n"), None);
+        assert_eq!((bytes("1073741824\n"), bytes("max\n")), (Some(1 << 30), None));
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert!(duration("-1s").is_err());

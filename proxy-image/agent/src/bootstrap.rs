@@ -7,13 +7,24 @@ use crate::Args;
 /// The name of the cluster that is us.
 const XDS_CLUSTER: &str = "xds";
 
-/// Where to find, whom to say to be, and what to survive.
-pub fn bootstrap(args: &Args) -> Value {
+const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
+
+/// The largest program of a regular expression (RE2's count, about two for each character). Beyond it Envoy refuses
+/// the whole RouteConfiguration, everybody's routes with the one expression, and its default of 100 is less than many
+/// an honest one has. So this must be more than anything the control plane sends: what it lets users write, and the
+/// quoted path prefixes of up to 1024 characters that it writes itself. A program of this size still matches in
+/// linear time.
+const MAX_REGEX_PROGRAM: u32 = 10_000;
+
+/// Where to find, whom to say to be, and what to survive; `memory` is what this container may use, if that is known.
+pub fn bootstrap(args: &Args, memory: Option<u64>) -> Value {
     json!({
         "node": node(args),
         "admin": {
             // 0600: who can write to it can stop Envoy.
             "address": { "pipe": { "path": args.admin_socket(), "mode": 0o600 } },
+            // Who fills the proxy with connections must not end its probes, its metrics and its drain.
+            "ignore_global_conn_limit": true,
         },
         "dynamic_resources": {
             "ads_config": {
@@ -26,17 +37,51 @@ pub fn bootstrap(args: &Args) -> Value {
             "lds_config": ads(),
         },
         "static_resources": { "clusters": [xds_cluster(args)] },
-        "overload_manager": {
-            "refresh_interval": "0.25s",
-            "resource_monitors": [{
-                "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": args.max_connections,
-                },
+        "layered_runtime": {
+            "layers": [{
+                "name": "static",
+                "static_layer": { "re2.max_program_size.error_level": MAX_REGEX_PROGRAM },
             }],
         },
+        "overload_manager": overload_manager(args, memory),
         "stats_config": { "use_all_default_tags": true },
+    })
+}
+
+fn overload_manager(args: &Args, memory: Option<u64>) -> Value {
+    let connections = json!({
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": args.max_connections,
+        },
+    });
+    let Some(memory) = memory else {
+        return json!({ "refresh_interval": "0.25s", "resource_monitors": [connections] });
+    };
+    let heap = json!({
+        "name": HEAP_MONITOR,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+            // The rest is for the agent, which holds the same configuration, and for what is not on the heap.
+            "max_heap_size_bytes": memory / 8 * 7,
+        },
+    });
+    // Some requests answered with 503 are better than all connections lost to the OOM killer.
+    json!({
+        "refresh_interval": "0.25s",
+        "resource_monitors": [connections, heap],
+        "actions": [
+            at_heap("envoy.overload_actions.shrink_heap", 0.9),
+            at_heap("envoy.overload_actions.stop_accepting_requests", 0.95),
+        ],
+    })
+}
+
+fn at_heap(action: &str, pressure: f64) -> Value {
+    json!({
+        "name": action,
+        "triggers": [{ "name": HEAP_MONITOR, "threshold": { "value": pressure } }],
     })
 }
 

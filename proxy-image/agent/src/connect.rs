@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Opens one connection. It must prove to be `server`; ours shows a certificate as soon as there is one.
+/// Opens one connection. It must prove to be `server`; ours shows the certificate in `identity`, if there is one.
 pub async fn connect(
     address: &str,
     identity: &DynamicIdentity,
@@ -43,4 +43,13 @@ pub async fn connect(
         .connect_with_connector(connector)
         .await
         .with_context(|| format!("connect to control plane {address}"))
+}
+
+/// Whether TLS is what failed, here or on the other side: a matter of certificates, not of the network.
+pub fn is_tls(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        // The source of an io::Error is the source of what it wraps, so a chain never shows the wrapped error itself.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>()) || cause.is::<rustls::Error>()
+    })
 }

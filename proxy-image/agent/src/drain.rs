@@ -35,23 +35,36 @@ pub async fn drain(args: &Args, phase: &watch::Sender<Phase>) {
     phase.send_replace(Phase::Ended);
 }
 
+/// A connection on which nobody asked for anything for this long is kept by a pool, not by a user. Envoy closes it with
+/// its next response, which may never come; waiting for that would hold each pod until the deadline.
+const IDLE: Duration = Duration::from_secs(15);
+
 async fn wait_for_connections(socket: &Path, deadline: Duration) {
     let end = Instant::now() + deadline;
-    // Twice in a row, so that a client between two connections is not taken for gone.
-    let mut quiet = 0;
-    while quiet < 2 {
+    let (mut last, mut since) = (admin::Traffic::default(), Instant::now());
+    loop {
         if Instant::now() >= end {
-            tracing::warn!("connections are left at the drain deadline");
+            tracing::warn!(?last, "connections are left at the drain deadline");
             return;
         }
         tokio::time::sleep(Duration::from_millis(250).min(deadline)).await;
-        match admin::active_connections(socket).await {
-            Ok(0) => quiet += 1,
-            Ok(_) => quiet = 0,
+        let now = match admin::traffic(socket).await {
+            Ok(now) => now,
             Err(e) => {
                 tracing::warn!(error = %format!("{e:#}"), "count connections");
                 return;
             }
+        };
+        // Twice in a row, so that a client between two connections is not taken for gone.
+        if now.connections == 0 && last == now {
+            return;
         }
+        if now.requests != last.requests || now.active_requests > 0 {
+            since = Instant::now();
+        } else if since.elapsed() >= IDLE {
+            tracing::info!(connections = now.connections, "idle connections are closed");
+            return;
+        }
+        last = now;
     }
 }

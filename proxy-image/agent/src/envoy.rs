@@ -7,7 +7,7 @@ use meshwright_runtime::CancellationToken;
 use rustix::process::{WaitId, WaitIdOptions};
 use tokio::{process::Child, time::Instant};
 
-use crate::{Args, backoff::Backoff, bootstrap::bootstrap};
+use crate::{Args, args::memory_limit, backoff::Backoff, bootstrap::bootstrap};
 
 /// An Envoy that ran this long did not fail because of how it was started.
 const STABLE: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Runs Envoy until `stop`; a crash costs the seconds of a restart, its configuration comes from our memory.
 pub async fn supervise(args: &Args, stop: CancellationToken, restarted: impl Fn()) -> anyhow::Result<()> {
     let path = args.run_dir.join("bootstrap.json");
-    let text = serde_json::to_vec_pretty(&bootstrap(args))?;
+    let text = serde_json::to_vec_pretty(&bootstrap(args, memory_limit()))?;
     tokio::fs::write(&path, text).await.with_context(|| format!("write {}", path.display()))?;
     tokio::spawn(reap_orphans(stop.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));

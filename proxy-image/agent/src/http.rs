@@ -1,6 +1,12 @@
 //! Probes on 15021 and metrics on 15020.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::{
     Router,
@@ -14,7 +20,7 @@ use meshwright_runtime::admin::encode_metrics;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{admin, drain::Phase};
+use crate::{admin, drain::Phase, relay::state::Configured};
 
 /// What the probes look at.
 #[derive(Clone)]
@@ -22,9 +28,11 @@ pub struct Health {
     /// Envoy's admin socket.
     pub admin_socket: PathBuf,
     /// See [`crate::relay::Relay::configured`].
-    pub configured: watch::Receiver<bool>,
+    pub configured: watch::Receiver<Configured>,
     /// How far the process is.
     pub phase: watch::Receiver<Phase>,
+    /// Whether this pod has been ready.
+    pub served: Arc<AtomicBool>,
 }
 
 /// `/readyz`, `/livez`, `/healthz/lb`.
@@ -58,9 +66,17 @@ async fn unready(health: &Health) -> Option<&'static str> {
         Phase::Ended => Some("stopped"),
         // The endpoints are taken away by the termination itself, not by us.
         Phase::Draining => None,
-        Phase::Serving if !configured => Some("awaiting configuration"),
+        Phase::Serving if configured == Configured::No => Some("awaiting configuration"),
         Phase::Serving if !admin::is_live(&health.admin_socket).await => Some("awaiting envoy"),
-        Phase::Serving => None,
+        // A new pod must not take traffic from those that can answer. One that serves already goes on: a bad route or
+        // certificate reaches all pods at once, and would take the good listeners' traffic away with its own.
+        Phase::Serving if configured == Configured::Partly && !health.served.load(Ordering::Relaxed) => {
+            Some("awaiting routes and certificates")
+        }
+        Phase::Serving => {
+            health.served.store(true, Ordering::Relaxed);
+            None
+        }
     }
 }
 
@@ -81,4 +97,33 @@ async fn scrape(State((registry, socket)): State<(Arc<Registry>, PathBuf)>) -> R
         Err(e) => tracing::debug!(error = %format!("{e:#}"), "scrape envoy"),
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_pod_waits_for_all_that_its_listeners_name_and_a_serving_one_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let admin_socket = dir.path().join("admin.sock");
+        let listener = tokio::net::UnixListener::bind(&admin_socket).unwrap();
+        let envoy = Router::new().route("/ready", get(|| async { "LIVE" }));
+        tokio::spawn(async move { axum::serve(listener, envoy).await });
+        let configured = watch::Sender::new(Configured::Partly);
+        let phase = watch::Sender::new(Phase::Serving);
+        let health = Health {
+            admin_socket,
+            configured: configured.subscribe(),
+            phase: phase.subscribe(),
+            served: Arc::default(),
+        };
+        assert_eq!(unready(&health).await, Some("awaiting routes and certificates"));
+        configured.send_replace(Configured::Fully);
+        assert_eq!(unready(&health).await, None);
+        configured.send_replace(Configured::Partly);
+        assert_eq!(unready(&health).await, None, "the other listeners still answer");
+        configured.send_replace(Configured::No);
+        assert_eq!(unready(&health).await, Some("awaiting configuration"));
+    }
 }

@@ -1,7 +1,10 @@
 //! The workload's certificate: the key is made here and stays in memory, the certificate comes from the control
 //! plane, and a valid one is kept however long the next takes.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
@@ -9,6 +12,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate, secret,
 };
 use envoy_types::util::pack_any;
+use futures::FutureExt;
 use jiff::Timestamp;
 use meshwright_pki::{
     CertificateDer, Identity, SpiffeId, certs_from_pem, certs_to_pem, new_csr, peer_identity, renew_at,
@@ -21,12 +25,20 @@ use meshwright_proto::certificates::{
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::Resource;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use tokio::sync::watch;
+use rand::Rng;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{Args, backoff::Backoff, connect::connect, relay::Relay};
 
 /// A signer that does not answer is tried again, not waited for.
 const SIGN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// At least this long between two certificates: near the issuer's end each is due again as soon as it is there, and
+/// a stream that keeps failing asks each time.
+const LEAST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the agent shows and trusts on its own connections.
 #[derive(Clone)]
@@ -35,6 +47,10 @@ pub struct Credentials {
     pub identity: DynamicIdentity,
     /// The trust anchors.
     pub roots: DynamicRoots,
+    /// The anchors of the last certificate; what is trusted may be more.
+    anchors: Arc<Mutex<Vec<CertificateDer<'static>>>>,
+    doubted: Arc<Notify>,
+    least_wait: Duration,
     valid_until: watch::Sender<Option<Timestamp>>,
     metrics: Metrics,
 }
@@ -60,6 +76,9 @@ impl Credentials {
         Ok(Self {
             identity: DynamicIdentity::default(),
             roots: DynamicRoots::new(&trust_file(args)?)?,
+            anchors: Arc::default(),
+            doubted: Arc::default(),
+            least_wait: LEAST_WAIT,
             valid_until: watch::Sender::new(None),
             metrics,
         })
@@ -71,6 +90,13 @@ impl Credentials {
         let _ = self.valid_until.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// TLS failed with these: the trust anchors may have changed. Those of the trust file count at once, and the
+    /// identity task asks for new ones without waiting for the certificate's half-time.
+    pub fn doubt(&self, args: &Args) {
+        self.widen_trust(args);
+        self.doubted.notify_one();
+    }
+
     // Half-way through its life, give or take, a new key and certificate take this one's place.
     fn install(&self, signed: &Signed, relay: &Relay) -> anyhow::Result<Timestamp> {
         let leaf = signed.identity.chain.first().context("find the leaf in the signer's answer")?;
@@ -79,47 +105,78 @@ impl Credentials {
         relay.set_local_secret(roots_secret(&signed.roots));
         relay.set_local_secret(workload_secret(&signed.identity)?);
         self.identity.set(&signed.identity)?;
-        self.roots.set(&signed.roots)?;
+        {
+            // Locked for both, or a doubt in between would bring the old ones back.
+            let mut anchors = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
+            self.roots.set(&signed.roots)?;
+            anchors.clone_from(&signed.roots);
+        }
+        // Doubts about what was just replaced need no answer; new ones will be heard.
+        let _ = self.doubted.notified().now_or_never();
         self.metrics.expiry.set(life.until.as_second());
         self.valid_until.send_replace(Some(life.until));
         tracing::info!(until = %life.until, "got a certificate");
         Ok(renew_at(life.from, life.until, &mut rand::rng()))
+    }
+
+    // The trust file may be ahead of us when the anchors were changed while we could not reach anybody.
+    fn widen_trust(&self, args: &Args) {
+        let widened = trust_file(args).and_then(|mut all| {
+            let known = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(known.iter().filter(|known| !all.contains(known)).cloned().collect::<Vec<_>>());
+            Ok(self.roots.set(&all)?)
+        });
+        if let Err(e) = widened {
+            tracing::warn!(error = %format!("{e:#}"), "read trust anchors again");
+        }
+    }
+
+    // Ends when somebody doubts, but not before `least` is over.
+    async fn doubted(&self, least: Duration) {
+        let end = Instant::now() + least;
+        self.doubted.notified().await;
+        tokio::time::sleep_until(end).await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_least_wait(self, least_wait: Duration) -> Self {
+        Self { least_wait, ..self }
     }
 }
 
 /// Gets certificates until `stop`.
 pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-    let mut anchors = Vec::new();
     loop {
         let signed = tokio::select! {
             signed = sign(args, credentials) => signed,
             () = stop.cancelled() => return,
         };
-        let installed = signed.and_then(|signed| {
-            let renew = credentials.install(&signed, relay)?;
-            anchors = signed.roots;
-            Ok(renew)
-        });
-        let delay = match installed {
+        // Never in step with the agents that got theirs in the same moment.
+        let least = credentials.least_wait.mul_f64(rand::rng().random_range(1.0..=1.5));
+        let delay = match signed.and_then(|signed| credentials.install(&signed, relay)) {
             Ok(renew) => {
                 backoff.reset();
-                let wait = renew.duration_since(Timestamp::now());
-                wait.try_into().unwrap_or(Duration::ZERO).max(Duration::from_secs(1))
+                until(renew, Timestamp::now(), least)
             }
             Err(e) => {
                 let delay = backoff.next_delay();
                 credentials.metrics.failures.inc();
                 tracing::warn!(error = %format!("{e:#}"), ?delay, "get a certificate");
-                widen_trust(args, credentials, &anchors);
+                credentials.widen_trust(args);
                 delay
             }
         };
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
+            () = credentials.doubted(least) => {}
             () = stop.cancelled() => return,
         }
     }
+}
+
+fn until(renew: Timestamp, now: Timestamp, least: Duration) -> Duration {
+    Duration::try_from(renew.duration_since(now)).unwrap_or(Duration::ZERO).max(least)
 }
 
 async fn sign(args: &Args, credentials: &Credentials) -> anyhow::Result<Signed> {
@@ -134,9 +191,10 @@ async fn exchange(args: &Args, credentials: &Credentials) -> anyhow::Result<Sign
     let mut request = tonic::Request::new(SignCertificateRequest { csr_der });
     let bearer = format!("Bearer {}", token.trim()).parse().context("read the token as a header")?;
     request.metadata_mut().insert("authorization", bearer);
-    let channel =
-        connect(&args.control_plane, &credentials.identity, &credentials.roots, &args.control_plane_id)
-            .await?;
+    // The token says who we are. A certificate that has expired, or whose issuer is trusted no more, would be verified
+    // all the same and keep us from ever getting another.
+    let nobody = DynamicIdentity::default();
+    let channel = connect(&args.control_plane, &nobody, &credentials.roots, &args.control_plane_id).await?;
     let answer = CertificateServiceClient::new(channel)
         .sign_certificate(request)
         .await
@@ -151,17 +209,6 @@ async fn exchange(args: &Args, credentials: &Credentials) -> anyhow::Result<Sign
     let expected = SpiffeId::workload(&args.trust_domain, &args.pod_namespace, &args.service_account)?;
     ensure!(id == expected, "the signer gave us the identity {id}, not {expected}");
     Ok(Signed { identity: Identity { chain, key }, roots })
-}
-
-// The trust file may be ahead of us when the anchors were changed while we could not reach anybody.
-fn widen_trust(args: &Args, credentials: &Credentials, anchors: &[CertificateDer<'static>]) {
-    let widened = trust_file(args).and_then(|mut all| {
-        all.extend(anchors.iter().filter(|known| !all.contains(known)).cloned().collect::<Vec<_>>());
-        Ok(credentials.roots.set(&all)?)
-    });
-    if let Err(e) = widened {
-        tracing::warn!(error = %format!("{e:#}"), "read trust anchors again");
-    }
 }
 
 fn trust_file(args: &Args) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -192,4 +239,18 @@ fn roots_secret(roots: &[CertificateDer<'_>]) -> Resource {
 
 fn inline(bytes: Vec<u8>) -> Option<DataSource> {
     Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes)), ..DataSource::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_kept_for_a_while_even_if_it_is_due_at_once() {
+        let now = Timestamp::now();
+        let due =
+            |seconds: i64| until(Timestamp::from_second(now.as_second() + seconds).unwrap(), now, LEAST_WAIT);
+        assert_eq!((due(-3600), due(1)), (LEAST_WAIT, LEAST_WAIT));
+        assert!(due(3600) > Duration::from_secs(3590));
+    }
 }

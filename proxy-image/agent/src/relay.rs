@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use meshwright_xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, MaybeSent, Resource, Snapshot};
 use tokio::sync::{mpsc, watch};
 
-use state::State;
+use state::{Configured, State};
 
 /// Shared by the stream to the control plane, the stream to Envoy and the identity task.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ struct Inner {
     // One lock for state and both outlets, so that messages leave in the order of the decisions behind them.
     shared: Mutex<Shared>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    configured: watch::Sender<bool>,
+    configured: watch::Sender<Configured>,
 }
 
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Default for Relay {
     fn default() -> Self {
         let shared = Shared::default();
         let snapshots = watch::Sender::new(Arc::new(shared.state.snapshot().clone()));
-        let configured = watch::Sender::new(false);
+        let configured = watch::Sender::new(Configured::default());
         Self(Arc::new(Inner { shared: Mutex::new(shared), snapshots, configured }))
     }
 }
@@ -44,8 +44,8 @@ impl Relay {
         self.0.snapshots.subscribe()
     }
 
-    /// Whether this Envoy has taken clusters and listeners.
-    pub fn configured(&self) -> watch::Receiver<bool> {
+    /// How far this Envoy is.
+    pub fn configured(&self) -> watch::Receiver<Configured> {
         self.0.configured.subscribe()
     }
 

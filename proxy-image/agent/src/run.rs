@@ -1,5 +1,7 @@
 //! Puts the parts together.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use meshwright_runtime::{CancellationToken, Shutdown, admin::serve, install_crypto, telemetry};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
@@ -69,6 +71,7 @@ fn start(
         admin_socket: args.admin_socket(),
         configured: relay.configured(),
         phase: phase.subscribe(),
+        served: Arc::default(),
     };
     let metrics = http::metrics(registry, args.admin_socket());
     for (router, addr) in [(http::health(health), args.health_addr), (metrics, args.metrics_addr)] {

@@ -2,6 +2,7 @@
 
 mod envoy;
 mod fake;
+mod identity;
 mod relay;
 
 use fake::ControlPlane;
@@ -11,7 +12,9 @@ fn bootstrap_is_what_envoy_gets() {
     let mut args =
         fake::args("gateway-0", "127.0.0.1:15012".to_owned(), std::path::Path::new("/run/meshwright"));
     args.pod_ip = "10.0.0.7".to_owned();
-    insta::assert_json_snapshot!(crate::bootstrap::bootstrap(&args));
+    insta::assert_json_snapshot!(crate::bootstrap::bootstrap(&args, None));
+    let limited = crate::bootstrap::bootstrap(&args, Some(1 << 30));
+    insta::assert_json_snapshot!(limited["overload_manager"]);
 }
 
 #[tokio::test]

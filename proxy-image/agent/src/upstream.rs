@@ -12,7 +12,13 @@ use futures::StreamExt;
 use meshwright_runtime::CancellationToken;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::{Args, backoff::Backoff, connect::connect, identity::Credentials, relay::Relay};
+use crate::{
+    Args,
+    backoff::Backoff,
+    connect::{connect, is_tls},
+    identity::Credentials,
+    relay::Relay,
+};
 
 /// Thousands of clusters may come in one response.
 const MAX_MESSAGE: usize = 256 << 20;
@@ -29,7 +35,12 @@ pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: Ca
         let delay = backoff.next_delay();
         match ended {
             Ok(()) => tracing::info!(?delay, "control plane closed the stream"),
-            Err(e) => tracing::warn!(error = %format!("{e:#}"), ?delay, "lost the control plane"),
+            Err(e) => {
+                tracing::warn!(error = %format!("{e:#}"), ?delay, "lost the control plane");
+                if is_tls(&e) {
+                    credentials.doubt(args);
+                }
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(delay) => {}

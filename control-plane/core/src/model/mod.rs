@@ -102,8 +102,8 @@ pub struct World {
     pub endpoint_slices: BTreeMap<ObjectKey, BTreeMap<String, Arc<EndpointSlice>>>,
     /// Labels of each namespace, for `allowedRoutes.namespaces.selector`.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
-    /// What became of reading each Secret that [`crate::Resolution::secrets`] names. An absent entry counts
-    /// as missing.
+    /// What became of reading each Secret that [`crate::Resolution::secrets`] names. An absent entry
+    /// means that nobody knows yet, which is not the same as [`SecretState::Missing`].
     pub secrets: BTreeMap<ObjectKey, Arc<SecretState>>,
     /// GatewayParameters that exist, by namespace and name.
     pub gateway_parameters: BTreeMap<ObjectKey, Arc<GatewayParameters>>,

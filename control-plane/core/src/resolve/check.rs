@@ -9,15 +9,17 @@ use crate::model::{
 };
 use crate::status::Finding;
 
+/// A byte of text is an instruction of RE2's program; the agent's Envoy takes 1000 and more.
+const MAX_STRIPPED: usize = 512;
+
 /// The first thing in a rule that this control plane cannot do.
 pub(crate) fn rule(rule: &HttpRouteRule) -> Option<Finding> {
     if let Some(field) = rule.unsupported_fields.first() {
         return Some(unsupported(format!("{field} is not supported")));
     }
-    let prefixes_only = rule.matches.iter().all(|matches| matches!(matches.path, PathMatch::Prefix(_)));
     combination(&rule.filters)
         .or_else(|| rule.matches.iter().find_map(route_match))
-        .or_else(|| rule.filters.iter().find_map(|filter| rule_filter(filter, prefixes_only)))
+        .or_else(|| rule.filters.iter().find_map(|filter| rule_filter(filter, &rule.matches)))
         .or_else(|| rule.backend_refs.iter().flat_map(|backend| &backend.filters).find_map(backend_filter))
 }
 
@@ -40,6 +42,9 @@ fn combination(filters: &[HttpRouteFilter]) -> Option<Finding> {
 fn route_match(matches: &HttpRouteMatch) -> Option<Finding> {
     let path = match &matches.path {
         PathMatch::RegularExpression(expression) => Some(expression),
+        PathMatch::Exact(path) | PathMatch::Prefix(path) if !is_path(path) => {
+            return Some(unsupported(format!("{path:?} is no path")));
+        }
         PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
     };
     let values = matches.headers.iter().chain(&matches.query_params).filter_map(|value| match &value.value {
@@ -47,18 +52,22 @@ fn route_match(matches: &HttpRouteMatch) -> Option<Finding> {
         StringMatch::Exact(_) => None,
     });
     if let Some(bad) = path.into_iter().chain(values).find(|text| !expression::is_safe(text)) {
-        return Some(unsupported(format!("regular expression {bad:?} is not in the supported part of RE2")));
+        return Some(unsupported(format!(
+            "regular expression {bad:?} is not in the supported part of RE2, or too large for it"
+        )));
     }
     // CONNECT has no path to match and no response to route.
     (matches.method.as_deref() == Some("CONNECT")).then(|| unsupported("method CONNECT is not supported"))
 }
 
-fn rule_filter(filter: &HttpRouteFilter, prefixes_only: bool) -> Option<Finding> {
+fn rule_filter(filter: &HttpRouteFilter, matches: &[HttpRouteMatch]) -> Option<Finding> {
     match filter {
         HttpRouteFilter::RequestHeaderModifier(headers) => header_modifier(headers),
         HttpRouteFilter::ResponseHeaderModifier(headers) => header_modifier(headers),
-        HttpRouteFilter::RequestRedirect(redirect) => redirect_filter(redirect, prefixes_only),
-        HttpRouteFilter::UrlRewrite(rewrite) => path_modifier(rewrite.path.as_ref(), prefixes_only),
+        HttpRouteFilter::RequestRedirect(redirect) => redirect_filter(redirect, matches),
+        HttpRouteFilter::UrlRewrite(rewrite) => {
+            host(rewrite.hostname.as_ref()).or_else(|| path_modifier(rewrite.path.as_ref(), matches))
+        }
         HttpRouteFilter::RequestMirror(mirror) => mirror
             .fraction
             .is_some_and(|(numerator, denominator)| denominator == 0 || numerator > denominator)
@@ -78,22 +87,67 @@ fn backend_filter(filter: &HttpRouteFilter) -> Option<Finding> {
 
 /// Envoy refuses to change Host by a header operation; `urlRewrite.hostname` is the way.
 fn header_modifier(headers: &HeaderModifier) -> Option<Finding> {
-    let changed = headers.set.iter().chain(&headers.add).map(|(name, _)| name).chain(&headers.remove);
-    let mut changed = changed.filter(|name| name.eq_ignore_ascii_case("host") || name.starts_with(':'));
-    changed.next().map(|name| unsupported(format!("header {name} cannot be modified")))
+    let written = || headers.set.iter().chain(&headers.add);
+    let mut changed = written().map(|(name, _)| name).chain(&headers.remove);
+    if let Some(name) = changed.find(|name| name.eq_ignore_ascii_case("host") || !is_token(name)) {
+        return Some(unsupported(format!("header {name:?} cannot be modified")));
+    }
+    let (name, _) = written().find(|(_, value)| !is_field_value(value))?;
+    Some(unsupported(format!("the value for header {name} has characters that no header can have")))
 }
 
-fn redirect_filter(redirect: &RequestRedirect, prefixes_only: bool) -> Option<Finding> {
+/// RFC 9110, 5.6.2. The CRD checks names that are set or added, not those that are removed.
+fn is_token(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token)
+}
+
+/// RFC 9110, 5.5. Envoy refuses NUL, CR and LF in a configuration, and clients refuse the other control characters.
+/// Rewritten paths and hosts are values too: they end up in `:path`, `:authority` or `location`.
+fn is_field_value(value: &str) -> bool {
+    value.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control())
+}
+
+/// What Envoy takes as a path to match.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.chars().all(|c| !c.is_ascii_control() && c != '?' && c != '#')
+}
+
+fn host(hostname: Option<&String>) -> Option<Finding> {
+    let bad = hostname.filter(|hostname| hostname.is_empty() || !is_field_value(hostname))?;
+    Some(unsupported(format!("{bad:?} is no hostname")))
+}
+
+fn redirect_filter(redirect: &RequestRedirect, matches: &[HttpRouteMatch]) -> Option<Finding> {
     if !matches!(redirect.status_code, None | Some(301 | 302 | 303 | 307 | 308)) {
         return Some(unsupported("a redirect's statusCode has to be 301, 302, 303, 307 or 308"));
     }
     if !matches!(redirect.scheme.as_deref(), None | Some("http" | "https")) {
         return Some(unsupported("a redirect's scheme has to be http or https"));
     }
-    path_modifier(redirect.path.as_ref(), prefixes_only)
+    host(redirect.hostname.as_ref()).or_else(|| path_modifier(redirect.path.as_ref(), matches))
 }
 
-fn path_modifier(modifier: Option<&PathModifier>, prefixes_only: bool) -> Option<Finding> {
-    (matches!(modifier, Some(PathModifier::ReplacePrefixMatch(_))) && !prefixes_only)
-        .then(|| unsupported("ReplacePrefixMatch needs PathPrefix matches"))
+fn path_modifier(modifier: Option<&PathModifier>, matches: &[HttpRouteMatch]) -> Option<Finding> {
+    let (PathModifier::ReplaceFullPath(text) | PathModifier::ReplacePrefixMatch(text)) = modifier?;
+    if !is_field_value(text) {
+        return Some(unsupported("a path cannot have control characters"));
+    }
+    if matches!(modifier, Some(PathModifier::ReplaceFullPath(_))) {
+        return None;
+    }
+    // A prefix that is taken away is taken away by an expression with the prefix in it, see `xds::envoy::path`.
+    let longest = if text.trim_end_matches('/').is_empty() { MAX_STRIPPED } else { usize::MAX };
+    matches.iter().find_map(|one| match &one.path {
+        PathMatch::Prefix(prefix) if prefix.len() > longest => Some(unsupported(format!(
+            "ReplacePrefixMatch can take away prefixes of at most {MAX_STRIPPED} characters"
+        ))),
+        PathMatch::Prefix(_) => None,
+        PathMatch::Exact(_) | PathMatch::RegularExpression(_) => {
+            Some(unsupported("ReplacePrefixMatch needs PathPrefix matches"))
+        }
+    })
 }
+
+#[cfg(test)]
+mod tests;

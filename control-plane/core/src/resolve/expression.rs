@@ -5,88 +5,117 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// RE2's default limit for counted repetition.
-const MAX_REPEAT: u32 = 1000;
-/// RE2 limits the memory of a program; nested repetition can multiply, long text adds up.
+/// A counted repetition is so many copies; RE2's own limit is 1000.
+const MAX_REPEAT: u32 = 255;
+/// Envoy compiles an expression for every route that has it.
 const MAX_LENGTH: usize = 1024;
+/// Instructions of RE2's program, as estimated here, which is from above. Envoy refuses a program beyond
+/// `re2.max_program_size.error_level`, which the agent sets to 1000 or more.
+const MAX_PROGRAM: usize = 500;
+/// A character range beyond ASCII is a tree of byte ranges.
+const WIDE: usize = 16;
+/// So is the complement of a set, a smaller one: RE2 has a short form for everything beyond ASCII.
+const COMPLEMENT: usize = 8;
 
 /// Whether an expression is in the accepted subset.
 pub(crate) fn is_safe(expression: &str) -> bool {
     // Envoy refuses the empty expression by itself.
-    !expression.is_empty() && expression.len() <= MAX_LENGTH && check(expression).is_some()
+    !expression.is_empty()
+        && expression.len() <= MAX_LENGTH
+        && !expression.contains(|c: char| c.is_ascii_control())
+        && program_size(expression).is_some_and(|size| size <= MAX_PROGRAM)
 }
 
-fn check(expression: &str) -> Option<()> {
+/// About how many instructions RE2 needs at most; None outside of the subset.
+fn program_size(expression: &str) -> Option<usize> {
     let mut chars = expression.chars().peekable();
-    let mut depth = 0_u32;
+    // Where each open group began.
+    let mut groups: Vec<usize> = Vec::new();
+    let mut size = 0_usize;
     let mut repeats = 0_u32;
-    // Whether the last item can be repeated.
-    let mut atom = false;
+    // Size of the last item, if it can be repeated.
+    let mut atom = None;
     while let Some(c) = chars.next() {
-        match c {
-            '\\' => atom = escape(chars.next()?)?,
-            '[' => {
-                class(&mut chars)?;
-                atom = true;
+        let cost = match c {
+            '\\' => {
+                let (cost, repeatable) = escape(chars.next()?)?;
+                atom = repeatable.then_some(cost);
+                cost
             }
+            '[' => *atom.insert(class(&mut chars)?),
             '(' => {
-                depth += 1;
+                groups.push(size);
                 if chars.peek() == Some(&'?') {
                     chars.next();
                     (chars.next() == Some(':')).then_some(())?;
                 }
-                atom = false;
+                atom = None;
+                2
             }
             ')' => {
-                depth = depth.checked_sub(1)?;
-                atom = true;
+                atom = Some(size - groups.pop()?);
+                0
             }
             '*' | '+' | '?' | '{' => {
-                atom.then_some(())?;
+                let repeated = atom.take()?;
+                let mut cost = 2;
                 if c == '{' {
                     // One counted repetition is enough; nested ones multiply into RE2's memory limit.
                     repeats += 1;
-                    (repeats == 1 && counted(&mut chars)).then_some(())?;
+                    let copies = counted(&mut chars).filter(|_| repeats == 1)?;
+                    // The one that is there already is among them; each may need a branch around it.
+                    cost += copies * (repeated + 2);
                 }
                 chars.next_if_eq(&'?');
-                atom = false;
+                cost
             }
-            '|' | '^' | '$' => atom = false,
+            '|' | '^' | '$' => {
+                atom = None;
+                2
+            }
             ']' | '}' => return None,
-            _ => atom = true,
-        }
+            '.' => *atom.insert(COMPLEMENT),
+            _ => *atom.insert(c.len_utf8()),
+        };
+        size += cost;
     }
-    (depth == 0).then_some(())
+    groups.is_empty().then_some(size)
 }
 
-/// Whether the escape can be repeated; None for one that RE2 may not know.
-fn escape(c: char) -> Option<bool> {
+/// Size of an escape and whether it can be repeated; None for one that RE2 may not know.
+fn escape(c: char) -> Option<(usize, bool)> {
     match c {
-        'd' | 'D' | 's' | 'S' | 'w' | 'W' | 'n' | 'r' | 't' | 'f' | 'v' => Some(true),
-        'b' | 'B' | 'A' | 'z' => Some(false),
-        c if c.is_ascii_punctuation() => Some(true),
+        'd' | 's' | 'w' | 'n' | 'r' | 't' | 'f' | 'v' => Some((8, true)),
+        'D' | 'S' | 'W' => Some((COMPLEMENT, true)),
+        'b' | 'B' | 'A' | 'z' => Some((2, false)),
+        c if c.is_ascii_punctuation() => Some((1, true)),
         _ => None,
     }
 }
 
-fn class(chars: &mut Peekable<Chars<'_>>) -> Option<()> {
-    chars.next_if_eq(&'^');
+/// Size of the class whose bracket was read.
+fn class(chars: &mut Peekable<Chars<'_>>) -> Option<usize> {
+    let mut size = if chars.next_if_eq(&'^').is_some() { COMPLEMENT } else { 1 };
     let mut first = true;
     loop {
         let mut start = chars.next()?;
         let mut single = true;
+        let mut cost = 2;
         match start {
-            ']' if !first => return Some(()),
+            ']' if !first => return Some(size),
             // `[]a]` and `[[:alpha:]]` are legal, but who writes them does not need them.
             ']' | '[' => return None,
             '\\' => {
                 start = chars.next()?;
                 single = !start.is_ascii_alphanumeric();
-                escape(start)?;
+                // `\b` and its like are no characters.
+                let (escaped, character) = escape(start)?;
+                cost += character.then_some(escaped)?;
             }
             _ => {}
         }
         first = false;
+        size += if start.is_ascii() { cost } else { WIDE };
         if chars.peek() != Some(&'-') {
             continue;
         }
@@ -96,20 +125,22 @@ fn class(chars: &mut Peekable<Chars<'_>>) -> Option<()> {
         }
         let end = chars.next()?;
         (single && end != '\\' && end != '[' && start <= end).then_some(())?;
+        size += if end.is_ascii() { 0 } else { WIDE };
     }
 }
 
-fn counted(chars: &mut Peekable<Chars<'_>>) -> bool {
+/// How many copies a counted repetition asks for.
+fn counted(chars: &mut Peekable<Chars<'_>>) -> Option<usize> {
     let text: String = chars.by_ref().take_while(|c| *c != '}').collect();
     let (low, high) = text.split_once(',').unwrap_or((&text, &text));
-    let Ok(low) = low.parse::<u32>() else { return false };
-    let high = if high.is_empty() { low } else { high.parse().unwrap_or(u32::MAX) };
-    low <= high && high <= MAX_REPEAT
+    let low = low.parse::<u32>().ok()?;
+    let high = if high.is_empty() { low } else { high.parse().ok()? };
+    (low <= high && high <= MAX_REPEAT).then(|| usize::try_from(high).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_safe;
+    use super::{MAX_PROGRAM, is_safe, program_size};
 
     #[test]
     fn common_expressions_pass() {
@@ -122,6 +153,8 @@ mod tests {
             "a+?",
             "[^/]+",
             r"[\w-]+",
+            "[a-z0-9]{1,63}",
+            "/users/[0-9a-f]{32}/.*",
         ] {
             assert!(is_safe(good), "{good}");
         }
@@ -146,8 +179,44 @@ mod tests {
             "[z-a]",
             r"\",
             "a{x}",
+            "a\0",
+            r"[\b]",
         ] {
             assert!(!is_safe(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_becomes_a_large_program_is_refused() {
+        for bad in [
+            ".{0,255}".to_owned(),
+            "(abcdefghij){100}".to_owned(),
+            "[^/]{200}".to_owned(),
+            "(?:a|b|.){64}".to_owned(),
+            "a".repeat(MAX_PROGRAM + 1),
+            ".*".repeat(MAX_PROGRAM / 5),
+            "(?:){255}".to_owned(),
+            "ä".repeat(MAX_PROGRAM),
+        ] {
+            assert!(!is_safe(&bad), "{bad}");
+        }
+        assert!(is_safe(&"a".repeat(MAX_PROGRAM)));
+        // Envoy is asked about these in `xds::envoy::tests::validate`.
+        for good in [
+            "[a-z0-9]{1,63}",
+            "[^/]{25}",
+            ".{25}",
+            "[^/]{0,25}?",
+            r"\W{25}",
+            "(?:a|b|.){17}",
+            "(?:[ä-ö]|.*){9}",
+            "(?:(?:(?:a?b*|c+)*|d)*|e){15}",
+            "(a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p)*(a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p)*(a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p)*",
+            "a?b?c?d?e?f?g?h?i?j?k?l?m?n?o?p?q?r?s?t?u?v?w?x?y?z?a*b*c*d*e*f*g*h*i*j*k*l*m*n*o*p*q*r*s*t*u*v*w*x*y*z*a?b?c?d?e?f?g?h?i?j?k?l?m?n?o?p?q?r?s?t?u?v?w?x?y?z?a*b*c*d*e*f*g*h*i*j*k*l*m*n*o*p*q*r*s*t*u*v*w*x*y*z*",
+            "(a{1,40})*[a-z0-9_-]|(?:x|y|[^a-z])+$",
+        ] {
+            assert!(is_safe(good), "{good}: {:?}", program_size(good));
+        }
+        assert!(program_size("(ab){10}") >= Some(20));
     }
 }

@@ -189,7 +189,9 @@ fn certificate(
     }
     secrets.insert(key.clone());
     match world.secrets.get(&key).map(AsRef::as_ref) {
-        None | Some(SecretState::Missing) => Err(invalid(format!("no Secret {key}"))),
+        // Whoever publishes this should rather wait a little, see `Resolution::undecided`.
+        None => Err(invalid(format!("Secret {key} has not been read yet"))),
+        Some(SecretState::Missing) => Err(invalid(format!("no Secret {key}"))),
         Some(SecretState::Unreadable(why)) => Err(invalid(format!("Secret {key} cannot be read: {why}"))),
         Some(SecretState::Malformed(why)) => Err(invalid(format!("Secret {key} is no certificate: {why}"))),
         Some(SecretState::Ok(_)) => Ok(key),

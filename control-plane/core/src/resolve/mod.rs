@@ -60,6 +60,9 @@ pub struct Resolution {
     pub statuses: Statuses,
     /// Secrets that a listener names and may name: these, and no others, are to be read.
     pub secrets: BTreeSet<ObjectKey>,
+    /// Gateways that name Secrets of which nothing is known yet, with those Secrets. What is said here of such a
+    /// Gateway treats them as absent: to publish it at once would close ports that are open.
+    pub undecided: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
 /// Resolves everything. Pure, and the same for the same input in whatever order it came together.
@@ -96,6 +99,9 @@ pub fn resolve_with(
         let status = gateway::status(work.gateway, &work.listeners, &work.attached, world);
         resolution.statuses.gateways.insert(key.clone(), status);
         if work.rejected.is_none() {
+            if !work.unknown.is_empty() {
+                resolution.undecided.insert(key.clone(), work.unknown);
+            }
             let config = virtual_hosts::build(key, &work.listeners, &work.routes);
             resolution.gateways.insert(key.clone(), Arc::new(config));
         }
@@ -108,6 +114,8 @@ struct GatewayWork<'a> {
     gateway: &'a Gateway,
     rejected: Option<Finding>,
     listeners: Vec<ListenerState<'a>>,
+    /// Secrets that were not read yet.
+    unknown: BTreeSet<ObjectKey>,
     /// Accepted routes of each listener.
     attached: Vec<u32>,
     routes: Vec<AttachedRoute<'a>>,
@@ -120,9 +128,13 @@ impl<'a> GatewayWork<'a> {
         config: &ControllerConfig,
         secrets: &mut BTreeSet<ObjectKey>,
     ) -> Self {
-        let listeners = listeners::states(gateway, world, config, secrets);
+        let mut own = BTreeSet::new();
+        let listeners = listeners::states(gateway, world, config, &mut own);
+        let unknown = own.iter().filter(|key| !world.secrets.contains_key(*key)).cloned().collect();
+        secrets.append(&mut own);
         Self {
             gateway,
+            unknown,
             rejected: gateway::rejection(gateway, world),
             attached: vec![0; listeners.len()],
             listeners,

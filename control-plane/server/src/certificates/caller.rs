@@ -9,12 +9,18 @@ use kube::Api;
 use kube::api::PostParams;
 use meshwright_api::TOKEN_AUDIENCE;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::Status;
 
 /// An answer is believed for this long; a token that was revoked meanwhile buys at most one more certificate.
 const CACHED: Duration = Duration::from_secs(60);
+/// A refusal is remembered for this long, so that who tries again and again costs the API server nothing. Not longer: a token may become
+/// good, as one of a pod that the API server has only just heard of.
+const REFUSED: Duration = Duration::from_secs(10);
 const CACHE_SIZE: usize = 4096;
+/// Reviews under way at once. Everybody may call; the API server must not notice.
+const REVIEWS: usize = 32;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// A service account token has about 1 kB.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -34,16 +40,24 @@ pub struct Caller {
 
 type TokenHash = [u8; 32];
 
-/// Asks the API server, and remembers its answers for a short time. Refusals are not remembered: the next token may be good.
+/// Asks the API server, and remembers its answers for a short time.
 pub struct Callers {
     reviews: Api<TokenReview>,
-    known: Mutex<HashMap<TokenHash, (Caller, Instant)>>,
+    known: Cache<Caller>,
+    /// Apart from the others, so that a flood of bad tokens does not push out the good ones.
+    refused: Cache<&'static str>,
+    slots: Semaphore,
 }
 
 impl Callers {
     /// With the client of this control plane, which may create TokenReviews.
     pub fn new(client: kube::Client) -> Self {
-        Self { reviews: Api::all(client), known: Mutex::new(HashMap::new()) }
+        Self {
+            reviews: Api::all(client),
+            known: Cache::new(CACHED),
+            refused: Cache::new(REFUSED),
+            slots: Semaphore::new(REVIEWS),
+        }
     }
 
     /// Whose token this is.
@@ -52,9 +66,16 @@ impl Callers {
             return Err(Status::unauthenticated("token is too long"));
         }
         let hash: TokenHash = Sha256::digest(token.as_bytes()).into();
-        if let Some(caller) = self.cached(&hash) {
+        if let Some(caller) = self.known.get(&hash) {
             return Ok(caller);
         }
+        if let Some(why) = self.refused.get(&hash) {
+            return Err(Status::unauthenticated(why));
+        }
+        // Who has to wait for a slot would wait for an API server that is slow already; agents try again.
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return Err(Status::unavailable("too many token reviews under way"));
+        };
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: token.to_owned(),
@@ -73,29 +94,48 @@ impl Callers {
             }
             Err(_) => return Err(Status::unavailable("token review timed out")),
         };
-        let caller = vouched_for(review.status.unwrap_or_default())?;
-        self.remember(hash, caller.clone());
-        Ok(caller)
-    }
-
-    fn cached(&self, hash: &TokenHash) -> Option<Caller> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(hash).filter(|(_, since)| since.elapsed() < CACHED).map(|(caller, _)| caller.clone())
-    }
-
-    fn remember(&self, hash: TokenHash, caller: Caller) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= CACHE_SIZE {
-            known.retain(|_, (_, since)| since.elapsed() < CACHED);
-        }
-        if known.len() < CACHE_SIZE {
-            known.insert(hash, (caller, Instant::now()));
+        match vouched_for(review.status.unwrap_or_default()) {
+            Ok(caller) => {
+                self.known.put(hash, caller.clone());
+                Ok(caller)
+            }
+            Err(why) => {
+                self.refused.put(hash, why);
+                Err(Status::unauthenticated(why))
+            }
         }
     }
 }
 
-fn vouched_for(status: TokenReviewStatus) -> Result<Caller, Status> {
-    let refuse = |why: &str| Err(Status::unauthenticated(why));
+/// Answers by token, of bounded size and age.
+struct Cache<T> {
+    life: Duration,
+    entries: Mutex<HashMap<TokenHash, (T, Instant)>>,
+}
+
+impl<T: Clone> Cache<T> {
+    fn new(life: Duration) -> Self {
+        Self { life, entries: Mutex::default() }
+    }
+
+    fn get(&self, hash: &TokenHash) -> Option<T> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(hash).filter(|(_, since)| since.elapsed() < self.life).map(|(answer, _)| answer.clone())
+    }
+
+    fn put(&self, hash: TokenHash, answer: T) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= CACHE_SIZE {
+            entries.retain(|_, (_, since)| since.elapsed() < self.life);
+        }
+        if entries.len() < CACHE_SIZE {
+            entries.insert(hash, (answer, Instant::now()));
+        }
+    }
+}
+
+fn vouched_for(status: TokenReviewStatus) -> Result<Caller, &'static str> {
+    let refuse = Err;
     if status.authenticated != Some(true) {
         return refuse("the API server does not accept the token");
     }

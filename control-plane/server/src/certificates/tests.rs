@@ -60,8 +60,8 @@ async fn an_answer_is_believed_for_a_minute_only() {
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
-#[tokio::test]
-async fn anything_less_is_refused_and_asked_again() {
+#[tokio::test(start_paused = true)]
+async fn anything_less_is_refused_and_asked_again_a_little_later() {
     let mut cases = Vec::new();
     for (pointer, value, why) in [
         ("/authenticated", json!(false), "does not accept"),
@@ -78,11 +78,29 @@ async fn anything_less_is_refused_and_asked_again() {
     }
     for (status, why) in cases {
         let (callers, asked) = callers(status);
-        for attempt in 1..=2 {
+        for attempt in [1, 1, 2] {
+            if attempt == 2 {
+                tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+            }
             let error = callers.identify("token").await.unwrap_err();
             assert_eq!(error.code(), Code::Unauthenticated);
             assert!(error.message().contains(why), "{}", error.message());
-            assert_eq!(asked.load(Ordering::Relaxed), attempt, "a refusal was remembered");
+            assert_eq!(asked.load(Ordering::Relaxed), attempt, "a refusal is remembered for a while");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_api_server_is_not_asked_by_everybody_at_once() {
+    let service = tower::service_fn(|_: http::Request<Body>| {
+        std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>()
+    });
+    let callers = Callers::new(kube::Client::new(service, "ns"));
+    let tokens: Vec<String> = (0..40).map(|number| format!("token {number}")).collect();
+    let answers = futures::future::join_all(tokens.iter().map(|token| callers.identify(token))).await;
+    let words = |word: &str| {
+        let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        errors.filter(|error| error.code() == Code::Unavailable && error.message().contains(word)).count()
+    };
+    assert_eq!((words("timed out"), words("too many")), (32, 8));
 }

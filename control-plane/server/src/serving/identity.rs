@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::IssuingCa;
 use crate::metrics::Metrics;
 
-/// Time until another attempt after a failure.
+/// Least time between two attempts: after a failure, and near the end of the issuing CA, when every certificate is due at once.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// What makes our certificates.
@@ -64,7 +64,7 @@ pub async fn keep_fresh(
     drain: CancellationToken,
 ) {
     loop {
-        let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+        let wait = wait(due, Timestamp::now());
         tokio::select! {
             () = drain.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
@@ -80,5 +80,23 @@ pub async fn keep_fresh(
                 .saturating_add(jiff::SignedDuration::try_from(RETRY).unwrap_or_default())
                 .unwrap_or(Timestamp::MAX)
         });
+    }
+}
+
+fn wait(due: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(due.duration_since(now)).unwrap_or_default().max(RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_due_already_is_not_renewed_in_a_hot_loop() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |seconds| now.saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+        assert_eq!(wait(after(-1), now), RETRY);
+        assert_eq!(wait(after(1), now), RETRY);
+        assert_eq!(wait(after(60), now), Duration::from_secs(60));
     }
 }

@@ -46,6 +46,10 @@ pub(super) fn uint32(value: u32) -> Option<protobuf::UInt32Value> {
     Some(protobuf::UInt32Value { value })
 }
 
+pub(super) fn uint64(value: u64) -> Option<protobuf::UInt64Value> {
+    Some(protobuf::UInt64Value { value })
+}
+
 pub(super) fn boolean(value: bool) -> Option<protobuf::BoolValue> {
     Some(protobuf::BoolValue { value })
 }

@@ -32,6 +32,13 @@ use crate::Resource;
 
 /// A client that opens a stream and does not finish its headers holds memory for nothing.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams on which neither side said anything: WebSockets and long polls that somebody forgot. What lives has a heartbeat; a client that is
+/// gone without a word must not hold its stream for ever.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// What Envoy buffers for a connection before it stops reading, as in Envoy's guide for edge proxies; its default is 1 MiB, and many slow
+/// clients together would have all of the memory. Bodies that are kept for retries and mirrors have a limit of their own, see
+/// `route::BODY_LIMIT`.
+const CONNECTION_BUFFER: u32 = 32 * 1024;
 /// Connections without any request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Between GOAWAY (or `connection: close`) and the end of a connection, when its chain is drained.
@@ -68,6 +75,7 @@ pub fn resource(gateway: &ObjectKey, port: &PortConfig, options: &Options) -> Op
         listener_filters,
         traffic_direction: TrafficDirection::Inbound as i32,
         tcp_keepalive: Some(keepalive()),
+        per_connection_buffer_limit_bytes: uint32(CONNECTION_BUFFER),
         ..Listener::default()
     };
     Some(Resource::new(name, pack_any(proto)))
@@ -170,9 +178,13 @@ fn connection_manager(stat_prefix: String, routes: String, options: &Options) ->
         // `/a/../b` must match what the backend will make of it. Slashes stay: `//` is another path than `/`.
         normalize_path: boolean(true),
         merge_slashes: false,
-        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged as i32,
-        // Whoever wants limits says so in the route; streams may be silent for as long as they like.
-        stream_idle_timeout: Some(duration(Duration::ZERO)),
+        // `/a%2Fb` is sent to `/a/b`: a backend that decodes it must not get what was meant for another route. The
+        // Gateway API allows no `%2F` in matches. Rejecting would break clients where a redirect does not.
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::UnescapeAndRedirect as i32,
+        // headers_with_underscores_action stays at its default: the API lets routes match such names, gRPC metadata
+        // has them, and to refuse them would break both.
+        stream_idle_timeout: Some(duration(STREAM_IDLE_TIMEOUT)),
+        // Whoever wants limits says so in the route.
         request_timeout: Some(duration(Duration::ZERO)),
         request_headers_timeout: Some(duration(HEADERS_TIMEOUT)),
         drain_timeout: Some(duration(DRAIN_TIMEOUT)),

@@ -16,12 +16,17 @@ use envoy_types::util::pack_any;
 use meshwright_core::config::{ListenerConfig, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig};
 use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
 
+use super::common::uint64;
 use super::{header, listener, path};
 use crate::Resource;
 
 /// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
 /// tries again on a new one.
 const MISDIRECTED: u32 = 421;
+
+/// How much of a body is kept for another try or a mirror; beyond that there is neither. Envoy would take the connection's buffer, which is
+/// made small for other reasons, see `listener`.
+const BODY_LIMIT: u64 = 1024 * 1024;
 
 /// The name of a plain port's RouteConfiguration: as the listener's.
 pub fn plain_name(gateway: &ObjectKey, port: u16) -> String {
@@ -87,6 +92,7 @@ fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {
         name: host.hostname.clone(),
         domains: vec![host.hostname.clone()],
         routes: host.routes.iter().map(|entry| route(entry, port)).collect(),
+        request_body_buffer_limit: uint64(BODY_LIMIT),
         ..VirtualHost::default()
     }
 }

@@ -220,6 +220,33 @@ fn endpoints_follow_every_cluster_that_is_sent_without_waiting_for_an_ack() {
 }
 
 #[test]
+fn endpoints_that_come_after_their_cluster_are_pushed_before_the_route() {
+    let publish = |clusters: &[&str], endpoints: &[&str], routes: &[&str]| {
+        let mut snapshot = Snapshot::unknown();
+        clusters.iter().for_each(|name| snapshot.edit(Cds).insert(eds_cluster(name, "")));
+        endpoints.iter().for_each(|name| snapshot.edit(Eds).insert(resource(Eds, name, "1")));
+        routes.iter().for_each(|text| snapshot.edit(Rds).insert(resource(Rds, "r", text)));
+        snapshot
+    };
+    let mut session = session(&publish(&["a"], &["a"], &["1"]));
+    let _ = session.on_request(subscribe(Cds, &[]));
+    let _ = session.on_request(subscribe(Eds, &["a"]));
+    let _ = session.on_request(subscribe(Rds, &["r"]));
+    let mut say = |clusters: &[&str], endpoints: &[&str], routes: &[&str]| {
+        brief(&session.on_snapshot(&publish(clusters, endpoints, routes)).responses)
+    };
+    assert_eq!(say(&["a", "b", "c"], &["a"], &["1"]), ["CDS +b +c"]);
+    assert_eq!(say(&["a", "b", "c"], &["a", "b"], &["1"]), ["EDS +b"]);
+    assert_eq!(say(&["a", "b", "c"], &["a", "b"], &["2"]), ["RDS +r"]);
+    // Together with the route: still before it. Paid once only.
+    assert_eq!(say(&["a", "b", "c"], &["a", "b", "c"], &["3"]), ["EDS +c", "RDS +r"]);
+    assert!(say(&["a", "b", "c"], &["a", "b", "c"], &["3"]).is_empty());
+    // Nobody waits for the endpoints of a cluster that went again.
+    assert_eq!(say(&["a", "d"], &["a"], &["3"]), ["CDS +d"]);
+    assert!(say(&["a"], &["a", "d"], &["3"]).is_empty());
+}
+
+#[test]
 fn updates_go_out_make_before_break_and_routes_alone() {
     let old = Snapshot::default()
         .with(Cds, [eds_cluster("old", "")])

@@ -16,6 +16,19 @@ const FAILED_PRECONDITION: i32 = 9;
 
 type Name = Arc<str>;
 
+/// How far Envoy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Configured {
+    /// It has not judged a full set of clusters and listeners yet.
+    #[default]
+    No,
+    /// It has, but lacks a route or a certificate that its listeners name: not sent yet, or refused without an older
+    /// one to fall back to. On that listener's port it answers 404, or nothing.
+    Partly,
+    /// It has all it asked for, as far as that exists.
+    Fully,
+}
+
 /// A response of the control plane that Envoy has not judged yet.
 #[derive(Debug)]
 struct Pending {
@@ -65,12 +78,29 @@ impl State {
         &self.candidate
     }
 
-    /// This Envoy has taken, or judged, a full set of clusters and listeners.
-    pub fn configured(&self) -> bool {
-        WILDCARDS.iter().all(|kind| {
+    /// How far this Envoy is.
+    pub fn configured(&self) -> Configured {
+        let settled = WILDCARDS.iter().all(|kind| {
             let first = self.first_generation.get(kind);
             first.is_some_and(|first| self.settled.get(kind).is_some_and(|settled| settled >= first))
-        })
+        });
+        match settled {
+            false => Configured::No,
+            true if self.lacks_something() => Configured::Partly,
+            true => Configured::Fully,
+        }
+    }
+
+    // Not only what was refused: until Envoy has judged, nobody knows.
+    fn lacks_something(&self) -> bool {
+        let lacks = |kind: TypeUrl, name: &Name| {
+            let absent = self.candidate.resources(kind).is_some_and(|all| all.is_absent(name));
+            !absent && !self.accepted.contains_key(&(kind, name.clone()))
+        };
+        let kinds = [TypeUrl::Route, TypeUrl::Secret].into_iter();
+        kinds
+            .filter_map(|kind| Some((kind, self.wanted.get(&kind)?)))
+            .any(|(kind, names)| names.iter().any(|name| lacks(kind, name)))
     }
 
     /// A secret the control plane never sees.
@@ -144,6 +174,9 @@ impl State {
         if first {
             self.first_generation.insert(kind, generation);
         }
+        if kind == TypeUrl::Endpoint {
+            self.supersede(&resources, &response.removed_resources);
+        }
         self.pending.push_back(Pending { kind, nonce: Some(response.nonce), generation, resources });
         self.resolve()
     }
@@ -188,6 +221,17 @@ impl State {
     pub fn envoy_restarted(&mut self) {
         self.rejected.clear();
         self.settled.clear();
+    }
+
+    // Endpoints change all the time, also while Envoy is away or crashes again and again: what is replaced before it
+    // was judged will not be, so it is not kept, and with nothing left its response is acknowledged. Types that can
+    // be refused for what users write wait: their answers become conditions.
+    fn supersede(&mut self, updates: &[Arc<Resource>], removals: &[String]) {
+        let names = updates.iter().map(|update| &**update.name());
+        let names: BTreeSet<&str> = names.chain(removals.iter().map(String::as_str)).collect();
+        for pending in self.pending.iter_mut().filter(|pending| pending.kind == TypeUrl::Endpoint) {
+            pending.resources.retain(|resource| !names.contains(&**resource.name()));
+        }
     }
 
     fn offer(&mut self, kind: TypeUrl, resource: &Arc<Resource>) -> bool {

@@ -30,6 +30,7 @@ use envoy_types::pb::envoy::extensions::filters::{
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, common_tls_context::ValidationContextType,
 };
+use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatcher;
 use envoy_types::pb::google::protobuf::BoolValue;
 use envoy_types::util::pack_any;
 use meshwright_pki::{
@@ -162,10 +163,14 @@ fn route_to(action: Action) -> Resource {
         action: Some(action),
         ..Route::default()
     };
+    // Twenty times the program that Envoy allows by default; must not cost us the other route.
+    let regex = RegexMatcher { regex: ".{1000}".to_owned(), ..RegexMatcher::default() };
+    let large = RouteMatch { path_specifier: Some(PathSpecifier::SafeRegex(regex)), ..RouteMatch::default() };
+    let large = Route { r#match: Some(large), ..route.clone() };
     let host = VirtualHost {
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],
-        routes: vec![route],
+        routes: vec![large, route],
         ..VirtualHost::default()
     };
     let config = RouteConfiguration {

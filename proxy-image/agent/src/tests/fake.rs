@@ -83,6 +83,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let relay = Relay::default();
         let credentials = Credentials::new(args, identity::Metrics::default()).unwrap();
+        let credentials = credentials.with_least_wait(Duration::from_secs(1));
         let (a, c, r, s) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
         tokio::spawn(async move { identity::run(&a, &c, &r, s).await });
         let (a, r, s) = (args.clone(), relay.clone(), stop.clone());
@@ -110,6 +111,8 @@ pub struct ControlPlane {
 #[derive(Clone)]
 struct Shared {
     root: Authority,
+    /// May have those of before `rotate` too.
+    roots: Vec<CertificateDer<'static>>,
     issuing: Authority,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     events: Arc<Mutex<Vec<Event>>>,
@@ -120,15 +123,13 @@ struct Shared {
 impl ControlPlane {
     /// Also writes the trust and token files of an agent.
     pub async fn start(dir: &Path) -> Self {
-        let now = Timestamp::now();
-        let root = new_root("cluster.local", now, DAY * 3650).unwrap();
-        let issuing = sign_issuing_ca(&root, "default-1a2b3c4d", now, DAY * 30).unwrap();
-        std::fs::write(dir.join("ca.crt"), certs_to_pem(&[root.cert().clone()])).unwrap();
+        let (root, issuing) = authorities(dir);
         std::fs::write(dir.join("token"), "test-token\n").unwrap();
         let snapshots = watch::Sender::new(Arc::new(Snapshot::default()));
         let events = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();
         let shared = Shared {
+            roots: vec![root.cert().clone()],
             root,
             issuing,
             snapshots: snapshots.subscribe(),
@@ -159,6 +160,15 @@ impl ControlPlane {
         serve(self.shared.clone(), listener);
     }
 
+    /// Between `stop` and `restart`: a new root, which the trust file has and the agent has not.
+    pub fn rotate(&mut self, dir: &Path, keep_old: bool) {
+        (self.shared.root, self.shared.issuing) = authorities(dir);
+        if !keep_old {
+            self.shared.roots.clear();
+        }
+        self.shared.roots.push(self.shared.root.cert().clone());
+    }
+
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshots.send_replace(Arc::new(snapshot));
     }
@@ -168,9 +178,18 @@ impl ControlPlane {
     }
 
     pub fn identity(&self, namespace: &str, account: &str) -> Identity {
+        self.identity_from(namespace, account, Timestamp::now(), DAY)
+    }
+
+    pub fn expired_identity(&self, namespace: &str, account: &str) -> Identity {
+        let from = Timestamp::now() - Duration::from_secs(10);
+        self.identity_from(namespace, account, from, Duration::from_secs(1))
+    }
+
+    fn identity_from(&self, namespace: &str, account: &str, from: Timestamp, life: Duration) -> Identity {
         let (key, csr) = new_csr().unwrap();
         let id = SpiffeId::workload("cluster.local", namespace, account).unwrap();
-        let leaf = sign_leaf(&self.shared.issuing, &csr, &id, &[], Timestamp::now(), DAY).unwrap();
+        let leaf = sign_leaf(&self.shared.issuing, &csr, &id, &[], from, life).unwrap();
         Identity { chain: vec![leaf, self.shared.issuing.cert().clone()], key }
     }
 
@@ -189,6 +208,15 @@ impl Drop for ControlPlane {
     }
 }
 
+/// A root, also in the trust file, and an issuing CA.
+fn authorities(dir: &Path) -> (Authority, Authority) {
+    let now = Timestamp::now();
+    let root = new_root("cluster.local", now, DAY * 3650).unwrap();
+    let issuing = sign_issuing_ca(&root, "default-1a2b3c4d", now, DAY * 30).unwrap();
+    std::fs::write(dir.join("ca.crt"), certs_to_pem(&[root.cert().clone()])).unwrap();
+    (root, issuing)
+}
+
 fn serve(shared: Shared, listener: TcpListener) {
     meshwright_runtime::install_crypto();
     let (key, csr) = new_csr().unwrap();
@@ -196,7 +224,7 @@ fn serve(shared: Shared, listener: TcpListener) {
     let leaf = sign_leaf(&shared.issuing, &csr, &id, &[], Timestamp::now(), DAY).unwrap();
     let identity = DynamicIdentity::default();
     identity.set(&Identity { chain: vec![leaf, shared.issuing.cert().clone()], key }).unwrap();
-    let roots = DynamicRoots::new(&[shared.root.cert().clone()]).unwrap();
+    let roots = DynamicRoots::new(&shared.roots).unwrap();
     let config = server_config(identity, roots, ClientAuth::Optional).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let incoming = TcpListenerStream::new(listener)
@@ -232,7 +260,7 @@ impl CertificateService for Shared {
         self.signed.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(SignCertificateResponse {
             chain_der: vec![leaf.to_vec(), self.issuing.cert().to_vec()],
-            roots_der: vec![self.root.cert().to_vec()],
+            roots_der: self.roots.iter().map(|root| root.to_vec()).collect(),
         }))
     }
 }

@@ -175,6 +175,19 @@ fn a_certificate_elsewhere_needs_a_grant_that_fits_and_is_not_read_without() {
 }
 
 #[test]
+fn a_secret_that_was_not_read_yet_is_not_one_that_is_missing() {
+    let mut world = world();
+    add_gateway(&mut world, gateway(vec![https("https", None, &[("infra", "cert"), ("web", "foreign")])]));
+    let (key, secret) = (ObjectKey::new("infra", "gw"), ObjectKey::new("infra", "cert"));
+    let undecided = run(&world).undecided;
+    assert_eq!(undecided[&key], [secret.clone()].into(), "what may not be read is not waited for");
+    for known in [SecretState::Missing, SecretState::Unreadable(String::new())] {
+        world.secrets.insert(secret.clone(), Arc::new(known));
+        assert!(run(&world).undecided.is_empty());
+    }
+}
+
+#[test]
 fn addresses_of_other_types_or_owners_are_refused() {
     let with = |kind: AddressType, value: &str| {
         let mut world = world();

@@ -168,6 +168,9 @@ fn clients_and_backends_see_what_the_api_says() {
     assert_eq!(line("/full/x?q=1"), r"GET /a\1b?q=1 HTTP/1.1");
     assert_eq!(line("/x//y/../z"), "GET /root/x//z HTTP/1.1");
 
+    let escaped = get(port, host, "/full%2Fx", "");
+    assert!(escaped.starts_with("HTTP/1.1 307") && escaped.contains("/full/x"), "{escaped}");
+
     let status =
         |host: &str, path: &str| get(port, host, path, "").lines().next().unwrap_or_default().to_owned();
     assert_eq!(status(host, "/invalid"), "HTTP/1.1 500 Internal Server Error");

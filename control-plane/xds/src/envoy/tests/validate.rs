@@ -4,13 +4,17 @@
 use std::path::Path;
 use std::process::Command;
 
-use envoy_types::pb::envoy::config::bootstrap::v3::{Bootstrap, bootstrap::StaticResources};
+use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
+use envoy_types::pb::envoy::config::bootstrap::v3::{
+    Bootstrap, LayeredRuntime, RuntimeLayer, bootstrap::StaticResources,
+};
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::{Node, transport_socket};
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, filter};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{DownstreamTlsContext, Secret};
+use envoy_types::pb::google::protobuf;
 use envoy_types::util::pack_any;
 
 use super::*;
@@ -33,8 +37,8 @@ fn header(name: &str, value: &str) -> (String, String) {
 fn rules() -> Vec<RouteEntry> {
     let modifier = HeaderModifier {
         set: vec![header("x-set", "50%"), header("x-empty", "")],
-        add: vec![header("x-add", "a")],
-        remove: vec!["x-remove".to_owned()],
+        add: vec![header("x-add", "a"), header("!#$%&'*+-.^_`|~", "\tä\u{80}")],
+        remove: vec!["x-remove".to_owned(), "!#$%&'*+-.^_`|~".to_owned()],
     };
     let rewrite = |to: PathModifier| {
         let rewrite = UrlRewrite { hostname: Some("backend.example".to_owned()), path: Some(to) };
@@ -89,7 +93,11 @@ fn rules() -> Vec<RouteEntry> {
     exact.matches.path = PathMatch::Exact("/exact".to_owned());
     let replace = |to: &str| PathModifier::ReplacePrefixMatch(to.to_owned());
     let whole = || PathModifier::ReplaceFullPath(r"/full\1".to_owned());
-    vec![
+    // The longest prefix to take away that `core` lets pass.
+    let long = format!("/{}", ".".repeat(511));
+    let mut rules = vec![
+        entry(&long, rewrite(replace("/"))),
+        entry(&long, redirect(replace("/"))),
         exact,
         by_regex,
         picky,
@@ -100,8 +108,35 @@ fn rules() -> Vec<RouteEntry> {
         entry("/redirect-prefix", redirect(replace("/other"))),
         entry("/redirect-full", redirect(whole())),
         entry("/", rewrite(replace("/root"))),
-    ]
+    ];
+    rules.extend(large_expressions());
+    rules
 }
+
+fn large_expressions() -> impl Iterator<Item = RouteEntry> {
+    let longest = "a".repeat(500);
+    let all = LARGE.iter().map(|expression| (*expression).to_owned()).chain([longest]);
+    all.map(|expression| {
+        let mut entry = entry("/", CompiledRule::default());
+        entry.matches.path = PathMatch::RegularExpression(expression);
+        entry
+    })
+}
+
+/// Near the limit of `core::resolve::expression`, each in another way.
+const LARGE: &[&str] = &[
+    "[a-z0-9]{1,63}",
+    "[^/]{25}",
+    ".{25}",
+    "[^/]{0,25}?",
+    r"\W{25}",
+    "(?:a|b|.){17}",
+    "(?:[ä-ö]|.*){9}",
+    "(?:(?:(?:a?b*|c+)*|d)*|e){15}",
+    "(a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p)*(a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p)*(a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p)*",
+    "a?b?c?d?e?f?g?h?i?j?k?l?m?n?o?p?q?r?s?t?u?v?w?x?y?z?a*b*c*d*e*f*g*h*i*j*k*l*m*n*o*p*q*r*s*t*u*v*w*x*y*z*a?b?c?d?e?f?g?h?i?j?k?l?m?n?o?p?q?r?s?t?u?v?w?x?y?z?a*b*c*d*e*f*g*h*i*j*k*l*m*n*o*p*q*r*s*t*u*v*w*x*y*z*",
+    "(a{1,40})*[a-z0-9_-]|(?:x|y|[^a-z])+$",
+];
 
 fn everything() -> GatewayConfig {
     let plain = listener(
@@ -143,8 +178,16 @@ pub(super) fn bootstrap(translation: &Translation) -> Bootstrap {
             clusters: clusters.collect(),
             secrets: secrets.collect(),
         }),
+        layered_runtime: Some(LayeredRuntime { layers: vec![large_programs()] }),
         ..Bootstrap::default()
     }
+}
+
+/// As the agent's bootstrap: Envoy's own limit of 100 instructions is less than a long prefix needs.
+fn large_programs() -> RuntimeLayer {
+    let limit = protobuf::Value { kind: Some(protobuf::value::Kind::NumberValue(1000.0)) };
+    let layer = protobuf::Struct { fields: [("re2.max_program_size.error_level".to_owned(), limit)].into() };
+    RuntimeLayer { name: "static".to_owned(), layer_specifier: Some(LayerSpecifier::StaticLayer(layer)) }
 }
 
 /// Puts routes and secrets where the chain refers to ADS.

@@ -119,16 +119,61 @@ fn nothing_is_absent_until_the_control_plane_says_so() {
 }
 
 #[test]
+fn replaced_endpoints_are_not_kept_for_an_envoy_that_is_away() {
+    let mut state = State::default();
+    let _ = subscribe(&mut state, Eds, &["a", "b", "c"]);
+    assert!(state.on_upstream(response(Eds, "b", &[("a", "1"), ("b", "1")], &[])).is_empty());
+    for round in 2..100 {
+        let text = round.to_string();
+        let _ = state.on_upstream(response(Eds, &text, &[("a", &text)], &[]));
+        assert_eq!(state.pending.len(), 2, "the newest and what is still waiting for b");
+    }
+    let answers = state.on_upstream(response(Eds, "gone", &[("c", "1")], &["a", "b"]));
+    let nonces: Vec<_> = answers.iter().map(|answer| answer.response_nonce.as_str()).collect();
+    assert_eq!(nonces, ["b", "99"]);
+    assert_eq!(settle(&mut state, Eds)[0].response_nonce, "gone");
+}
+
+#[test]
+fn routes_and_secrets_without_any_accepted_version_are_lacking() {
+    let mut state = State::default();
+    let _ = state.on_upstream(response(Cds, "1", &[], &[]));
+    let _ = state.on_upstream(response(Lds, "2", &[("l", "1")], &[]));
+    let _ = settle(&mut state, Cds);
+    let _ = settle(&mut state, Lds);
+    assert_eq!(state.configured(), Configured::Fully, "no listener named anything");
+    for (kind, name) in [(Rds, "r"), (Sds, "kubernetes://shop/cert")] {
+        let _ = subscribe(&mut state, kind, &[name, "workload"]);
+        let _ = state.on_upstream(response(kind, "3", &[], &["workload"]));
+        assert_eq!(state.configured(), Configured::Partly, "nothing was sent yet");
+        let _ = state.on_upstream(response(kind, "4", &[(name, "1")], &[]));
+        assert_eq!(state.configured(), Configured::Partly, "not judged yet");
+        nack(&mut state, kind, name, "1");
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Partly, "refused");
+        let _ = state.on_upstream(response(kind, "5", &[(name, "2")], &[]));
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Fully, "mended");
+        let _ = state.on_upstream(response(kind, "6", &[(name, "3")], &[]));
+        nack(&mut state, kind, name, "3");
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Fully, "the older one is still there");
+        let _ = state.on_upstream(response(kind, "7", &[], &[name]));
+        assert_eq!(state.configured(), Configured::Fully, "does not exist");
+    }
+}
+
+#[test]
 fn configured_means_clusters_and_listeners_on_this_stream() {
     let mut state = State::default();
     let _ = state.on_upstream(response(Cds, "1", &[], &[]));
     let _ = settle(&mut state, Cds);
     let _ = settle(&mut state, Lds);
-    assert!(!state.configured(), "no listeners were sent yet");
+    assert_eq!(state.configured(), Configured::No, "no listeners were sent yet");
     let _ = state.on_upstream(response(Lds, "2", &[("l", "1")], &[]));
-    assert!(!state.configured());
+    assert_eq!(state.configured(), Configured::No);
     let _ = settle(&mut state, Lds);
-    assert!(state.configured());
+    assert_eq!(state.configured(), Configured::Fully);
     state.envoy_disconnected();
-    assert!(!state.configured());
+    assert_eq!(state.configured(), Configured::No);
 }
