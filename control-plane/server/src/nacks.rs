@@ -1,10 +1,9 @@
 //! What proxies refuse at the moment.
 //!
-//! Each replica knows of its own streams only. It says so in two places: in an Event on the object, whichever replica it is, and in the
-//! object's status if it is the one that writes statuses. A refusal that only another replica saw is therefore an Event and a metric, not
-//! a condition; with the proxies' streams spread over replicas the writer most often sees one of them. To do better, replicas would have
-//! to tell the writer. Their rights leave one way: annotations on the status Lease, which every replica may patch. It is not taken yet:
-//! each patch makes a renewal of the Lease conflict, and entries of replicas that are gone have to be told from those that are alive.
+//! Each replica knows of its own streams only. It says so in an Event on the object at once; the replica that writes statuses hears of it
+//! by way of [`Shared`] and says so there.
+
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +15,13 @@ use meshwright_index::Index;
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{Event, TypeUrl};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::ads::Registry;
 use crate::snapshots::until;
 use crate::status::Events;
+
+pub use shared::Shared;
 
 /// A refusal outlives its stream by this long: the proxy comes back on another, perhaps to another replica, and refuses again.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -136,29 +137,45 @@ impl Nacks {
         rejections
     }
 
-    /// Tells the index whenever the refusals change, until `drain` is cancelled.
-    pub async fn report(self, index: Index, events: Events, drain: CancellationToken) {
-        let mut known = BTreeMap::new();
+    /// Tells the index and the other replicas whenever the refusals change, until `drain` is cancelled.
+    pub async fn report(self, index: Index, events: Events, mut shared: Shared, drain: CancellationToken) {
+        let (mut own, mut all) = (BTreeMap::new(), BTreeMap::new());
+        let mut beat = interval(shared::BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let is_beat = tokio::select! {
                 () = drain.cancelled() => return,
-                () = self.changed.notified() => {}
-                () = until(self.next_end()) => {}
-            }
+                () = self.changed.notified() => false,
+                () = until(self.next_end()) => false,
+                _ = beat.tick() => true,
+            };
             let rejections = self.rejections();
-            if rejections == known {
-                continue;
-            }
-            for (object, message) in rejections.iter().filter(|(object, _)| !known.contains_key(*object)) {
+            let changed = rejections != own;
+            for (object, message) in rejections.iter().filter(|(object, _)| !own.contains_key(*object)) {
                 events.rejected(object, message);
             }
-            index.set_rejections(rejections.clone()).await;
-            known = rejections;
+            own = rejections;
+            // What is known here does not wait for the API server.
+            tell(&index, shared.with_others(&own), &mut all).await;
+            if changed || is_beat {
+                tokio::select! {
+                    () = drain.cancelled() => return,
+                    () = shared.exchange(&own) => {}
+                }
+                tell(&index, shared.with_others(&own), &mut all).await;
+            }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Refused, Refusal>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn tell(index: &Index, now: BTreeMap<ObjectId, String>, known: &mut BTreeMap<ObjectId, String>) {
+    if now != *known {
+        index.set_rejections(now.clone()).await;
+        *known = now;
     }
 }
 

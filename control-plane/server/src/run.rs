@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use kube::runtime::events::{Recorder, Reporter};
 use meshwright_core::ControllerConfig;
 use meshwright_index::{Index, Setup};
-use meshwright_k8s::lease::{self, LeaseConfig, LeaseHandle};
+use meshwright_k8s::lease::{self, Leadership, LeaseConfig, LeaseHandle};
 use meshwright_pki::SpiffeId;
 use meshwright_pki::tls::{ClientAuth, DynamicIdentity, DynamicRoots, server_config};
 use meshwright_proto::certificates::certificate_service_server::CertificateServiceServer;
@@ -22,7 +22,7 @@ use crate::ads::{self, Registry};
 use crate::args::Args;
 use crate::certificates::{Callers, Certificates};
 use crate::metrics::Metrics;
-use crate::nacks::Nacks;
+use crate::nacks::{Nacks, Shared};
 use crate::serving::{IssuingCa, IssuingCaFiles, ServingIdentity, accept, keep_fresh, watch_files};
 use crate::snapshots::Translator;
 use crate::status::{Events, Writer};
@@ -78,10 +78,10 @@ impl Args {
         let translator = Translator::new(registry.clone(), nacks.clone(), metrics.clone());
         named(&mut tasks, "translator", translator.run(index.clone(), drain.clone()));
         let events = Events::new(recorder, index.live().clone());
-        let report = nacks.clone().report(index.clone(), events.clone(), drain.clone());
-        named(&mut tasks, "report of refusals", report);
-
         let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
+        let shared = self.shared(client.clone(), lease.leadership());
+        let report = nacks.clone().report(index.clone(), events.clone(), shared, drain.clone());
+        named(&mut tasks, "report of refusals", report);
         let writer = Writer::new(client.clone(), lease.leadership(), &index, events, metrics.clone());
         named(&mut tasks, "status writer", writer.run(drain.clone()));
 
@@ -105,6 +105,11 @@ impl Args {
     fn status_lease(&self) -> LeaseConfig {
         let name = meshwright_api::names::status_lease(&self.mesh_name);
         LeaseConfig::for_revision(&self.pod_namespace, name, &self.pod_name, &self.revision)
+    }
+
+    fn shared(&self, client: kube::Client, leadership: Leadership) -> Shared {
+        let lease = meshwright_api::names::status_lease(&self.mesh_name);
+        Shared::new(client, &self.pod_namespace, lease, &self.pod_name, leadership)
     }
 
     /// The server for agents: certificates and ADS on one port.

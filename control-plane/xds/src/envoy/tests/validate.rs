@@ -33,30 +33,14 @@ fn header(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// One rule of every sort.
-fn rules() -> Vec<RouteEntry> {
+/// A rule with everything that a rule can have.
+fn full() -> CompiledRule {
     let modifier = HeaderModifier {
         set: vec![header("x-set", "50%"), header("x-empty", "")],
         add: vec![header("x-add", "a"), header("!#$%&'*+-.^_`|~", "\tä\u{80}")],
         remove: vec!["x-remove".to_owned(), "!#$%&'*+-.^_`|~".to_owned()],
     };
-    let rewrite = |to: PathModifier| {
-        let rewrite = UrlRewrite { hostname: Some("backend.example".to_owned()), path: Some(to) };
-        let backends = vec![backend(Some("cart"), 1)];
-        CompiledRule {
-            action: RuleAction::Forward(Forward { backends, rewrite: Some(rewrite) }),
-            ..CompiledRule::default()
-        }
-    };
-    let redirect = |to: PathModifier| CompiledRule {
-        action: RuleAction::Redirect(RequestRedirect {
-            path: Some(to),
-            scheme: Some("https".to_owned()),
-            ..RequestRedirect::default()
-        }),
-        ..CompiledRule::default()
-    };
-    let full = CompiledRule {
+    CompiledRule {
         request_headers: modifier.clone(),
         response_headers: modifier.clone(),
         mirrors: vec![
@@ -78,9 +62,29 @@ fn rules() -> Vec<RouteEntry> {
             },
             backend(None, 1),
         ])
+    }
+}
+
+/// One rule of every sort.
+fn rules() -> Vec<RouteEntry> {
+    let rewrite = |to: PathModifier| {
+        let rewrite = UrlRewrite { hostname: Some("backend.example".to_owned()), path: Some(to) };
+        let backends = vec![backend(Some("cart"), 1)];
+        CompiledRule {
+            action: RuleAction::Forward(Forward { backends, rewrite: Some(rewrite) }),
+            ..CompiledRule::default()
+        }
+    };
+    let redirect = |to: PathModifier| CompiledRule {
+        action: RuleAction::Redirect(RequestRedirect {
+            path: Some(to),
+            scheme: Some("https".to_owned()),
+            ..RequestRedirect::default()
+        }),
+        ..CompiledRule::default()
     };
     let value = |name: &str, value| ValueMatch { name: name.to_owned(), value };
-    let mut picky = entry("/picky", full);
+    let mut picky = entry("/picky", full());
     picky.matches.headers = vec![
         value("host", StringMatch::Exact("x".to_owned())),
         value("x-user", StringMatch::RegularExpression("[a-z]+".to_owned())),
