@@ -68,7 +68,9 @@ async fn test() -> Result<Tally> {
 fn unit() -> Result<Tally> {
     let envoy = product::ensure_envoy(&product::cache()?)?;
     let env = [("ENVOY_BIN", envoy.display().to_string())];
-    timed("unit and property tests", || run_cargo_tests(&["--workspace", "--lib", "--bins", "--no-fail-fast"], &env))
+    timed("unit and property tests", || {
+        run_cargo_tests(&["--workspace", "--lib", "--bins", "--no-fail-fast"], &env)
+    })
 }
 
 fn end_to_end(filter: &[&str]) -> Result<Tally> {

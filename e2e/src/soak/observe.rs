@@ -8,6 +8,9 @@ use kube::discovery::{Discovery, verbs};
 use super::invariants::{Labelled, Mesh, Seen, violations};
 use crate::testing::{DEADLINE, Env, MESH, eventually};
 
+/// Kinds whose objects say nothing here: Events come and go, and the Gateway API's definitions stay when the mesh goes, or users'
+/// Gateways would go with them.
+const PASSED_OVER: [&str; 3] = ["Event", "ComponentStatus", "CustomResourceDefinition"];
 /// metrics.k8s.io shows pods under their labels for a while after they are gone; Events carry no labels.
 const NOT_OBJECTS: [&str; 2] = ["metrics.k8s.io", "events.k8s.io"];
 
@@ -56,7 +59,7 @@ async fn listable(env: &Env) -> Result<Vec<ApiResource>> {
     let discovery = discovery.run().await.context("ask the API server which kinds it serves")?;
     let kinds = discovery.groups().flat_map(|group| group.recommended_resources());
     let listable = kinds.filter(|(resource, can)| {
-        can.supports_operation(verbs::LIST) && !["Event", "ComponentStatus"].contains(&resource.kind.as_str())
+        can.supports_operation(verbs::LIST) && !PASSED_OVER.contains(&resource.kind.as_str())
     });
     Ok(listable.map(|(resource, _)| resource).collect())
 }
