@@ -1,5 +1,5 @@
-//! Resident memory, by word of each node's kubelet (`stats/summary`): what metrics-server shows is the working set,
-//! which counts cached files too.
+//! Memory in use, as metrics-server says it: the working set, which counts active cached files too. (The kubelet's
+//! `stats/summary` would know the resident part, but answers 500 without local storage isolation.)
 
 use std::collections::BTreeMap;
 
@@ -19,49 +19,40 @@ const MEASURED: [(&str, &str); 2] = [("meshwright-system", "operator"), (MESH, "
 /// When kubelets do not say it.
 pub async fn measure(env: &Env, when: &str, report: &mut Report) -> Result<()> {
     let since = Timestamp::now();
-    // Kubelet measures every ten seconds or so: a figure from before does not count.
+    // Measured every ten seconds or so: a figure from before does not count.
     let pods = eventually("a new measurement of every pod's memory", DEADLINE, || async {
-        resident(env, since).await.map_err(|e| format!("{e:#}"))
+        used(env, since).await.map_err(|e| format!("{e:#}"))
     })
     .await?;
     for (_, container) in MEASURED {
         let largest = pods.get(container).and_then(|all| all.iter().max()).context("no pod was measured")?;
-        let name = format!("resident memory (kubelet's rssBytes, largest pod) of {container} {when}");
-        report.add(&name, *largest as f64 / f64::from(1 << 20), "MiB");
+        let name = format!("memory (working set, largest pod) of {container} {when}");
+        report.add(&name, *largest as f64 / 1024.0, "MiB");
     }
     Ok(())
 }
 
-async fn resident(env: &Env, since: Timestamp) -> Result<BTreeMap<&'static str, Vec<u64>>> {
+async fn used(env: &Env, since: Timestamp) -> Result<BTreeMap<&'static str, Vec<u64>>> {
     let mut found = BTreeMap::<_, Vec<u64>>::new();
-    for node in env.cluster.node_names() {
-        let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
-        let request = http::Request::get(&path).body(Vec::new())?;
-        let summary: Value = env.client.request(request).await.with_context(|| format!("GET {path}"))?;
-        for (container, bytes) in in_summary(&summary, since)? {
-            found.entry(container).or_default().push(bytes);
-        }
-    }
     for (namespace, container) in MEASURED {
-        anyhow::ensure!(found.contains_key(container), "no {container} of {namespace} is in the summaries");
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
+        let request = http::Request::get(&path).body(Vec::new())?;
+        let metrics: Value = env.client.request(request).await.with_context(|| format!("GET {path}"))?;
+        found.insert(container, in_metrics(&metrics, container, since)?);
     }
     Ok(found)
 }
 
-/// Containers and their resident bytes.
-fn in_summary(summary: &Value, since: Timestamp) -> Result<Vec<(&'static str, u64)>> {
+/// KiB of each container of that name.
+fn in_metrics(metrics: &Value, name: &str, since: Timestamp) -> Result<Vec<u64>> {
     let mut found = Vec::new();
-    for pod in summary["pods"].as_array().into_iter().flatten() {
-        for container in pod["containers"].as_array().into_iter().flatten() {
-            let measured = MEASURED.iter().find(|(namespace, name)| {
-                pod["podRef"]["namespace"] == *namespace && container["name"] == *name
-            });
-            let Some((_, name)) = measured else { continue };
-            let memory = &container["memory"];
-            let time: Timestamp =
-                memory["time"].as_str().context("a time")?.parse().context("read a time")?;
-            anyhow::ensure!(time >= since, "{} was measured at {time}", pod["podRef"]["name"]);
-            found.push((*name, memory["rssBytes"].as_u64().context("no rssBytes in kubelet's summary")?));
+    for pod in metrics["items"].as_array().into_iter().flatten() {
+        let time: Timestamp = pod["timestamp"].as_str().context("a time")?.parse().context("read a time")?;
+        anyhow::ensure!(time >= since, "{} was measured at {time}", pod["metadata"]["name"]);
+        for container in pod["containers"].as_array().into_iter().flatten().filter(|c| c["name"] == name) {
+            let usage = container.pointer("/usage/memory").and_then(Value::as_str).unwrap_or_default();
+            let kib = usage.strip_suffix("Ki").and_then(|n| n.parse().ok());
+            found.push(kib.with_context(|| format!("a memory usage of {usage:?}"))?);
         }
     }
     Ok(found)
@@ -74,14 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_containers_count_and_only_new_measurements() {
-        let container =
-            |name: &str| json!({"name": name, "memory": {"time": "2026-01-01T00:00:10Z", "rssBytes": 7}});
-        let pod = |namespace: &str, name: &str| json!({"podRef": {"namespace": namespace, "name": "p"}, "containers": [container(name)]});
-        let summary =
-            json!({"pods": [pod("mesh", "control-plane"), pod("mesh", "proxy"), pod("shop", "operator")]});
+    fn only_the_container_counts_and_only_new_measurements() {
+        let containers = json!([{"name": "operator", "usage": {"memory": "7Ki"}}, {"name": "other", "usage": {"memory": "9Ki"}}]);
+        let metrics = json!({"items": [{"timestamp": "2026-01-01T00:00:10Z", "containers": containers}]});
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        assert_eq!(in_summary(&summary, at("2026-01-01T00:00:00Z")).unwrap(), [("control-plane", 7)]);
-        assert!(in_summary(&summary, at("2026-01-01T00:00:11Z")).is_err());
+        assert_eq!(in_metrics(&metrics, "operator", at("2026-01-01T00:00:00Z")).unwrap(), [7]);
+        assert!(in_metrics(&metrics, "operator", at("2026-01-01T00:00:11Z")).is_err());
     }
 }
