@@ -10,6 +10,10 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{Args, admin};
 
+/// A connection on which nobody asked for anything for this long is kept by a pool, not by a user. Envoy closes it with
+/// its next response, which may never come; waiting for that would hold each pod until the deadline.
+const IDLE: Duration = Duration::from_secs(15);
+
 /// How far the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -22,7 +26,7 @@ pub enum Phase {
     Ended,
 }
 
-/// Returns when nobody is connected any more, or at the deadline.
+/// Returns when nobody is connected any more, or only idle connections are left, or at the deadline.
 pub async fn drain(args: &Args, phase: &watch::Sender<Phase>) {
     phase.send_replace(Phase::Draining);
     tracing::info!(delay = ?args.drain_delay, deadline = ?args.drain_deadline, "draining");
@@ -34,10 +38,6 @@ pub async fn drain(args: &Args, phase: &watch::Sender<Phase>) {
     }
     phase.send_replace(Phase::Ended);
 }
-
-/// A connection on which nobody asked for anything for this long is kept by a pool, not by a user. Envoy closes it with
-/// its next response, which may never come; waiting for that would hold each pod until the deadline.
-const IDLE: Duration = Duration::from_secs(15);
 
 async fn wait_for_connections(socket: &Path, deadline: Duration) {
     let end = Instant::now() + deadline;
