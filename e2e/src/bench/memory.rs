@@ -38,7 +38,10 @@ async fn used(env: &Env, since: Timestamp) -> Result<BTreeMap<&'static str, Vec<
         let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
         let request = http::Request::get(&path).body(Vec::new())?;
         let metrics: Value = env.client.request(request).await.with_context(|| format!("GET {path}"))?;
-        found.insert(container, in_metrics(&metrics, container, since)?);
+        let pods = in_metrics(&metrics, container, since)?;
+        // A new pod has no figure for its first half minute.
+        anyhow::ensure!(!pods.is_empty(), "no pod of {namespace} has a figure yet");
+        found.insert(container, pods);
     }
     Ok(found)
 }

@@ -10,7 +10,6 @@ mod routes;
 use std::time::Instant;
 
 use anyhow::Result;
-use kube::api::DeleteParams;
 
 pub use percentile::percentile;
 use report::Report;
@@ -35,11 +34,9 @@ pub async fn run() -> Result<()> {
     let env = Env::connect().await?;
     let mut report = Report::default();
     let outcome = measure(&env, &dist, &mut report).await;
-    let deleted = soak::namespaces(&env).delete(NAMESPACE, &DeleteParams::default()).await;
     report.write(&workspace().join("target/bench.txt"))?;
     outcome?;
-    deleted?;
-    soak::gone(&env, NAMESPACE).await
+    env.delete_namespace(NAMESPACE).await
 }
 
 async fn measure(env: &Env, dist: &Dist, report: &mut Report) -> Result<()> {

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
 
 use super::figures::Figure;
-use super::mesh::{OPERATOR, OPERATOR_NAMESPACE, delete, gone, meshes, namespaces, operator, present};
+use super::mesh::{OPERATOR, OPERATOR_NAMESPACE, delete, meshes, namespaces, operator, present};
 use super::observe::settled;
 use super::table::Target;
 use super::under_load::NAMESPACE;
@@ -62,7 +62,7 @@ async fn deleted(env: &Env, names: &[&str]) -> Result<()> {
         namespaces(env).delete(name, &DeleteParams::default()).await?;
     }
     for name in names {
-        gone(env, name).await?;
+        env.gone(name).await?;
     }
     Ok(())
 }

@@ -75,23 +75,11 @@ pub async fn delete(env: &Env) -> Result<()> {
 /// # Errors
 /// Names the step that failed.
 pub async fn operator(env: &Env) -> Result<()> {
-    let namespace = namespaces(env).get_opt(OPERATOR_NAMESPACE).await?;
-    if namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
-        gone(env, OPERATOR_NAMESPACE).await?;
-    }
+    env.not_going(OPERATOR_NAMESPACE).await?;
     let cluster: Cluster = env.cluster.clone();
     let dist = workspace().join("target/dist");
     tokio::task::spawn_blocking(move || product::apply_files(&cluster, &dist)).await??;
     rolled_out(env, OPERATOR_NAMESPACE, OPERATOR).await
-}
-
-/// Waits until the namespace is gone.
-///
-/// # Errors
-/// After the deadline.
-pub async fn gone(env: &Env, namespace: &str) -> Result<()> {
-    let resource = kube::api::ApiResource::erase::<k8s_openapi::api::core::v1::Namespace>(&());
-    exists(&Api::all_with(env.client.clone(), &resource), namespace, false, DEADLINE * 2).await
 }
 
 /// Undoes what a repetition that broke, or that a person interrupted, has left.

@@ -21,6 +21,6 @@ mod table;
 mod time;
 mod under_load;
 
-pub use mesh::{absent, apply, gone, meshes, namespaces};
+pub use mesh::{absent, apply, meshes, namespaces};
 pub use session::{Options, run};
 pub use time::parse as parse_time;

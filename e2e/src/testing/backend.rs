@@ -32,6 +32,7 @@ impl Backend {
     pub async fn installed(env: &Env, namespace: &'static str) -> Result<Self> {
         let image =
             image(&file("target/dist/bookinfo.yaml")?).context("an image in target/dist/bookinfo.yaml")?;
+        env.not_going(namespace).await?;
         apply_yaml(&env.client, &service(namespace, "a", &image), namespace).await?;
         apply_yaml(&env.client, &service(namespace, "b", &image), namespace).await?;
         apply_yaml(&env.client, &Self::gateway(3), namespace).await?;

@@ -5,20 +5,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
 
 use crate::Cluster;
 use crate::product::{cache, workspace};
 
-use super::{apply_yaml, condition, ensure_oha, eventually};
+use super::{apply_yaml, condition, ensure_oha, eventually, exists};
 
 /// Namespace and name of the mesh.
 pub const MESH: &str = "mesh";
 /// Generous: a deadline says that something hangs, never that it is slow.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
-/// One mesh for all tests, small requests because three nodes share one machine.
+/// One mesh for all tests: small requests because three nodes share one machine, and for the same reason a control plane that stays at
+/// three (on 20m of CPU its autoscaler would make ten of it in the middle of a measurement).
 pub const MESH_YAML: &str = r"
 apiVersion: v1
 kind: Namespace
@@ -29,7 +31,7 @@ kind: MeshControlPlane
 metadata: { name: mesh, namespace: mesh }
 spec:
   profile: Production
-  controlPlane: { resources: { requests: { cpu: 20m, memory: 64Mi } } }
+  controlPlane: { resources: { requests: { cpu: 20m, memory: 64Mi } }, autoscaling: { maxReplicas: 3 } }
   gateways: { resources: { requests: { cpu: 20m, memory: 64Mi } }, autoscaling: { maxReplicas: 5 } }
 ";
 
@@ -82,6 +84,46 @@ impl Env {
             Ok(SocketAddr::new(ip, port))
         })
         .await
+    }
+
+    /// Waits until the namespace is gone.
+    ///
+    /// # Errors
+    /// After the deadline.
+    pub async fn gone(&self, namespace: &str) -> Result<()> {
+        let resource = ApiResource::erase::<Namespace>(&());
+        exists(&Api::all_with(self.client.clone(), &resource), namespace, false, DEADLINE * 2).await
+    }
+
+    /// Waits for the end of a namespace that is being deleted, as one of an earlier run is: what is applied to it would go with it.
+    ///
+    /// # Errors
+    /// After the deadline.
+    pub async fn not_going(&self, namespace: &str) -> Result<()> {
+        let found = Api::<Namespace>::all(self.client.clone()).get_opt(namespace).await?;
+        match found {
+            Some(found) if found.metadata.deletion_timestamp.is_some() => self.gone(namespace).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a namespace, its Gateways first, and waits for its end: the API server looks again at a namespace with pods in it when half of
+    /// the longest time that a pod may take to end is over, which for a Gateway's pods is minutes.
+    ///
+    /// # Errors
+    /// After the deadline.
+    pub async fn delete_namespace(&self, namespace: &str) -> Result<()> {
+        let gateways = self.gateways(namespace);
+        gateways.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let of_gateways = ListParams::default().labels("meshwright.io/component=gateway");
+        eventually(&format!("the end of gateway pods of {namespace}"), DEADLINE * 2, || async {
+            let left = pods.list_metadata(&of_gateways).await.map_err(|e| e.to_string())?.items.len();
+            if left == 0 { Ok(()) } else { Err(format!("{left} pods")) }
+        })
+        .await?;
+        Api::<Namespace>::all(self.client.clone()).delete(namespace, &DeleteParams::default()).await?;
+        self.gone(namespace).await
     }
 
     pub fn oha(&self) -> Result<PathBuf> {
