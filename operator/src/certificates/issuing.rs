@@ -2,10 +2,7 @@
 //! so what is where is recorded in the MeshRevision: the current Secret in its status, by compare-and-swap, and how far
 //! old ones are removed in an annotation.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::Secret,
@@ -21,7 +18,7 @@ use meshwright_pki::{fingerprint, sign_issuing_ca, validity};
 use serde_json::json;
 
 use super::{Error, root::Root};
-use crate::{apply, context::Context};
+use crate::{apply, context::Context, mesh_control_plane::build::shared};
 
 /// Life of an issuing CA.
 const LIFE: Duration = Duration::from_secs(30 * 86_400);
@@ -197,11 +194,11 @@ fn meta(revision: &MeshRevision, name: &str, namespace: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(namespace.to_owned()),
-        labels: Some(BTreeMap::from([
-            (labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned()),
-            (labels::MESH_NAME.to_owned(), revision.spec.mesh.clone()),
-            (labels::REVISION.to_owned(), revision.name_any()),
-        ])),
+        labels: Some(shared::labels(
+            &revision.spec.mesh,
+            namespace,
+            &[(labels::REVISION, &revision.name_any())],
+        )),
         owner_references: revision.controller_owner_ref(&()).map(|o| vec![o]),
         ..ObjectMeta::default()
     }

@@ -6,11 +6,10 @@ use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp,
 };
 use kube::{Api, api::PostParams};
-use meshwright_api::labels;
 use meshwright_pki::{Authority, certs_to_pem, fingerprint, new_root, validity};
 
 use super::Error;
-use crate::{apply, context::Context};
+use crate::{apply, context::Context, mesh_control_plane::build::shared};
 
 /// Annotation on a MeshControlPlane with the fingerprint of a lost root: a new one may be made in its place.
 pub const REPLACE_LOST: &str = "meshwright.io/replace-lost-root";
@@ -63,11 +62,7 @@ pub async fn create(
     let meta = ObjectMeta {
         name: Some(name.clone()),
         namespace: Some(ctx.settings.namespace.clone()),
-        labels: Some(BTreeMap::from([
-            (labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned()),
-            (labels::MESH_NAME.to_owned(), mesh.to_owned()),
-            (labels::MESH_NAMESPACE.to_owned(), namespace.to_owned()),
-        ])),
+        labels: Some(shared::labels(mesh, namespace, &[])),
         ..ObjectMeta::default()
     };
     let secret = ca_secret(meta, Some(&root), &certs_to_pem(&[root.cert().clone()]))?;
