@@ -1,4 +1,5 @@
-# Every target explains itself: `make help`.
+# Every target explains itself: `make help`. Demo, tests, soak and bench use the cluster of this checkout, or on request one outside:
+# CLUSTER=external CONTEXT=name REGISTRY=prefix (docs/DEVELOPMENT.md).
 SHELL := /bin/bash
 CACHE ?= $(if $(MESHWRIGHT_CACHE),$(MESHWRIGHT_CACHE),$(HOME)/.cache/meshwright)
 export MESHWRIGHT_CACHE := $(CACHE)
@@ -16,7 +17,7 @@ help: ## Show what each target does
 demo: prerequisites ## Cluster, operator, a mesh and Bookinfo; prints the URL
 	@cargo run -q -p meshwright-e2e --bin suite -- demo
 
-demo-down: cluster-down ## Stop the demo and leave nothing behind
+demo-down: cluster-down ## Stop the demo and leave nothing behind (on a cluster outside: say what to delete)
 
 cluster: prerequisites ## Start (or find) the local three-node Kubernetes cluster
 	@cargo run -q -p meshwright-e2e --bin cluster -- up
@@ -27,7 +28,7 @@ cluster-down: ## Stop the local cluster and leave nothing behind
 dist: prerequisites ## Write target/dist: crds.yaml, install.yaml, images, push script (REGISTRY=prefix)
 	@cargo run -q -p meshwright-e2e --bin dist -- --registry $(REGISTRY)
 
-test: prerequisites ## Every test: unit, property, end-to-end on the real cluster
+test: prerequisites ## Every test: unit, property, end-to-end on the real cluster (or CLUSTER=external CONTEXT=name)
 	@cargo run -q -p meshwright-e2e --bin suite -- test
 
 unit: prerequisites ## Unit and property tests only, no cluster

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 
 use crate::Cluster;
+use crate::command::line;
 use crate::product::workspace;
 use crate::testing::{apply_yaml, condition, eventually, get};
 
@@ -26,8 +27,7 @@ spec: { profile: Production }
 ///
 /// # Errors
 /// Names what did not become ready.
-pub async fn show() -> Result<()> {
-    let cluster = Cluster::current()?;
+pub async fn show(cluster: &Cluster) -> Result<()> {
     let client = cluster.client().await?;
     let objects =
         |group: &str, version: &str, kind: &str, plural: &str, namespace: &str| -> Api<DynamicObject> {
@@ -64,8 +64,9 @@ pub async fn show() -> Result<()> {
     .await?;
     println!(
         "\nBookinfo answers through the mesh's gateway:\n  open  http://{address}/productpage\n  curl  http://{address}/productpage\n\n\
-         export KUBECONFIG={}\n  kubectl get mcp,mrev,gateways -A\n\nstop and leave nothing behind:  make demo-down",
-        cluster.kubeconfig().display()
+         {} get mcp,mrev,gateways -A\n\nstop and leave nothing behind:  make demo-down{}",
+        line(&cluster.kubectl()?),
+        cluster.context().map(|context| format!(" CLUSTER=external CONTEXT={context}")).unwrap_or_default()
     );
     Ok(())
 }

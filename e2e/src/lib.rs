@@ -3,9 +3,9 @@
 //!
 //! Every node is a network namespace and a mount namespace with its own containerd, kubelet and kube-proxy;
 //! the control plane runs beside them. `cluster up` (see `src/bin/cluster.rs`) makes it, [`Cluster::current`]
-//! is how a test finds it. Programs are Go modules pinned in `cluster/<family>/go.mod`, built once.
+//! is how a test finds it, or one outside that was asked for ([`outside`]). Programs are Go modules pinned in `cluster/<family>/go.mod`, built once.
 //!
-//! Images are written by [`images::write_oci_archive`] and brought to the nodes by [`Cluster::load_image`]:
+//! Images are written by [`images::write_oci_archive`] and brought to its nodes by [`Cluster::load_image`]:
 //! there is no registry, and no way out of the cluster.
 
 pub mod addons;
@@ -24,6 +24,7 @@ pub mod layout;
 pub mod lb;
 pub mod network;
 pub mod node;
+pub mod outside;
 pub mod pki;
 pub mod prereq;
 pub mod process;

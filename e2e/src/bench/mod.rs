@@ -15,8 +15,8 @@ pub use percentile::percentile;
 use report::Report;
 
 use crate::product::{self, Dist, workspace};
-use crate::soak;
 use crate::testing::{Backend, DEADLINE, Env, MESH, condition};
+use crate::{Cluster, soak};
 
 /// Namespace of the Gateway and the routes; it goes with the benchmark.
 const NAMESPACE: &str = "bench";
@@ -30,7 +30,8 @@ const TOGETHER: usize = 1000;
 /// # Errors
 /// Names what could not be measured; what was measured before is written all the same.
 pub async fn run() -> Result<()> {
-    let dist = product::installed().await?;
+    let cluster = Cluster::chosen()?.disposable().await?;
+    let dist = product::installed(&cluster).await?;
     let env = Env::connect().await?;
     let mut report = Report::default();
     let outcome = measure(&env, &dist, &mut report).await;

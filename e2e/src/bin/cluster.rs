@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -50,13 +50,21 @@ async fn main() -> ExitCode {
     match run(Args::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:?}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run(command: Command) -> Result<()> {
+    if let Some(context) = Cluster::chosen()?.context() {
+        bail!(
+            "this is for the checkout's own cluster, and nothing was done: unset CLUSTER and CONTEXT. What `make demo` brought to \
+             context {context} goes so, in this order:\n  kubectl --context {context} delete namespace bookinfo\n  \
+             kubectl --context {context} delete namespace mesh\n  \
+             kubectl --context {context} delete -f target/dist/install.yaml -f target/dist/crds.yaml"
+        );
+    }
     let layout = Layout::find()?;
     match command {
         Command::Up => {

@@ -10,20 +10,41 @@ use super::{Dist, build, cache};
 use crate::Cluster;
 use crate::testing::ensure_oha;
 
-/// Builds `target/dist`, starts the cluster where none runs, loads the images and applies the install files.
+/// What `REGISTRY` is where nobody sets it: enough for a cluster that the images are loaded into.
+const NO_REGISTRY: &str = "registry.meshwright.example";
+
+/// Builds `target/dist` and applies the install files. The checkout's own cluster is started where it does not run, and the images
+/// are loaded into it; one outside pulls them from the registry that they were pushed to.
 ///
 /// # Errors
 /// Names the step that failed.
-pub async fn installed() -> Result<Dist> {
-    let registry = std::env::var("REGISTRY").unwrap_or_else(|_| "registry.meshwright.example".to_owned());
+pub async fn installed(cluster: &Cluster) -> Result<Dist> {
+    let registry = registry(std::env::var("REGISTRY").unwrap_or_default(), cluster.context())?;
+    if cluster.context().is_some() {
+        cluster.kube_system().await?;
+    }
     let dist = timed("binaries, images, install files", || build(&registry, &[]))?;
     ensure_oha(&cache()?)?;
-    run(cluster_command(&["up"]))?;
-    let mut load = cluster_command(&["load"]);
-    load.args(dist.images().map(|image| image.archive.clone()));
-    timed("images to the nodes", || run(load))?;
-    apply_files(&Cluster::current()?, &dist.folder)?;
+    if cluster.context().is_some() {
+        dist.ensure_pushed()?;
+    } else {
+        run(cluster_command(&["up"]))?;
+        let mut load = cluster_command(&["load"]);
+        load.args(dist.images().map(|image| image.archive.clone()));
+        timed("images to the nodes", || run(load))?;
+    }
+    apply_files(cluster, &dist.folder)?;
     Ok(dist)
+}
+
+fn registry(given: String, context: Option<&str>) -> Result<String> {
+    let given = if given.is_empty() { NO_REGISTRY.to_owned() } else { given };
+    ensure!(
+        context.is_none() || given != NO_REGISTRY,
+        "a cluster outside pulls its images from a registry: run `make dist REGISTRY=prefix`, then target/dist/push.sh, then this with \
+         the same REGISTRY"
+    );
+    Ok(given)
 }
 
 /// Applies `crds.yaml` and `install.yaml` of this folder.
@@ -32,8 +53,7 @@ pub async fn installed() -> Result<Dist> {
 /// When kubectl does.
 pub fn apply_files(cluster: &Cluster, dist: &Path) -> Result<()> {
     for file in ["crds.yaml", "install.yaml"] {
-        let mut kubectl = Command::new(cluster.kubectl()?);
-        kubectl.arg("--kubeconfig").arg(cluster.kubeconfig());
+        let mut kubectl = cluster.kubectl()?;
         kubectl.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(dist.join(file));
         run(kubectl)?;
     }
@@ -66,4 +86,20 @@ pub fn timed<T>(what: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
     let outcome = step();
     eprintln!("==> {what}: {:.0} s", start.elapsed().as_secs_f64());
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NO_REGISTRY, registry};
+
+    #[test]
+    fn a_cluster_outside_needs_a_registry_and_the_own_one_does_not() {
+        let ours = "registry.example.com/mesh".to_owned();
+        assert_eq!(registry(String::new(), None).unwrap(), NO_REGISTRY);
+        assert_eq!(registry(ours.clone(), None).unwrap(), ours);
+        assert_eq!(registry(ours.clone(), Some("kind")).unwrap(), ours);
+        for missing in ["", NO_REGISTRY] {
+            assert!(registry(missing.to_owned(), Some("kind")).is_err());
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! Every way to take the mesh away ends, leaves users' objects, and the mesh can be installed again.
 
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -69,8 +68,7 @@ async fn deleted(env: &Env, names: &[&str]) -> Result<()> {
 
 /// `kubectl delete -f install.yaml`, and no operator afterwards.
 async fn uninstalled(env: &Env) -> Result<()> {
-    let mut kubectl = Command::new(env.cluster.kubectl()?);
-    kubectl.arg("--kubeconfig").arg(env.cluster.kubeconfig());
+    let mut kubectl = env.cluster.kubectl()?;
     kubectl.args(["delete", "--timeout=300s", "-f"]).arg(workspace().join("target/dist/install.yaml"));
     tokio::task::spawn_blocking(move || command::run(&mut kubectl)).await??;
     let deployments = env.api("apps/v1", "Deployment", "deployments", OPERATOR_NAMESPACE);

@@ -78,7 +78,7 @@ async fn out_of_service(env: &Env, pod: &Pod) -> Result<()> {
 pub async fn node_lost(env: &Env, repetition: u32, seconds: u32) -> Result<Vec<Figure>> {
     present(env).await?;
     let backend = Backend::installed(env, NAMESPACE).await?;
-    let names = env.cluster.node_names();
+    let names = env.cluster.node_names().await?;
     let index = repetition as usize % names.len().max(1);
     let name = names.get(index).context("a node")?;
     let number = u8::try_from(index + 1).context("number of a node")?;

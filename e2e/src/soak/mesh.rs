@@ -88,10 +88,11 @@ pub async fn operator(env: &Env) -> Result<()> {
 /// Names what cannot be undone.
 pub async fn recover(env: &Env) -> Result<()> {
     let nodes: Api<Node> = Api::all(env.client.clone());
+    let names = env.cluster.node_names().await?;
     for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
         let name = node.metadata.name.clone().unwrap_or_default();
         uncordon(env, &name).await?;
-        let number = env.cluster.node_names().iter().position(|n| *n == name);
+        let number = names.iter().position(|n| *n == name);
         if let (false, Some(number)) = (addons::is_ready(&node), number) {
             let number = u8::try_from(number + 1).context("number of a node")?;
             env.cluster.start_node(number).await.with_context(|| format!("start {name}"))?;

@@ -12,6 +12,7 @@ use super::record::{Attempt, Record, append, counting, finished, forget, load, s
 use super::table::{ROWS, Row, What};
 use super::under_load::NAMESPACE;
 use super::{deletion, idle, inputs, loss, mesh, operator, under_load};
+use crate::Cluster;
 use crate::product::{self, workspace};
 use crate::soak::figures::Figure;
 use crate::testing::{Env, MESH, keep};
@@ -35,6 +36,8 @@ enum Turn {
 
 struct Session {
     root: PathBuf,
+    /// Context of a cluster outside: what happens there says nothing about the rows of `docs/soak.jsonl`.
+    outside: Option<String>,
     start: Instant,
     time: Option<Duration>,
 }
@@ -44,12 +47,14 @@ struct Session {
 /// # Errors
 /// When the rows cannot be run at all.
 pub async fn run(options: Options) -> Result<bool> {
-    let session = Session { root: workspace(), start: Instant::now(), time: options.time };
+    let cluster = Cluster::chosen()?;
+    let outside = cluster.context().map(str::to_owned);
+    let session = Session { root: workspace(), outside, start: Instant::now(), time: options.time };
     let rows = session.missing(options.row.as_deref())?;
     let mut failed = BTreeSet::new();
     let mut broken = None;
     if !rows.is_empty() {
-        product::installed().await?;
+        product::installed(&cluster.disposable().await?).await?;
         let env = Env::connect().await?;
         mesh::recover(&env).await?;
         for (row, inputs) in rows {
@@ -78,11 +83,28 @@ pub async fn run(options: Options) -> Result<bool> {
 
 impl Session {
     fn records(&self) -> PathBuf {
-        self.root.join("docs/soak.jsonl")
+        match &self.outside {
+            None => self.root.join("docs/soak.jsonl"),
+            Some(_) => self.folder().join("soak.jsonl"),
+        }
     }
 
     fn attempts(&self) -> PathBuf {
-        self.root.join("target/soak/attempts.jsonl")
+        self.folder().join("attempts.jsonl")
+    }
+
+    fn folder(&self) -> PathBuf {
+        let folder = self.root.join("target/soak");
+        match &self.outside {
+            None => folder,
+            // Names of contexts may have slashes in them.
+            Some(context) => folder.join(context.replace(|c: char| !c.is_ascii_alphanumeric(), "-")),
+        }
+    }
+
+    /// Why the row cannot be tried on this cluster.
+    fn not_here(&self, row: &Row) -> Option<&'static str> {
+        self.outside.as_ref().and_then(|_| row.what.local_because())
     }
 
     fn is_over(&self) -> bool {
@@ -96,11 +118,18 @@ impl Session {
                 let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
                 bail!("there is no row {name}; rows are {}", known.join(", "));
             };
+            if let Some(why) = self.not_here(row) {
+                bail!("{name} cannot be run outside: {why}");
+            }
             return Ok(vec![(row, inputs::hash(&self.root, row)?)]);
         }
         let records = load::<Record>(&self.records())?;
         let mut missing = Vec::new();
         for row in ROWS {
+            if let Some(why) = self.not_here(row) {
+                println!("not run outside: {}, {why}", row.name);
+                continue;
+            }
             let inputs = inputs::hash(&self.root, row)?;
             if counting(&records, row, &inputs).is_none() {
                 missing.push((row, inputs));
@@ -170,6 +199,7 @@ impl Session {
             let standing = standing(&attempts, row, &inputs);
             let (state, done) = match (record, standing.next) {
                 _ if failed.contains(row.name) => ("failed", standing.next),
+                _ if self.not_here(row).is_some() => ("not here", 0),
                 (Some(record), _) => ("done", record.repetitions),
                 (None, 0) => ("missing", 0),
                 (None, next) => ("begun", next),

@@ -145,6 +145,24 @@ pub const ROWS: &[Row] = &[
     deleted("delete-install-file", 26, Target::InstallFile),
 ];
 
+impl What {
+    /// Why it can be tried on a cluster on this machine only.
+    pub fn local_because(&self) -> Option<&'static str> {
+        match self {
+            Self::OperatorKilled { .. }
+            | Self::TwoLeaders
+            | Self::LeaderLost
+            | Self::GatewayKilled { .. }
+            | Self::UnderLoad { action: Action::ControlPlaneKilled, .. } => {
+                Some("it sends signals to processes on the nodes")
+            }
+            Self::NodeLost { .. } => Some("it cuts a node's power"),
+            Self::Idle { .. } => Some("it reads the API server's audit log"),
+            Self::UnderLoad { .. } | Self::Deleted(_) => None,
+        }
+    }
+}
+
 impl Row {
     /// Parameters, for people.
     pub fn parameters(&self) -> String {

@@ -77,7 +77,7 @@ async fn act(env: &Env, action: Action, repetition: u32) -> Result<()> {
             Ok(())
         }
         Action::Drain => {
-            let nodes = env.cluster.node_names();
+            let nodes = env.cluster.node_names().await?;
             let node = nodes.get(repetition as usize % nodes.len().max(1)).context("a node")?;
             let drained = drain(env, node).await;
             uncordon(env, node).await?;

@@ -40,9 +40,9 @@ impl Audit {
     /// From now on.
     ///
     /// # Errors
-    /// When there is no audit log.
+    /// When there is no audit log, or it is not ours to read.
     pub fn from_now(env: &Env) -> Result<Self> {
-        let path = env.cluster.audit_log_path();
+        let path = env.cluster.audit_log_path()?;
         let metadata = path.metadata().with_context(|| format!("look at {}", path.display()))?;
         Ok(Self { path, offset: metadata.len() })
     }

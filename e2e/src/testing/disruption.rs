@@ -75,8 +75,7 @@ pub async fn rolled_out(env: &Env, namespace: &str, name: &str) -> Result<()> {
 /// # Errors
 /// With kubectl's words.
 pub async fn drain(env: &Env, node: &str) -> Result<()> {
-    let mut kubectl = std::process::Command::new(env.cluster.kubectl()?);
-    kubectl.arg("--kubeconfig").arg(env.cluster.kubeconfig());
+    let mut kubectl = env.cluster.kubectl()?;
     kubectl.args([
         "drain",
         node,

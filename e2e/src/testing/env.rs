@@ -51,9 +51,9 @@ impl Env {
         Ok(env)
     }
 
-    /// Connects only.
+    /// Connects only, where tests may break things.
     pub async fn connect() -> Result<Self> {
-        let cluster = Cluster::current().context("start it with `make cluster`")?;
+        let cluster = Cluster::current()?.disposable().await?;
         let client = cluster.client().await?;
         Ok(Self { cluster, client })
     }

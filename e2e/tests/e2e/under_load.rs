@@ -108,7 +108,7 @@ async fn draining_a_node_fails_no_request() -> Result<()> {
     let env = Env::with_mesh().await?;
     // Bookinfo's services are single pods: their loss would say nothing about the mesh.
     let backend = Backend::installed(&env, "drained").await?;
-    let node = env.cluster.node_names().pop().context("a node")?;
+    let node = env.cluster.node_names().await?.pop().context("a node")?;
     let loads = Loads::start(&env, backend.address, &backend.host(), Backend::PATH, 90)?;
     let drained = drain(&env, &node).await;
     uncordon(&env, &node).await?;
