@@ -22,5 +22,6 @@ mod time;
 mod under_load;
 
 pub use mesh::{absent, apply, meshes, namespaces};
-pub use session::{Options, run};
+pub use session::{Options, once, run};
+pub use table::{Action, Target, What};
 pub use time::parse as parse_time;

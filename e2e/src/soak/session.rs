@@ -22,7 +22,7 @@ use crate::testing::{Env, MESH, keep};
 pub struct Options {
     /// This row only, whether or not it is missing.
     pub row: Option<String>,
-    /// No repetition begins after this.
+    /// No repetition begins after this, counted from the first; building and installing come before.
     pub time: Option<Duration>,
 }
 
@@ -49,7 +49,7 @@ struct Session {
 pub async fn run(options: Options) -> Result<bool> {
     let cluster = Cluster::chosen()?;
     let outside = cluster.context().map(str::to_owned);
-    let session = Session { root: workspace(), outside, start: Instant::now(), time: options.time };
+    let mut session = Session { root: workspace(), outside, start: Instant::now(), time: options.time };
     let rows = session.missing(options.row.as_deref())?;
     let mut failed = BTreeSet::new();
     let mut broken = None;
@@ -57,6 +57,7 @@ pub async fn run(options: Options) -> Result<bool> {
         product::installed(&cluster.disposable().await?).await?;
         let env = Env::connect().await?;
         mesh::recover(&env).await?;
+        session.start = Instant::now();
         for (row, inputs) in rows {
             match session.turn(&env, row, &inputs).await {
                 Ok(Turn::Finished) => {}
@@ -155,7 +156,8 @@ impl Session {
             }
             let repetition = standing.next;
             println!("{} {} of {}", row.name, repetition + 1, row.needed);
-            let outcome = repeat(env, row, repetition).await;
+            let random = Random::of_repetition(row.seed, repetition);
+            let outcome = repeat(env, row.what, random, repetition).await;
             if inputs::hash(&self.root, row)? != inputs {
                 bail!("files that {} depends on changed since the images were built: start again", row.name);
             }
@@ -166,7 +168,7 @@ impl Session {
             };
             if let Some(error) = &error {
                 eprintln!("{} {} of {} failed: {error}", row.name, repetition + 1, row.needed);
-                self.keep(env, row, repetition, error).await;
+                kept(env, &format!("soak-{}-{repetition}", row.name), error).await;
             }
             let attempt =
                 Attempt { row: row.name.to_owned(), inputs: inputs.to_owned(), repetition, figures, error };
@@ -174,18 +176,6 @@ impl Session {
             if failed {
                 return Ok(Turn::Failed);
             }
-        }
-    }
-
-    async fn keep(&self, env: &Env, row: &Row, repetition: u32, error: &str) {
-        let folder = self.root.join("target/kept").join(format!("soak-{}-{repetition}", row.name));
-        for namespace in [NAMESPACE, MESH, mesh::OPERATOR_NAMESPACE] {
-            if let Err(error) = keep(&env.client, namespace, &folder.join(namespace)).await {
-                eprintln!("could not keep logs of namespace {namespace}: {error:#}");
-            }
-        }
-        if let Err(error) = std::fs::write(folder.join("error.txt"), error) {
-            eprintln!("could not keep the error: {error}");
         }
     }
 
@@ -214,9 +204,41 @@ impl Session {
     }
 }
 
-async fn repeat(env: &Env, row: &Row, repetition: u32) -> Result<Vec<Figure>> {
-    let random = Random::of_repetition(row.seed, repetition);
-    match row.what {
+/// One repetition outside any row, as a test does it, on whatever the last test left; prints its figures.
+///
+/// # Errors
+/// When what must never happen did; logs and Events are kept.
+pub async fn once(env: &Env, what: What, repetition: u32) -> Result<()> {
+    match repeat(env, what, Random::of_repetition(1, repetition), repetition).await {
+        Ok(figures) => {
+            println!("{what:?}: {figures:?}");
+            Ok(())
+        }
+        Err(error) => {
+            let text = format!("{what:?} {repetition}");
+            kept(env, &text.replace(|c: char| !c.is_ascii_alphanumeric(), "-"), &format!("{error:#}")).await;
+            // What this one broke must not fail the next test.
+            mesh::recover(env).await.with_context(|| format!("recover after: {error:#}"))?;
+            Err(error)
+        }
+    }
+}
+
+/// Keeps what can tell later why something failed.
+async fn kept(env: &Env, name: &str, error: &str) {
+    let folder = workspace().join("target/kept").join(name);
+    for namespace in [NAMESPACE, MESH, mesh::OPERATOR_NAMESPACE] {
+        if let Err(error) = keep(&env.client, namespace, &folder.join(namespace)).await {
+            eprintln!("could not keep logs of namespace {namespace}: {error:#}");
+        }
+    }
+    if let Err(error) = std::fs::write(folder.join("error.txt"), error) {
+        eprintln!("could not keep the error: {error}");
+    }
+}
+
+async fn repeat(env: &Env, what: What, random: Random, repetition: u32) -> Result<Vec<Figure>> {
+    match what {
         What::OperatorKilled { writes } => operator::killed(env, repetition, random, writes).await,
         What::TwoLeaders => operator::two_leaders(env, repetition, random).await,
         What::LeaderLost => operator::leader_lost(env).await,

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use meshwright_e2e::testing::{active_revision, condition, eventually, holder};
+use anyhow::{Result, ensure};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use meshwright_e2e::soak::{self, What};
+use meshwright_e2e::testing::{Audit, active_revision, apply_yaml, condition, delete_yaml, eventually};
 use serde_json::json;
 
 use crate::env::{DEADLINE, Env, MESH};
@@ -34,33 +35,90 @@ async fn what_is_changed_or_deleted_by_hand_is_mended() -> Result<()> {
 }
 
 #[tokio::test]
-async fn when_the_leader_is_gone_the_other_replica_acts() -> Result<()> {
+async fn when_the_leader_is_killed_the_other_replica_acts() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::LeaderLost, 0).await
+}
+
+/// Once by overwriting the Lease, once by stopping the leader for longer than its Lease lives.
+#[tokio::test]
+async fn two_leaders_at_once_cannot_harm() -> Result<()> {
     let env = Env::with_mesh().await?;
-    let leases = env.api("coordination.k8s.io/v1", "Lease", "leases", "meshwright-system");
-    let old = holder(&leases.get("meshwright-operator").await?).context("a leader")?;
-    let pods = env.api("v1", "Pod", "pods", "meshwright-system");
-    let operator = ListParams::default().labels("app.kubernetes.io/name=meshwright-operator");
-    let leader = pods
-        .list(&operator)
-        .await?
-        .into_iter()
-        .filter_map(|p| p.metadata.name)
-        .find(|name| old.contains(name.as_str()))
-        .with_context(|| format!("the leader {old} is no pod of the operator"))?;
-    pods.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
-    let start = Instant::now();
-    eventually("another leader", DEADLINE, || async {
-        let now = holder(&leases.get("meshwright-operator").await.map_err(|e| e.to_string())?);
-        if now.as_ref().is_some_and(|n| *n != old) { Ok(()) } else { Err(format!("{now:?}")) }
+    soak::once(&env, What::TwoLeaders, 0).await?;
+    soak::once(&env, What::TwoLeaders, 1).await
+}
+
+/// In an install, in an edit, and in a deletion.
+#[tokio::test]
+async fn an_operator_killed_in_the_middle_converges() -> Result<()> {
+    let env = Env::with_mesh().await?;
+    for repetition in 0..3 {
+        soak::once(&env, What::OperatorKilled { writes: 40 }, repetition).await?;
+    }
+    Ok(())
+}
+
+/// As an admission policy of another team would: whatever is written comes out different.
+const POLICY: &str = "apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: { name: e2e-budget }
+spec:
+  failurePolicy: Fail
+  reinvocationPolicy: Never
+  matchConstraints:
+    resourceRules: [ { apiGroups: [policy], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [poddisruptionbudgets] } ]
+    namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: mesh } }
+  mutations:
+    - patchType: ApplyConfiguration
+      applyConfiguration: { expression: 'Object{ spec: Object.spec{ unhealthyPodEvictionPolicy: \"IfHealthyBudget\" } }' }
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: { name: e2e-budget }
+spec: { policyName: e2e-budget }
+";
+
+#[tokio::test]
+async fn a_field_that_a_policy_keeps_changing_is_reported_and_not_fought() -> Result<()> {
+    let env = Env::with_mesh().await?;
+    let name = active_revision(&env).await?;
+    apply_yaml(&env.client, POLICY, MESH).await?;
+    let outcome = contested(&env, &name).await;
+    delete_yaml(&env.client, POLICY, MESH).await?;
+    outcome?;
+    let meshes = env.api("meshwright.io/v1alpha1", "MeshControlPlane", "meshcontrolplanes", MESH);
+    condition(&meshes, MESH, "Reconciled", "True", DEADLINE * 2).await?;
+    let budgets = env.api("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", MESH);
+    let now = budgets.get(&name).await?.data["spec"]["unhealthyPodEvictionPolicy"].clone();
+    ensure!(now == "AlwaysAllow", "after the policy is gone the budget has {now}");
+    Ok(())
+}
+
+async fn contested(env: &Env, name: &str) -> Result<()> {
+    let budgets = env.api("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", MESH);
+    let mut audit = Audit::from_now(env)?;
+    let change = Patch::Merge(json!({"spec": {"maxUnavailable": 0}}));
+    eventually("the policy to be in force", DEADLINE, || async {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let changed = budgets.patch(name, &params, &change).await.map_err(|e| e.to_string())?;
+        let policy = changed.data["spec"]["unhealthyPodEvictionPolicy"].clone();
+        if policy == "IfHealthyBudget" { Ok(()) } else { Err(policy.to_string()) }
     })
     .await?;
-    println!("the other replica leads after {:.1} s", start.elapsed().as_secs_f64());
-    let name = active_revision(&env).await?;
-    env.api("v1", "Service", "services", MESH).delete(&name, &DeleteParams::default()).await?;
-    meshwright_e2e::testing::exists(&env.api("v1", "Service", "services", MESH), &name, true, DEADLINE)
-        .await?;
+    // Somebody's edit, which the operator mends; the policy has the last word on its answer.
+    budgets.patch(name, &PatchParams::default(), &change).await?;
+    let start = Instant::now();
     let meshes = env.api("meshwright.io/v1alpha1", "MeshControlPlane", "meshcontrolplanes", MESH);
-    condition(&meshes, MESH, "Ready", "True", Duration::from_secs(180)).await?;
-    ensure!(holder(&leases.get("meshwright-operator").await?) != Some(old));
+    condition(&meshes, MESH, "Reconciled", "False", DEADLINE).await?;
+    let text = meshes.get(MESH).await?.data["status"]["conditions"].to_string();
+    ensure!(text.contains("unhealthyPodEvictionPolicy"), "the condition does not name the field: {text}");
+    audit.writes()?;
+    let mut writes = Vec::new();
+    let minutes = 2;
+    while start.elapsed() < Duration::from_secs(60 * minutes) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        writes.extend(audit.writes()?.into_iter().filter(|write| write.resource == "poddisruptionbudgets"));
+    }
+    println!("{} writes in {minutes} minutes against a mutating admission policy", writes.len());
+    ensure!(writes.len() as u64 <= 5 * minutes, "{} writes in {minutes} minutes: {writes:?}", writes.len());
     Ok(())
 }

@@ -90,9 +90,9 @@ async fn an_unknown_version_lists_the_known_ones_and_the_mesh_goes_on() -> Resul
 async fn nothing_is_written_when_nothing_changes() -> Result<()> {
     let env = Env::with_mesh().await?;
     crate::bookinfo::installed(&env).await?;
-    let quiet = Duration::from_secs(30);
+    let quiet = Duration::from_secs(300);
     // Earlier tests may still be settling: what counts is that silence comes, and then lasts.
-    eventually("30 s without a write", DEADLINE * 2, || async {
+    eventually("five minutes without a write", DEADLINE * 5, || async {
         let mut audit = Audit::from_now(&env).map_err(|e| format!("{e:#}"))?;
         let start = Instant::now();
         while start.elapsed() < quiet {
