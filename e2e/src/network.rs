@@ -41,6 +41,18 @@ pub fn set_link(node: &NodeLayout, up: bool) -> Result<()> {
     ip(&format!("link set {} {}", node.netns, if up { "up" } else { "down" })).map(drop)
 }
 
+/// Unanswered connections are forgotten after ten seconds, not after two minutes: all load comes from one address, which soon uses a port
+/// again, and whatever a lost node left unanswered on that port would lead the new connection to it. Many clients would not meet that.
+///
+/// # Errors
+/// When the kernel does not track connections, which kube-proxy makes it do.
+pub fn forget_unanswered(node: &NodeLayout) -> Result<()> {
+    let set = "echo 10 > /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent";
+    run(in_netns(&node.netns, "sh").args(["-ec", set]))
+        .with_context(|| format!("setting how long {} tracks unanswered connections", node.name))
+        .map(drop)
+}
+
 /// Removes all of it; routes of the host go with the bridge.
 pub fn remove(layout: &Layout) -> Result<()> {
     for node in layout.nodes() {
