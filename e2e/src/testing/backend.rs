@@ -65,13 +65,15 @@ impl Backend {
         .await
     }
 
-    /// The Gateway with an autoscaler of at least `fewest` proxies.
+    /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them.
     pub fn gateway(fewest: u8) -> String {
         format!(
             "apiVersion: meshwright.io/v1alpha1
 kind: GatewayParameters
 metadata: {{ name: {EDGE} }}
-spec: {{ autoscaling: {{ minReplicas: {fewest}, maxReplicas: 10 }} }}
+spec:
+  autoscaling: {{ minReplicas: {fewest}, maxReplicas: 5 }}
+  resources: {{ requests: {{ cpu: 100m, memory: 64Mi }} }}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
