@@ -157,3 +157,6 @@ fn export_filter() -> EnvFilter {
 fn parse(filter: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder().parse(filter).map_err(|source| Error::Filter { filter: filter.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;
