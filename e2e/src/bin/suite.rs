@@ -8,8 +8,18 @@ use meshwright_e2e::product::{self, Tally, cluster_command, installed, run, run_
 use meshwright_e2e::{Cluster, conformance};
 
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 1] =
-    [("mesh::nothing_is_written_when_nothing_changes", "it reads the API server's audit log")];
+const NOT_OUTSIDE: [(&str, &str); 8] = [
+    ("mesh::nothing_is_written_in_five_idle_minutes", AUDIT),
+    ("faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought", AUDIT),
+    ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
+    ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
+    ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
+    ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
+    ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
+    ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", "it cuts a node's power"),
+];
+const AUDIT: &str = "it reads the API server's audit log";
+const SIGNALS: &str = "it sends signals to processes of pods";
 
 #[derive(Parser)]
 struct Args {

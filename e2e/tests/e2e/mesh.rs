@@ -1,10 +1,9 @@
 //! One `kubectl apply` gives a whole, highly available mesh; what is wrong is said and changes nothing.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
 use kube::api::ListParams;
-use meshwright_e2e::testing::{Audit, apply_yaml, condition, delete_yaml, eventually};
+use meshwright_e2e::soak::{self, What};
+use meshwright_e2e::testing::{apply_yaml, condition, delete_yaml};
 use serde_json::Value;
 
 use crate::env::{DEADLINE, Env, MESH};
@@ -87,22 +86,6 @@ async fn an_unknown_version_lists_the_known_ones_and_the_mesh_goes_on() -> Resul
 }
 
 #[tokio::test]
-async fn nothing_is_written_when_nothing_changes() -> Result<()> {
-    let env = Env::with_mesh().await?;
-    crate::bookinfo::installed(&env).await?;
-    let quiet = Duration::from_secs(300);
-    // Earlier tests may still be settling: what counts is that silence comes, and then lasts.
-    eventually("five minutes without a write", DEADLINE * 5, || async {
-        let mut audit = Audit::from_now(&env).map_err(|e| format!("{e:#}"))?;
-        let start = Instant::now();
-        while start.elapsed() < quiet {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let writes = audit.writes().map_err(|e| format!("{e:#}"))?;
-            if !writes.is_empty() {
-                return Err(format!("{writes:?}"));
-            }
-        }
-        Ok(())
-    })
-    .await
+async fn nothing_is_written_in_five_idle_minutes() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::Idle { seconds: 300 }, 0).await
 }
