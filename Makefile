@@ -9,7 +9,7 @@ REGISTRY ?= registry.meshwright.example
 export REGISTRY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down cluster cluster-down dist test unit conformance soak bench lint gen gen-check
+.PHONY: help demo demo-down cluster cluster-down dist test unit conformance soak bench lint deny gen gen-check
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ bench: prerequisites ## Speed and size on the local cluster; figures in target/b
 lint: prerequisites ## rustfmt and clippy, warnings are errors
 	@cargo fmt --all --check
 	@cargo clippy -q --workspace --all-targets -- -D warnings
+
+deny: prerequisites ## Licences, sources and banned crates among the dependencies; cargo-deny is built once
+	@test -x $(CACHE)/tools/cargo-deny/bin/cargo-deny || cargo install -q --locked cargo-deny --version 0.19.0 --root $(CACHE)/tools/cargo-deny
+	@$(CACHE)/tools/cargo-deny/bin/cargo-deny check -A duplicate licenses bans sources
 
 gen: prerequisites ## Write crds/yaml from the Rust types
 	@cargo run -q -p meshwright-api --bin crdgen -- crds/yaml
