@@ -13,7 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 
 use crate::layout::Layout;
-use crate::{addons, command, node, outside, programs, up};
+use crate::{addons, command, network, node, outside, programs, up};
 
 /// The cluster of this checkout, or one outside that was asked for.
 #[derive(Clone, Debug)]
@@ -173,6 +173,12 @@ impl Cluster {
     pub fn stop_node(&self, n: u8) -> Result<()> {
         let layout = self.own("cutting a node's power")?;
         node::lose(layout, &layout.node(n)?)
+    }
+
+    /// Ends what the other nodes remember of connections to the pods of a stopped node, once nobody is led there any more.
+    pub fn forget_pods_of(&self, n: u8) -> Result<()> {
+        let layout = self.own("clearing connection tracking")?;
+        network::forget_pods_of(layout, &layout.node(n)?)
     }
 
     /// Brings a stopped node back, and waits until it is Ready.

@@ -1,5 +1,6 @@
 //! The cluster's network: a bridge in the host, a namespace and a pair of interfaces for every node, routes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -41,16 +42,32 @@ pub fn set_link(node: &NodeLayout, up: bool) -> Result<()> {
     ip(&format!("link set {} {}", node.netns, if up { "up" } else { "down" })).map(drop)
 }
 
-/// Unanswered connections are forgotten after ten seconds, not after two minutes: all load comes from one address, which soon uses a port
-/// again, and whatever a lost node left unanswered on that port would lead the new connection to it. Many clients would not meet that.
+/// Makes the other nodes forget connections to pods of a node that was lost. Their connection tracking keeps those for minutes, an
+/// established one for days; all load comes from one address, which soon uses a port again, and is led to where that connection went. Many
+/// clients would not meet that.
 ///
 /// # Errors
-/// When the kernel does not track connections, which kube-proxy makes it do.
-pub fn forget_unanswered(node: &NodeLayout) -> Result<()> {
-    let set = "echo 10 > /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent";
-    run(in_netns(&node.netns, "sh").args(["-ec", set]))
-        .with_context(|| format!("setting how long {} tracks unanswered connections", node.name))
-        .map(drop)
+/// When a node's connections cannot be listed.
+pub fn forget_pods_of(layout: &Layout, lost: &NodeLayout) -> Result<()> {
+    let prefix = lost.pod_cidr.rsplit_once('.').map_or(lost.pod_cidr.as_str(), |(prefix, _)| prefix);
+    for node in layout.nodes().iter().filter(|node| node.n != lost.n) {
+        let tracked = run(in_netns(&node.netns, "conntrack").args(["-L", "-p", "tcp"]))
+            .with_context(|| format!("listing connections that {} tracks", node.name))?;
+        for pod in translated_to(&tracked, prefix) {
+            // It fails where the last of them has just ended by itself.
+            let _ = run(in_netns(&node.netns, "conntrack").args(["-D", "-p", "tcp", "--reply-src", pod]));
+        }
+    }
+    Ok(())
+}
+
+/// Who answers, of the addresses that begin so: the second source of an entry.
+fn translated_to<'a>(tracked: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let answers = tracked.lines().filter_map(|line| {
+        let mut sources = line.split_whitespace().filter_map(|word| word.strip_prefix("src="));
+        sources.nth(1)
+    });
+    answers.filter(|ip| ip.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))).collect()
 }
 
 /// Removes all of it; routes of the host go with the bridge.
@@ -68,4 +85,17 @@ pub fn remove(layout: &Layout) -> Result<()> {
         ip(&format!("link delete {}", layout.bridge()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::translated_to;
+
+    #[test]
+    fn who_answers_is_found_in_entries_with_and_without_an_answer() {
+        let tracked = "tcp 6 118 SYN_SENT src=172.30.18.1 dst=172.30.18.200 sport=4 dport=80 [UNREPLIED] src=10.118.1.5 dst=172.30.18.12 sport=80 dport=4 mark=0 use=1
+tcp 6 86 ESTABLISHED src=172.30.18.1 dst=172.30.18.200 sport=5 dport=80 src=10.118.1.6 dst=172.30.18.12 sport=80 dport=5 [ASSURED] mark=0 use=1
+tcp 6 86 ESTABLISHED src=10.118.1.7 dst=172.30.18.200 sport=5 dport=80 src=10.118.11.6 dst=172.30.18.12 sport=80 dport=5 [ASSURED] mark=0 use=1";
+        assert_eq!(translated_to(tracked, "10.118.1"), ["10.118.1.5", "10.118.1.6"].into());
+    }
 }

@@ -21,6 +21,7 @@ enum Need {
 const TO_RUN: &[Need] = &[
     Need::Program("ip", "iproute2"),
     Need::Program("nft", "nftables"),
+    Need::Program("conntrack", "conntrack"),
     Need::Program("nsenter", "util-linux"),
     Need::Program("setsid", "util-linux"),
     Need::Program("mount", "mount"),

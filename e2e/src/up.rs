@@ -58,7 +58,6 @@ pub async fn up(layout: &Layout) -> Result<()> {
     let start = Instant::now();
     addons::wait_dns(&client, Duration::from_secs(90)).await?;
     done("CoreDNS ready", start);
-    on_all_nodes(layout, network::forget_unanswered)?;
 
     fs::copy(layout.pki().join("admin.kubeconfig"), layout.kubeconfig()).context("writing the kubeconfig")?;
     fs::write(layout.up_marker(), b"").context("marking the cluster as up")?;

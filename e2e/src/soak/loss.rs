@@ -111,6 +111,8 @@ async fn without_node(
     };
     let during = during.reports(&format!("  loss of {name}")).await;
     let (noticed, during) = (noticed?, during?);
+    let cluster = env.cluster.clone();
+    tokio::task::spawn_blocking(move || cluster.forget_pods_of(number)).await??;
     let after = loads()?.reports(&format!("  after the loss of {name}")).await?;
     let still: u64 = after.iter().map(|report| report.failed()).sum();
     ensure!(still == 0, "{still} requests failed after the endpoints of {name} were gone: {after:?}");
