@@ -163,9 +163,10 @@ impl Resources {
     }
 
     /// Adds or replaces a resource.
-    pub fn insert(&mut self, resource: Resource) {
+    pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
+        let resource = resource.into();
         self.absent.remove(resource.name());
-        self.present.insert(resource.name().clone(), Arc::new(resource));
+        self.present.insert(resource.name().clone(), resource);
     }
 
     /// Takes a resource away and remembers that it does not exist.

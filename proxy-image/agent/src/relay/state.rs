@@ -239,7 +239,7 @@ impl State {
         if known.is_some_and(|known| known.version() == resource.version()) {
             return false;
         }
-        self.candidate.edit(kind).insert(Resource::clone(resource));
+        self.candidate.edit(kind).insert(resource.clone());
         true
     }
 
@@ -252,7 +252,7 @@ impl State {
         if current {
             match self.accepted.get(&(kind, name.clone())) {
                 Some(good) if *good.version() != version => {
-                    self.candidate.edit(kind).insert(Resource::clone(good));
+                    self.candidate.edit(kind).insert(good.clone());
                 }
                 _ => self.candidate.edit(kind).forget(&name),
             }
