@@ -2,6 +2,7 @@
 //! every right checked. `meshwright-xds` turns it into Envoy resources and decides nothing any more. No
 //! endpoints here: they change often and alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub struct ListenerConfig {
     /// Hosts this listener answers for, sorted by hostname, each once. The listener's own hostname is always
     /// there, if need be without routes, so that a wider listener cannot take over. A host that a more
     /// specific listener of the port owns is not.
-    pub virtual_hosts: Vec<VirtualHostConfig>,
+    pub virtual_hosts: Vec<Arc<VirtualHostConfig>>,
 }
 
 /// Routes for one hostname. A request that none matches gets 404.
@@ -59,7 +60,7 @@ pub struct VirtualHostConfig {
     /// Exact, `*.suffix`, or `*`.
     pub hostname: String,
     /// In order of precedence, first match wins.
-    pub routes: Vec<RouteEntry>,
+    pub routes: Vec<Arc<RouteEntry>>,
 }
 
 /// One match of one rule.
@@ -176,14 +177,15 @@ pub struct RetryConfig {
 
 impl GatewayConfig {
     /// Every cluster that some rule names, sorted, each once.
-    pub fn clusters(&self) -> std::collections::BTreeSet<ClusterRef> {
-        let entries = self
-            .ports
-            .iter()
-            .flat_map(|port| &port.listeners)
-            .flat_map(|listener| &listener.virtual_hosts)
-            .flat_map(|host| &host.routes);
-        entries.flat_map(|entry| entry.rule.clusters()).cloned().collect()
+    pub fn clusters(&self) -> BTreeSet<&ClusterRef> {
+        self.entries().flat_map(|entry| entry.rule.clusters()).collect()
+    }
+
+    /// Every match of every host.
+    pub fn entries(&self) -> impl Iterator<Item = &RouteEntry> {
+        let listeners = self.ports.iter().flat_map(|port| &port.listeners);
+        let hosts = listeners.flat_map(|listener| &listener.virtual_hosts);
+        hosts.flat_map(|host| &host.routes).map(AsRef::as_ref)
     }
 }
 

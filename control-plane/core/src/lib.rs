@@ -5,6 +5,7 @@
 
 pub mod conditions;
 pub mod config;
+mod difference;
 pub mod duration;
 pub mod endpoints;
 pub mod features;
@@ -14,6 +15,7 @@ pub mod resolve;
 pub mod status;
 
 pub use config::GatewayConfig;
+pub use difference::difference;
 pub use endpoints::{Endpoint, Endpoints, endpoints};
 pub use model::{ObjectKey, World};
-pub use resolve::{ControllerConfig, Resolution, RouteCache, resolve, resolve_with};
+pub use resolve::{ControllerConfig, Resolution, Resolver, resolve};

@@ -3,6 +3,7 @@
 //! a type that is not listed here any more is removed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::{AssignedAddress, ObjectKey, ParentRef, RouteGroupKind};
 
@@ -100,15 +101,15 @@ impl ConditionUpdate {
 }
 
 /// Statuses of everything that this controller answers for. An object that is not listed has no entry of ours
-/// (any more).
+/// (any more). Shared, so that thousands are quickly copied and compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statuses {
     /// Our GatewayClasses, by name.
     pub gateway_classes: BTreeMap<String, GatewayClassStatus>,
     /// Gateways of our classes.
-    pub gateways: BTreeMap<ObjectKey, GatewayStatus>,
+    pub gateways: BTreeMap<ObjectKey, Arc<GatewayStatus>>,
     /// HTTPRoutes with at least one parent of ours.
-    pub http_routes: BTreeMap<ObjectKey, RouteStatus>,
+    pub http_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
 }
 
 /// Status of a GatewayClass.

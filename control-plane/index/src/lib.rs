@@ -6,7 +6,6 @@
 //! once: half a world would take routes away from proxies that have them.
 
 mod apply;
-mod cache;
 mod convert;
 mod event;
 mod live;
@@ -23,10 +22,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meshwright_core::ControllerConfig;
 use meshwright_core::config::ClusterRef;
 use meshwright_core::model::ObjectId;
 use meshwright_core::status::Statuses;
+use meshwright_core::{ControllerConfig, Resolver};
 use meshwright_runtime::{CancellationToken, Readiness};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -72,12 +71,11 @@ impl Index {
         let secrets = secrets::SecretWatches::new(setup.client.clone(), events.clone(), drain.clone());
         let task = task::Task {
             store: store::Store::new(live.clone()),
-            controller: setup.controller,
+            resolver: Resolver::new(setup.controller),
             metrics: setup.metrics,
             awaited,
             secrets,
             patience: patience::Patience::default(),
-            cache: cache::CompileCache::default(),
             output: output_sender,
             statuses: statuses_sender,
         };

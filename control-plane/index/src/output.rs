@@ -7,15 +7,17 @@ use std::sync::Arc;
 use meshwright_core::config::{ClusterRef, GatewayConfig};
 use meshwright_core::endpoints::{Endpoints, endpoints};
 use meshwright_core::model::SecretState;
-use meshwright_core::{ObjectKey, World};
+use meshwright_core::{ObjectKey, World, difference};
 
 /// Everything that proxies need.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
     /// One entry for every Gateway of ours that is accepted.
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayOutput>>,
-    /// Endpoints of every cluster that some Gateway uses, or that was asked for by [`crate::Index::keep_clusters`].
+    /// Endpoints of every cluster that some Gateway uses, or that is kept.
     pub endpoints: BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
+    /// Clusters that were asked for by [`crate::Index::keep_clusters`].
+    pub kept: BTreeSet<ClusterRef>,
 }
 
 /// One Gateway.
@@ -38,26 +40,51 @@ impl Output {
         touched: &BTreeSet<ObjectKey>,
         kept: &BTreeSet<ClusterRef>,
     ) -> Self {
-        let mut gateways = BTreeMap::new();
-        for (key, config) in configs {
-            let gateway = GatewayOutput::next(self.gateways.get(&key), config, world);
-            gateways.insert(key, gateway);
+        let gateways: BTreeMap<_, _> = configs
+            .into_iter()
+            .map(|(key, config)| {
+                let gateway = GatewayOutput::next(self.gateways.get(&key), config, world);
+                (key, gateway)
+            })
+            .collect();
+        let endpoints = self.endpoints_for(&gateways, world, touched, kept);
+        Self { gateways, endpoints, kept: kept.clone() }
+    }
+
+    /// The endpoints that we have, with those of clusters that are new and without those of clusters that nobody names any more.
+    fn endpoints_for(
+        &self,
+        gateways: &BTreeMap<ObjectKey, Arc<GatewayOutput>>,
+        world: &World,
+        touched: &BTreeSet<ObjectKey>,
+        kept: &BTreeSet<ClusterRef>,
+    ) -> BTreeMap<Arc<ClusterRef>, Arc<Endpoints>> {
+        let same = |a: &Arc<GatewayOutput>, b: &Arc<GatewayOutput>| Arc::ptr_eq(&a.clusters, &b.clusters);
+        let mut pairs = vec![(Some(&self.kept), Some(kept))];
+        pairs.extend(difference(&self.gateways, gateways, same).map(|key| {
+            let (before, after) = (self.gateways.get(key), gateways.get(key));
+            (before.map(|gateway| &*gateway.clusters), after.map(|gateway| &*gateway.clusters))
+        }));
+        let none = BTreeSet::new();
+        let pairs =
+            pairs.into_iter().map(|(before, after)| (before.unwrap_or(&none), after.unwrap_or(&none)));
+        let mut endpoints = self.endpoints.clone();
+        let is_named = |cluster: &ClusterRef| {
+            kept.contains(cluster) || gateways.values().any(|gateway| gateway.clusters.contains(cluster))
+        };
+        for (before, after) in pairs {
+            for cluster in before.difference(after).filter(|cluster| !is_named(cluster)) {
+                endpoints.remove(cluster);
+            }
+            for cluster in after.difference(before) {
+                if !endpoints.contains_key(cluster) {
+                    endpoints.insert(Arc::new(cluster.clone()), fresh(None, cluster, world));
+                }
+            }
         }
-        let mut all = BTreeMap::new();
-        for cluster in gateways.values().flat_map(|gateway| gateway.clusters.iter()).chain(kept) {
-            let known = self.endpoints.get_key_value(cluster);
-            let (cluster, known) = match known {
-                Some((cluster, known)) => (cluster.clone(), Some(known)),
-                None if all.contains_key(cluster) => continue,
-                None => (Arc::new(cluster.clone()), None),
-            };
-            let found = match known {
-                Some(known) if !touched.contains(&cluster.service) => known.clone(),
-                _ => fresh(known, &cluster, world),
-            };
-            all.insert(cluster, found);
-        }
-        Self { gateways, endpoints: all }
+        let moved = endpoints.iter_mut().filter(|(cluster, _)| touched.contains(&cluster.service));
+        moved.for_each(|(cluster, known)| *known = fresh(Some(known), cluster, world));
+        endpoints
     }
 
     /// Looks again at the endpoints of these Services; None if they are what they were.
@@ -79,22 +106,17 @@ impl Output {
         // Those that are kept no longer go with the next resolution.
         for cluster in kept.iter().filter(|cluster| !self.endpoints.contains_key(*cluster)) {
             let found = fresh(None, cluster, world);
-            next.get_or_insert_with(|| self.clone()).endpoints.insert(Arc::new(cluster.clone()), found);
+            let next = next.get_or_insert_with(|| self.clone());
+            next.endpoints.insert(Arc::new(cluster.clone()), found);
+            next.kept.insert(cluster.clone());
         }
         next
     }
 
     /// Whether there is something new for any reader.
     pub(crate) fn differs(&self, other: &Self) -> bool {
-        let same_gateways = self.gateways.len() == other.gateways.len()
-            && self.gateways.iter().zip(&other.gateways).all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
-        let same_endpoints = self.endpoints.len() == other.endpoints.len()
-            && self
-                .endpoints
-                .iter()
-                .zip(&other.endpoints)
-                .all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y));
-        !(same_gateways && same_endpoints)
+        difference(&self.gateways, &other.gateways, Arc::ptr_eq).next().is_some()
+            || difference(&self.endpoints, &other.endpoints, Arc::ptr_eq).next().is_some()
     }
 }
 
@@ -119,8 +141,16 @@ impl GatewayOutput {
             Some(known) => {
                 Self { config: known.config.clone(), clusters: known.clusters.clone(), certificates }
             }
-            None => Self { clusters: Arc::new(config.clusters()), config, certificates },
+            None => Self { clusters: clusters(known, &config), config, certificates },
         })
+    }
+}
+
+fn clusters(known: Option<&Arc<GatewayOutput>>, config: &GatewayConfig) -> Arc<BTreeSet<ClusterRef>> {
+    let named = config.clusters();
+    match known {
+        Some(known) if known.clusters.iter().eq(named.iter().copied()) => known.clusters.clone(),
+        _ => Arc::new(named.into_iter().cloned().collect()),
     }
 }
 
@@ -131,3 +161,6 @@ fn fresh(known: Option<&Arc<Endpoints>>, cluster: &ClusterRef, world: &World) ->
         _ => Arc::new(found),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwright_core::ControllerConfig;
-use meshwright_core::resolve::Resolution;
 use meshwright_core::status::Statuses;
+use meshwright_core::{Resolution, Resolver};
 use meshwright_runtime::{CancellationToken, ReadyGuard};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cache::CompileCache;
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::output::Output;
@@ -24,13 +22,12 @@ const SPACING: Duration = Duration::from_millis(5);
 
 pub(crate) struct Task {
     pub(crate) store: Store,
-    pub(crate) controller: ControllerConfig,
+    pub(crate) resolver: Resolver,
     pub(crate) metrics: Metrics,
     /// Kinds that were not listed yet.
     pub(crate) awaited: BTreeMap<&'static str, ReadyGuard>,
     pub(crate) secrets: SecretWatches,
     pub(crate) patience: Patience,
-    pub(crate) cache: CompileCache,
     pub(crate) output: watch::Sender<Option<Arc<Output>>>,
     pub(crate) statuses: watch::Sender<Option<Arc<Statuses>>>,
 }
@@ -96,7 +93,7 @@ impl Task {
 
     fn resolve(&mut self, known: &Output, change: &Change) {
         let start = std::time::Instant::now();
-        let mut resolution = self.cache.resolve(&self.store.world, &self.controller);
+        let mut resolution = self.resolver.resolve(&self.store.world);
         self.hold(&mut resolution, known);
         self.metrics.resolutions.inc();
         self.metrics.gateways.set(i64::try_from(resolution.gateways.len()).unwrap_or(i64::MAX));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use meshwright_core::config::ClusterRef;
 use meshwright_core::model::{EndpointSlice, PrivateKey, SecretState, TlsCertificate};
 use meshwright_core::status::Statuses;
-use meshwright_core::{ControllerConfig, ObjectKey};
+use meshwright_core::{ControllerConfig, ObjectKey, Resolver};
 use meshwright_k8s::Update;
 use meshwright_runtime::CancellationToken;
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ use crate::event::{Event, Seen};
 use crate::live::{Live, LiveObjects};
 use crate::output::Output;
 use crate::store::Store;
-use crate::{cache, convert, metrics, patience, secrets, task};
+use crate::{convert, metrics, patience, secrets, task};
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -95,12 +95,11 @@ fn start(awaited: &[&'static str]) -> Running {
     let readiness = meshwright_runtime::Readiness::default();
     let task = task::Task {
         store: Store::new(LiveObjects::default()),
-        controller: ControllerConfig::default(),
+        resolver: Resolver::new(ControllerConfig::default()),
         metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
         awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
         secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),
         patience: patience::Patience::default(),
-        cache: cache::CompileCache::default(),
         output,
         statuses,
     };

@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Delt
 use envoy_types::pb::google::protobuf::{Any, Struct, Value, value::Kind};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use meshwright_core::ObjectKey;
 use meshwright_core::model::{ObjectId, ObjectKind};
+use meshwright_core::{GatewayConfig, ObjectKey};
 use meshwright_pki::tls::{DynamicIdentity, DynamicRoots, client_config};
 use meshwright_pki::{
     Authority, Identity, SpiffeId, certs_to_pem, new_csr, new_root, peer_identity, sign_issuing_ca, sign_leaf,
@@ -141,12 +141,18 @@ impl Running {
     }
 }
 
+/// What `shop/edge` is made from, with a listener on port 80 and these routes.
+fn config(routes: &[&str]) -> Arc<GatewayConfig> {
+    let output = crate::snapshots::tests::output(routes, &[], "10.0.0.1");
+    output.gateways[&ObjectKey::new("shop", "edge")].config.clone()
+}
+
 #[tokio::test]
 async fn a_gateway_gets_its_own_configuration_and_nobody_elses() {
     let running = start().await;
     let body = Any { type_url: TypeUrl::Cluster.as_str().to_owned(), value: Vec::new() };
     let snapshot = Snapshot::default().with(TypeUrl::Cluster, [Resource::new("shop/cart", body)]);
-    running.registry.publish(&ObjectKey::new("shop", "edge"), Arc::new(snapshot), Arc::default());
+    running.registry.publish(&ObjectKey::new("shop", "edge"), Arc::new(snapshot), config(&[]));
 
     let response = running.ask(Some(("shop", "edge-meshwright")), "edge").await.unwrap();
     assert_eq!(response.resources[0].name, "shop/cart");
@@ -193,23 +199,19 @@ async fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_bett
     let registry = Registry::default();
     let objects = [(ObjectKind::Gateway, &gateway), (ObjectKind::HttpRoute, &route)];
     let objects = objects.map(|(kind, key)| ObjectId { kind, key: key.clone() });
-    let origins = BTreeMap::from([
-        ((TypeUrl::Cluster, "shop/cart".to_owned()), objects.clone().into()),
-        ((TypeUrl::Listener, "80".to_owned()), [objects[0].clone()].into()),
-    ]);
-    registry.publish(&gateway, Arc::default(), Arc::new(origins));
+    registry.publish(&gateway, Arc::default(), config(&["cart"]));
     let nacks = Nacks::new(registry.clone());
     let nack = |kind, name: &str| Event::Nack {
         kind,
         resources: vec![(name.into(), "v1".into())],
         message: "no such thing".to_owned(),
     };
-    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
-    nacks.on_event(2, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "outbound|80|cart.shop"));
+    nacks.on_event(2, &gateway, &nack(TypeUrl::Cluster, "outbound|80|cart.shop"));
     assert_eq!(nacks.rejections(), BTreeMap::from([(objects[1].clone(), "no such thing".to_owned())]));
     let ack = Event::Ack {
         kind: TypeUrl::Cluster,
-        resources: vec![("shop/cart".into(), "v2".into())],
+        resources: vec![("outbound|80|cart.shop".into(), "v2".into())],
         removed: vec![],
     };
     nacks.on_event(1, &gateway, &ack);
@@ -218,12 +220,12 @@ async fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_bett
     assert!(nacks.rejections().is_empty());
 
     let closed = Event::Closed { maybe_sent: Default::default() };
-    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "outbound|80|cart.shop"));
     nacks.on_event(1, &gateway, &closed);
     assert_eq!(nacks.rejections().len(), 1, "the proxy will be back");
     nacks.on_event(3, &gateway, &ack);
     assert!(nacks.rejections().is_empty(), "another version was taken");
-    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "shop/cart"));
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Cluster, "outbound|80|cart.shop"));
     nacks.on_event(1, &gateway, &closed);
     tokio::time::sleep(Duration::from_secs(59)).await;
     assert_eq!(nacks.rejections().len(), 1);
@@ -231,10 +233,11 @@ async fn a_refusal_is_blamed_on_the_route_until_that_stream_takes_something_bett
     assert!(nacks.rejections().is_empty(), "nobody knows any more");
 
     assert!(!nacks.is_behind(&gateway));
-    nacks.on_event(1, &gateway, &nack(TypeUrl::Listener, "80"));
+    nacks.on_event(1, &gateway, &nack(TypeUrl::Listener, "shop/edge/80"));
     assert!(nacks.is_behind(&gateway));
     assert!(nacks.rejections().contains_key(&objects[0]));
-    registry.publish(&gateway, Arc::default(), Arc::default());
+    let empty = GatewayConfig { gateway: gateway.clone(), ports: Vec::new() };
+    registry.publish(&gateway, Arc::default(), Arc::new(empty));
     assert!(nacks.rejections().is_empty(), "the resource is gone");
 }
 

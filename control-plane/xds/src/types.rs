@@ -90,7 +90,12 @@ impl Resource {
     /// A resource whose version is the hash of its content.
     pub fn new(name: impl Into<Arc<str>>, body: Any) -> Self {
         let digest = Sha256::digest(&body.value);
-        let version = digest[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self::with_digest(name, &digest, body)
+    }
+
+    /// A resource whose content was hashed part by part.
+    pub(crate) fn with_digest(name: impl Into<Arc<str>>, digest: &[u8], body: Any) -> Self {
+        let version = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
         Self::with_version(name, version, body)
     }
 

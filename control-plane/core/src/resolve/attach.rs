@@ -42,7 +42,7 @@ pub(crate) fn attach(
     route: &HttpRoute,
     reference: &ParentRef,
     gateway: &Gateway,
-    listeners: &[ListenerState<'_>],
+    listeners: &[ListenerState],
     world: &World,
 ) -> Result<Vec<Attachment>, Finding> {
     let wanted: Vec<_> =
@@ -73,7 +73,7 @@ pub(crate) fn attach(
     Ok(attached)
 }
 
-fn is_wanted(reference: &ParentRef, state: &ListenerState<'_>) -> bool {
+fn is_wanted(reference: &ParentRef, state: &ListenerState) -> bool {
     reference.section_name.as_ref().is_none_or(|name| *name == state.spec.name)
         && reference.port.is_none_or(|port| port == state.spec.port)
 }
@@ -87,7 +87,7 @@ fn no_such_listener(reference: &ParentRef) -> String {
     }
 }
 
-fn allows(state: &ListenerState<'_>, route: &HttpRoute, gateway: &Gateway, world: &World) -> bool {
+fn allows(state: &ListenerState, route: &HttpRoute, gateway: &Gateway, world: &World) -> bool {
     let kind = RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: "HTTPRoute".to_owned() };
     let namespace = &route.meta.key.namespace;
     let namespace_allowed = match &state.spec.allowed_namespaces {
@@ -102,7 +102,7 @@ fn allows(state: &ListenerState<'_>, route: &HttpRoute, gateway: &Gateway, world
     namespace_allowed && state.supported_kinds.contains(&kind)
 }
 
-fn common_hosts(route: &HttpRoute, state: &ListenerState<'_>) -> Vec<Host> {
+fn common_hosts(route: &HttpRoute, state: &ListenerState) -> Vec<Host> {
     if route.hostnames.is_empty() {
         return vec![Host { hostname: state.hostname.clone(), original: hostname::ANY.to_owned() }];
     }

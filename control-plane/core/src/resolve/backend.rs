@@ -13,7 +13,7 @@ use crate::status::Finding;
 
 /// A backendRef with the API's defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendKey {
+pub(crate) struct BackendKey {
     group: String,
     kind: String,
     object: ObjectKey,
@@ -22,7 +22,7 @@ pub struct BackendKey {
 
 impl BackendKey {
     /// What a reference of a route in `namespace` stands for.
-    pub fn new(reference: &BackendRef, namespace: &str) -> Self {
+    pub(crate) fn new(reference: &BackendRef, namespace: &str) -> Self {
         Self {
             group: reference.group.clone().unwrap_or_default(),
             kind: reference.kind.clone().unwrap_or_else(|| "Service".to_owned()),
@@ -33,13 +33,18 @@ impl BackendKey {
             port: reference.port,
         }
     }
+
+    /// What it names, whether that exists or not.
+    pub(crate) fn object(&self) -> &ObjectKey {
+        &self.object
+    }
 }
 
 /// Where each backendRef of one route leads, or why nowhere.
-pub type BackendTable = BTreeMap<BackendKey, Result<ClusterRef, Finding>>;
+pub(crate) type BackendTable = BTreeMap<BackendKey, Result<ClusterRef, Finding>>;
 
 /// Follows every backendRef of a route, those of mirrors included.
-pub fn backend_table(route: &HttpRoute, world: &World) -> BackendTable {
+pub(crate) fn backend_table(route: &HttpRoute, world: &World) -> BackendTable {
     let namespace = &route.meta.key.namespace;
     let mut table = BackendTable::new();
     for rule in &route.rules {

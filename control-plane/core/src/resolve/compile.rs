@@ -14,7 +14,7 @@ use crate::status::Finding;
 
 /// A route as far as it does not depend on listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CompiledRoute {
+pub(crate) struct CompiledRoute {
     /// Rules, in the order of the spec.
     pub rules: Vec<CompiledRouteRule>,
     /// The first reference that leads nowhere.
@@ -25,7 +25,7 @@ pub struct CompiledRoute {
 
 /// A rule and when it applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CompiledRouteRule {
+pub(crate) struct CompiledRouteRule {
     /// At least one.
     pub matches: Vec<HttpRouteMatch>,
     /// What then.
@@ -33,7 +33,7 @@ pub struct CompiledRouteRule {
 }
 
 /// Compiles a route.
-pub fn compile(route: &HttpRoute, backends: &BackendTable) -> CompiledRoute {
+pub(crate) fn compile(route: &HttpRoute, backends: &BackendTable) -> CompiledRoute {
     let mut compiled =
         CompiledRoute { rules: Vec::with_capacity(route.rules.len()), unresolved: None, invalid: Vec::new() };
     let mut compiler = Compiler { namespace: &route.meta.key.namespace, backends, unresolved: None };

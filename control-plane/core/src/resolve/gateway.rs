@@ -37,7 +37,7 @@ pub(crate) fn rejection(gateway: &Gateway, world: &World) -> Option<Finding> {
 /// The status; `attached` counts the accepted routes of each listener.
 pub(crate) fn status(
     gateway: &Gateway,
-    listeners: &[ListenerState<'_>],
+    listeners: &[ListenerState],
     attached: &[u32],
     world: &World,
 ) -> GatewayStatus {
@@ -70,7 +70,7 @@ pub(crate) fn status(
     }
 }
 
-fn accepted(gateway: &Gateway, listeners: &[ListenerState<'_>], world: &World) -> ConditionUpdate {
+fn accepted(gateway: &Gateway, listeners: &[ListenerState], world: &World) -> ConditionUpdate {
     let generation = gateway.meta.generation;
     if let Some(finding) = rejection(gateway, world) {
         return ConditionUpdate::bad(ACCEPTED, &finding, generation);
@@ -125,7 +125,7 @@ fn unprogrammed(
 }
 
 fn listener_status(
-    state: &ListenerState<'_>,
+    state: &ListenerState,
     attached_routes: u32,
     gateway_unprogrammed: Option<&Finding>,
     generation: i64,

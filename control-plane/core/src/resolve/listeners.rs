@@ -13,9 +13,9 @@ use crate::model::{
 use crate::status::Finding;
 
 /// What was found about one listener.
-#[derive(Debug, Clone)]
-pub(crate) struct ListenerState<'a> {
-    pub spec: &'a Listener,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenerState {
+    pub spec: Listener,
     /// Normalized, see [`hostname::normalize`].
     pub hostname: String,
     /// None for a protocol that is not supported.
@@ -34,7 +34,7 @@ pub(crate) struct ListenerState<'a> {
     pub certificates: Vec<ObjectKey>,
 }
 
-impl ListenerState<'_> {
+impl ListenerState {
     /// Whether it is configured and keeps its hosts from others. It may still lack a certificate.
     pub(crate) fn is_accepted(&self) -> bool {
         self.rejected.is_none() && self.conflict.is_none()
@@ -47,12 +47,12 @@ impl ListenerState<'_> {
 }
 
 /// Looks at all listeners of a Gateway. Adds the Secrets that have to be read to `secrets`.
-pub(crate) fn states<'a>(
-    gateway: &'a Gateway,
+pub(crate) fn states(
+    gateway: &Gateway,
     world: &World,
     config: &ControllerConfig,
     secrets: &mut BTreeSet<ObjectKey>,
-) -> Vec<ListenerState<'a>> {
+) -> Vec<ListenerState> {
     let mut states: Vec<_> =
         gateway.listeners.iter().map(|listener| state(gateway, listener, world, config, secrets)).collect();
     let conflicts: Vec<_> = (0..states.len()).map(|index| conflict(&states, index)).collect();
@@ -64,13 +64,13 @@ pub(crate) fn states<'a>(
     states
 }
 
-fn state<'a>(
-    gateway: &'a Gateway,
-    listener: &'a Listener,
+fn state(
+    gateway: &Gateway,
+    listener: &Listener,
     world: &World,
     config: &ControllerConfig,
     secrets: &mut BTreeSet<ObjectKey>,
-) -> ListenerState<'a> {
+) -> ListenerState {
     let protocol = match listener.protocol.as_str() {
         "HTTP" => Some(PortProtocol::Http),
         "HTTPS" => Some(PortProtocol::Https),
@@ -78,7 +78,7 @@ fn state<'a>(
     };
     let (supported_kinds, bad_kind) = kinds(listener, protocol);
     let mut state = ListenerState {
-        spec: listener,
+        spec: listener.clone(),
         hostname: hostname::normalize(listener.hostname.as_deref()),
         protocol,
         supported_kinds,
@@ -199,7 +199,7 @@ fn certificate(
 }
 
 /// Listeners that cannot be told apart all lose: the API forbids to pick a winner within a Gateway.
-fn conflict(states: &[ListenerState<'_>], index: usize) -> Option<Finding> {
+fn conflict(states: &[ListenerState], index: usize) -> Option<Finding> {
     let this = states.get(index).filter(|state| state.rejected.is_none())?;
     let others = || same_port(states, index);
     if let Some(other) = others().find(|other| other.protocol != this.protocol) {
@@ -216,7 +216,7 @@ fn conflict(states: &[ListenerState<'_>], index: usize) -> Option<Finding> {
 
 /// HTTPS listeners with hosts in common: clients may reuse a connection for the other's hosts, and get 421
 /// for them.
-fn overlap(states: &[ListenerState<'_>], index: usize) -> Option<Finding> {
+fn overlap(states: &[ListenerState], index: usize) -> Option<Finding> {
     let this = states.get(index).filter(|state| state.protocol == Some(PortProtocol::Https))?;
     let other = same_port(states, index).find(|other| {
         other.protocol == this.protocol && hostname::intersection(&other.hostname, &this.hostname).is_some()
@@ -226,10 +226,7 @@ fn overlap(states: &[ListenerState<'_>], index: usize) -> Option<Finding> {
     Some(Finding::new(reason::OVERLAPPING_HOSTNAMES, message))
 }
 
-fn same_port<'s, 'a>(
-    states: &'s [ListenerState<'a>],
-    index: usize,
-) -> impl Iterator<Item = &'s ListenerState<'a>> {
+fn same_port(states: &[ListenerState], index: usize) -> impl Iterator<Item = &ListenerState> {
     let port = states.get(index).map(|state| state.spec.port);
     states
         .iter()

@@ -6,6 +6,7 @@
 //! leaves regular expressions open: after exact paths, before prefixes, longer ones first.
 
 use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
 
 use crate::config::RouteEntry;
 use crate::hostname;
@@ -19,7 +20,7 @@ pub(crate) struct Candidate {
     /// The route's age, seconds since the epoch.
     pub created: i64,
     /// What it is about.
-    pub entry: RouteEntry,
+    pub entry: Arc<RouteEntry>,
 }
 
 /// Orders candidates, winner first. A total order: two candidates are equal only if they are the same match

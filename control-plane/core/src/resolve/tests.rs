@@ -2,5 +2,6 @@
 
 mod fixtures;
 mod gateways;
+mod incremental;
 mod properties;
 mod routes;

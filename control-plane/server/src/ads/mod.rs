@@ -21,7 +21,7 @@ use crate::metrics::{Metrics, count};
 use crate::nacks::Nacks;
 use crate::serving::Peer;
 
-pub use registry::{Origins, Registry};
+pub use registry::Registry;
 
 /// A stream that says nothing for this long is nobody's.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);

@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use meshwright_core::ObjectKey;
 use meshwright_core::model::ObjectId;
-use meshwright_xds::{Snapshot, TypeUrl};
+use meshwright_core::{GatewayConfig, ObjectKey};
+use meshwright_xds::{Snapshot, TypeUrl, envoy};
 use tokio::sync::watch;
-
-/// Which objects a resource was made from.
-pub type Origins = BTreeMap<(TypeUrl, String), BTreeSet<ObjectId>>;
 
 struct Entry {
     snapshots: watch::Sender<Arc<Snapshot>>,
-    origins: Arc<Origins>,
+    /// What the snapshot was made from.
+    config: Option<Arc<GatewayConfig>>,
 }
 
 /// Cheap to clone; all clones are one.
@@ -27,11 +25,11 @@ impl Registry {
         self.lock().entry(gateway.clone()).or_insert_with(Entry::unknown).snapshots.subscribe()
     }
 
-    /// Publishes a Gateway's resources.
-    pub fn publish(&self, gateway: &ObjectKey, snapshot: Arc<Snapshot>, origins: Arc<Origins>) {
+    /// Publishes a Gateway's resources and what they were made from.
+    pub fn publish(&self, gateway: &ObjectKey, snapshot: Arc<Snapshot>, config: Arc<GatewayConfig>) {
         let mut entries = self.lock();
         let entry = entries.entry(gateway.clone()).or_insert_with(Entry::unknown);
-        entry.origins = origins;
+        entry.config = Some(config);
         entry.snapshots.send_replace(snapshot);
     }
 
@@ -44,9 +42,9 @@ impl Registry {
     /// The objects behind a resource, while the Gateway still has a resource of that name.
     pub fn origins(&self, gateway: &ObjectKey, kind: TypeUrl, name: &str) -> BTreeSet<ObjectId> {
         let entries = self.lock();
-        let origins = entries.get(gateway).map(|entry| entry.origins.clone());
+        let config = entries.get(gateway).and_then(|entry| entry.config.clone());
         drop(entries);
-        origins.and_then(|origins| origins.get(&(kind, name.to_owned())).cloned()).unwrap_or_default()
+        config.map(|config| envoy::origins(&config, kind, name)).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Entry>> {
@@ -56,6 +54,6 @@ impl Registry {
 
 impl Entry {
     fn unknown() -> Self {
-        Self { snapshots: watch::channel(Arc::new(Snapshot::unknown())).0, origins: Arc::default() }
+        Self { snapshots: watch::channel(Arc::new(Snapshot::unknown())).0, config: None }
     }
 }

@@ -112,7 +112,7 @@ impl Kind for HttpRoutes {
         current: Option<&Self::Status>,
         now: Timestamp,
     ) -> Option<Self::Status> {
-        let wanted = statuses.http_routes.get(key);
+        let wanted = statuses.http_routes.get(key).map(AsRef::as_ref);
         if wanted.is_none() && current.is_none() {
             return None;
         }

@@ -1,11 +1,11 @@
 //! The task that sees to it that statuses say what they should: at once after a change, and every ten seconds in any case.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwright_core::ObjectKey;
 use meshwright_core::status::Statuses;
+use meshwright_core::{ObjectKey, difference};
 use meshwright_runtime::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -94,12 +94,12 @@ impl Writer {
         let empty = Statuses::default();
         let known = self.known.as_deref().unwrap_or(&empty);
         let next = wanted.as_deref().unwrap_or(&empty);
-        let class = |name: String| Target::GatewayClass(ObjectKey::new("", name));
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.extend(differing(&known.gateway_classes, &next.gateway_classes).map(class));
-        queue.extend(differing(&known.gateways, &next.gateways).map(Target::Gateway));
-        queue.extend(differing(&known.http_routes, &next.http_routes).map(Target::HttpRoute));
-        self.queue = queue;
+        let classes = difference(&known.gateway_classes, &next.gateway_classes, PartialEq::eq);
+        let gateways = difference(&known.gateways, &next.gateways, PartialEq::eq);
+        let routes = difference(&known.http_routes, &next.http_routes, PartialEq::eq);
+        self.queue.extend(classes.map(|name| Target::GatewayClass(ObjectKey::new("", name.as_str()))));
+        self.queue.extend(gateways.cloned().map(Target::Gateway));
+        self.queue.extend(routes.map(|key| Target::HttpRoute(ObjectKey::clone(key))));
         self.known = wanted;
     }
 
@@ -190,14 +190,4 @@ async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Targ
         Target::HttpRoute(key) => write::<HttpRoutes>(&context, key, &statuses).await,
     };
     (target, result)
-}
-
-/// Keys that only one of the maps has, or that they disagree on.
-fn differing<'a, K: Ord + Clone, V: PartialEq>(
-    before: &'a BTreeMap<K, V>,
-    after: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = K> + 'a {
-    let gone = before.keys().filter(|key| !after.contains_key(*key));
-    let new = after.iter().filter(|(key, value)| before.get(*key) != Some(*value)).map(|(key, _)| key);
-    gone.chain(new).cloned()
 }

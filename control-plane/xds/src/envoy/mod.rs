@@ -2,26 +2,31 @@
 //! in `meshwright-core`.
 //!
 //! Everything is sorted and named after the objects it comes from, so that equal input gives equal bytes on
-//! every replica. Endpoints have a function of their own ([`endpoint::resource`]): they change alone and
-//! often.
+//! every replica. Clusters and endpoints have functions of their own ([`cluster::resource`],
+//! [`endpoint::resource`]): endpoints change alone and often, and a cluster depends on nothing else.
 
 pub mod cluster;
 mod common;
 pub mod endpoint;
 mod header;
 pub mod listener;
+mod origins;
 mod path;
 pub mod route;
 pub mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use meshwright_core::config::{ClusterRef, GatewayConfig, PortConfig, PortProtocol};
-use meshwright_core::endpoints::Endpoints;
-use meshwright_core::model::{ObjectId, ObjectKey, ObjectKind, TlsCertificate};
+use meshwright_core::config::{GatewayConfig, PortConfig, PortProtocol};
+use meshwright_core::model::{ObjectKey, TlsCertificate};
 
+use self::route::Encoder;
 use crate::{Resource, TypeUrl};
+
+pub use self::origins::origins;
+pub use self::route::EncodedHosts;
 
 /// What is not in the Gateway API but shapes the resources.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,79 +43,44 @@ impl Default for Options {
     }
 }
 
-/// The resources of one Gateway's proxies.
-#[derive(Debug, Clone, Default)]
+/// The resources of one Gateway's proxies, clusters and their endpoints apart.
+#[derive(Debug, Default)]
 pub struct Translation {
     /// By type, then by name. Types without resources are absent.
-    pub resources: BTreeMap<TypeUrl, BTreeMap<String, Resource>>,
-    /// Which objects a resource was made from, so that a NACK can be told to whom it concerns. Sorted,
-    /// Gateway first.
-    pub origins: BTreeMap<(TypeUrl, String), BTreeSet<ObjectId>>,
+    pub resources: BTreeMap<TypeUrl, BTreeMap<Arc<str>, Resource>>,
+    /// What the next translation may use again.
+    pub hosts: EncodedHosts,
 }
 
 impl Translation {
-    /// The objects that a resource was made from; empty for one that is unknown.
-    pub fn origins_of(&self, kind: TypeUrl, name: &str) -> impl Iterator<Item = &ObjectId> {
-        self.origins.get(&(kind, name.to_owned())).into_iter().flatten()
-    }
-
-    fn add(&mut self, kind: TypeUrl, resource: Resource, origins: BTreeSet<ObjectId>) {
-        let name = resource.name().to_string();
-        self.origins.insert((kind, name.clone()), origins);
-        self.resources.entry(kind).or_default().insert(name, resource);
+    fn add(&mut self, kind: TypeUrl, resource: Resource) {
+        self.resources.entry(kind).or_default().insert(resource.name().clone(), resource);
     }
 }
 
-/// Translates the configuration of one Gateway. `endpoints` is asked for every cluster, `certificate` for
-/// every Secret that a listener uses; a certificate that is gone meanwhile is left out, and the listener's
-/// chain waits for it.
+/// Translates the configuration of one Gateway. `certificate` is asked for every Secret that a listener uses; one that is gone meanwhile is
+/// left out, and the listener's chain waits for it. `known` is what the last translation left, or empty: it saves work and changes nothing.
 pub fn translate(
     config: &GatewayConfig,
     options: &Options,
-    endpoints: &mut dyn FnMut(&ClusterRef) -> Endpoints,
     certificate: &mut dyn FnMut(&ObjectKey) -> Option<TlsCertificate>,
+    known: &EncodedHosts,
 ) -> Translation {
     let mut translation = Translation::default();
-    let gateway = ObjectId { kind: ObjectKind::Gateway, key: config.gateway.clone() };
-    let own = BTreeSet::from([gateway]);
-    for (cluster, mut origins) in cluster_origins(config) {
-        origins.extend(own.iter().cloned());
-        translation.add(
-            TypeUrl::Endpoint,
-            endpoint::resource(&cluster, &endpoints(&cluster)),
-            origins.clone(),
-        );
-        translation.add(TypeUrl::Cluster, cluster::resource(&cluster), origins);
-    }
+    let mut encoder = Encoder { known, used: EncodedHosts::default() };
     for port in &config.ports {
         if let Some(resource) = listener::resource(&config.gateway, port, options) {
-            translation.add(TypeUrl::Listener, resource, own.clone());
-            for (resource, routes) in route::resources(&config.gateway, port) {
-                let origins = routes.into_iter().map(|key| ObjectId { kind: ObjectKind::HttpRoute, key });
-                translation.add(TypeUrl::Route, resource, own.iter().cloned().chain(origins).collect());
-            }
+            translation.add(TypeUrl::Listener, resource);
+            let routes = route::resources(&config.gateway, port, &mut encoder);
+            routes.into_iter().for_each(|resource| translation.add(TypeUrl::Route, resource));
         }
     }
     for key in secrets(config) {
         if let Some(found) = certificate(key) {
-            translation.add(TypeUrl::Secret, secret::resource(key, &found), own.clone());
+            translation.add(TypeUrl::Secret, secret::resource(key, &found));
         }
     }
-    translation
-}
-
-/// Clusters with the routes that name them.
-fn cluster_origins(config: &GatewayConfig) -> BTreeMap<ClusterRef, BTreeSet<ObjectId>> {
-    let mut clusters: BTreeMap<ClusterRef, BTreeSet<ObjectId>> = BTreeMap::new();
-    let listeners = config.ports.iter().flat_map(|port| &port.listeners);
-    let entries = listeners.flat_map(|listener| &listener.virtual_hosts).flat_map(|host| &host.routes);
-    for entry in entries {
-        for cluster in entry.rule.clusters() {
-            let origin = ObjectId { kind: ObjectKind::HttpRoute, key: entry.route.clone() };
-            clusters.entry(cluster.clone()).or_default().insert(origin);
-        }
-    }
-    clusters
+    Translation { hosts: encoder.used, ..translation }
 }
 
 fn secrets(config: &GatewayConfig) -> BTreeSet<&ObjectKey> {

@@ -1,8 +1,9 @@
 //! RouteConfigurations: one for each plain port, one for each TLS listener.
 
 mod action;
+mod encoded;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
@@ -12,13 +13,16 @@ use envoy_types::pb::envoy::config::route::v3::{
     route_match::PathSpecifier,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
-use envoy_types::util::pack_any;
 use meshwright_core::config::{ListenerConfig, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig};
 use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
 
+use self::encoded::EncodedHost;
 use super::common::uint64;
 use super::{header, listener, path};
 use crate::Resource;
+
+pub use self::encoded::EncodedHosts;
+pub(super) use self::encoded::Encoder;
 
 /// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
 /// tries again on a new one.
@@ -38,22 +42,29 @@ pub fn tls_name(gateway: &ObjectKey, port: u16, listener: &str) -> String {
     format!("{gateway}/{port}/{listener}")
 }
 
-/// The RouteConfigurations of a port, each with the routes that are in it.
-pub fn resources(gateway: &ObjectKey, port: &PortConfig) -> Vec<(Resource, BTreeSet<ObjectKey>)> {
+/// The RouteConfigurations of a port.
+pub(super) fn resources(gateway: &ObjectKey, port: &PortConfig, encoder: &mut Encoder<'_>) -> Vec<Resource> {
+    let configurations = configurations(gateway, port).into_iter();
+    configurations.map(|(name, hosts, others)| configuration(name, port, hosts, &others, encoder)).collect()
+}
+
+/// A RouteConfiguration's name, its hosts, and hosts that are misdirected there.
+type Configuration<'a> = (String, Vec<&'a Arc<VirtualHostConfig>>, Vec<&'a str>);
+
+pub(super) fn configurations<'a>(gateway: &ObjectKey, port: &'a PortConfig) -> Vec<Configuration<'a>> {
     match port.protocol {
         PortProtocol::Http => {
             // Listeners of a plain port share connections, and no host belongs to two of them.
-            let hosts: Vec<_> = port.listeners.iter().flat_map(|listener| &listener.virtual_hosts).collect();
-            vec![configuration(plain_name(gateway, port.port), port, &hosts, &[])]
+            let hosts = port.listeners.iter().flat_map(|listener| &listener.virtual_hosts).collect();
+            vec![(plain_name(gateway, port.port), hosts, Vec::new())]
         }
         PortProtocol::Https => port
             .listeners
             .iter()
             .filter(|listener| !listener.certificates.is_empty())
             .map(|listener| {
-                let hosts: Vec<_> = listener.virtual_hosts.iter().collect();
-                let others = misdirected(port, listener);
-                configuration(tls_name(gateway, port.port, &listener.name), port, &hosts, &others)
+                let hosts = listener.virtual_hosts.iter().collect();
+                (tls_name(gateway, port.port, &listener.name), hosts, misdirected(port, listener))
             })
             .collect(),
     }
@@ -69,25 +80,24 @@ fn misdirected<'a>(port: &'a PortConfig, listener: &ListenerConfig) -> Vec<&'a s
 fn configuration(
     name: String,
     port: &PortConfig,
-    hosts: &[&VirtualHostConfig],
+    hosts: Vec<&Arc<VirtualHostConfig>>,
     misdirected: &[&str],
-) -> (Resource, BTreeSet<ObjectKey>) {
-    let origins = hosts.iter().flat_map(|host| &host.routes).map(|entry| entry.route.clone()).collect();
-    let mut virtual_hosts: Vec<_> = hosts.iter().map(|host| virtual_host(host, port)).collect();
-    virtual_hosts.extend(misdirected.iter().map(|hostname| misdirected_host(hostname)));
-    virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    encoder: &mut Encoder<'_>,
+) -> Resource {
+    let mut all: Vec<_> = hosts.into_iter().map(|host| encoder.encode(host, port)).collect();
+    all.extend(misdirected.iter().map(|hostname| Arc::new(EncodedHost::new(&misdirected_host(hostname)))));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     let proto = RouteConfiguration {
         name: name.clone(),
-        virtual_hosts,
         ignore_port_in_host_matching: true,
         // The rule's changes come before the backend's, as the API orders them.
         most_specific_header_mutations_wins: true,
         ..RouteConfiguration::default()
     };
-    (Resource::new(name, pack_any(proto)), origins)
+    encoded::assemble(name, &proto, &all)
 }
 
-fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {
+pub(super) fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {
     VirtualHost {
         name: host.hostname.clone(),
         domains: vec![host.hostname.clone()],
@@ -97,7 +107,7 @@ fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {
     }
 }
 
-fn misdirected_host(hostname: &str) -> VirtualHost {
+pub(super) fn misdirected_host(hostname: &str) -> VirtualHost {
     let everything =
         RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..RouteMatch::default() };
     VirtualHost {

@@ -1,5 +1,6 @@
 //! Translation, looked at through the decoded protos; and, with `ENVOY_BIN`, through Envoy's eyes.
 
+mod encoded;
 mod serve;
 mod validate;
 
@@ -12,7 +13,7 @@ use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{RedirectAction, RouteAction, RouteConfiguration};
 use meshwright_core::config::*;
-use meshwright_core::endpoints::{Endpoint, EndpointHealth};
+use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
 use meshwright_core::model::*;
 use prost::Message;
 
@@ -59,7 +60,10 @@ fn listener(
         certificates: secrets.iter().map(|name| ObjectKey::new("shop", *name)).collect(),
         virtual_hosts: hosts
             .into_iter()
-            .map(|(hostname, routes)| VirtualHostConfig { hostname: hostname.to_owned(), routes })
+            .map(|(hostname, routes)| {
+                let routes = routes.into_iter().map(Arc::new).collect();
+                Arc::new(VirtualHostConfig { hostname: hostname.to_owned(), routes })
+            })
             .collect(),
     }
 }
@@ -76,9 +80,27 @@ fn ready(_: &ClusterRef) -> Endpoints {
     Endpoints { zones: [("zone-a".to_owned(), endpoints)].into() }
 }
 
+fn config(ports: Vec<PortConfig>) -> GatewayConfig {
+    GatewayConfig { gateway: ObjectKey::new("infra", "gw"), ports }
+}
+
 fn translated(ports: Vec<PortConfig>) -> Translation {
-    let config = GatewayConfig { gateway: ObjectKey::new("infra", "gw"), ports };
-    translate(&config, &Options::default(), &mut ready, &mut |_| None)
+    translated_with(&config(ports), &Options::default(), &mut ready, &mut |_| None)
+}
+
+/// With clusters and endpoints.
+fn translated_with(
+    config: &GatewayConfig,
+    options: &Options,
+    endpoints: &mut dyn FnMut(&ClusterRef) -> Endpoints,
+    certificate: &mut dyn FnMut(&ObjectKey) -> Option<TlsCertificate>,
+) -> Translation {
+    let mut translation = translate(config, options, certificate, &EncodedHosts::default());
+    for cluster in config.clusters() {
+        translation.add(TypeUrl::Endpoint, endpoint::resource(cluster, &endpoints(cluster)));
+        translation.add(TypeUrl::Cluster, cluster::resource(cluster));
+    }
+    translation
 }
 
 fn decode<T: Message + Default>(translation: &Translation, kind: TypeUrl, name: &str) -> T {
@@ -110,9 +132,15 @@ fn redirect_action(to: RequestRedirect, number: u16) -> RedirectAction {
 
 #[test]
 fn clusters_and_endpoints_have_stable_names_and_origins() {
-    let listener =
-        listener("http", "*", &[], vec![("*", vec![entry("/", forward(vec![backend(Some("cart"), 1)]))])]);
-    let translation = translated(vec![port(80, PortProtocol::Http, vec![listener])]);
+    let hosts = || vec![("*", vec![entry("/", forward(vec![backend(Some("cart"), 1)]))])];
+    let ports = || {
+        vec![
+            port(80, PortProtocol::Http, vec![listener("http", "*", &[], hosts())]),
+            port(443, PortProtocol::Https, vec![listener("https", "*", &["a"], hosts())]),
+            port(444, PortProtocol::Https, vec![listener("broken", "*", &[], hosts())]),
+        ]
+    };
+    let translation = translated(ports());
     let name = "outbound|8080|cart.shop";
     let cluster: Cluster = decode(&translation, TypeUrl::Cluster, name);
     assert_eq!(cluster.common_lb_config.unwrap().healthy_panic_threshold.unwrap().value, 0.0);
@@ -120,11 +148,24 @@ fn clusters_and_endpoints_have_stable_names_and_origins() {
     let health: Vec<_> =
         assignment.endpoints[0].lb_endpoints.iter().map(|endpoint| endpoint.health_status).collect();
     assert_eq!(health, [1, 3], "healthy, draining");
-    let kinds: Vec<_> = translation.origins_of(TypeUrl::Cluster, name).map(|origin| origin.kind).collect();
-    assert_eq!(kinds, [ObjectKind::Gateway, ObjectKind::HttpRoute]);
-    let kinds: Vec<_> =
-        translation.origins_of(TypeUrl::Route, "infra/gw/80").map(|origin| origin.kind).collect();
-    assert_eq!(kinds, [ObjectKind::Gateway, ObjectKind::HttpRoute]);
+    let config = config(ports());
+    let kinds =
+        |kind, name| origins(&config, kind, name).into_iter().map(|origin| origin.kind).collect::<Vec<_>>();
+    let (gateway, route) = (ObjectKind::Gateway, ObjectKind::HttpRoute);
+    for (kind, name, expected) in [
+        (TypeUrl::Cluster, name, vec![gateway, route]),
+        (TypeUrl::Endpoint, name, vec![gateway, route]),
+        (TypeUrl::Cluster, "outbound|8080|web.shop", vec![]),
+        (TypeUrl::Route, "infra/gw/80", vec![gateway, route]),
+        (TypeUrl::Route, "infra/gw/443/https", vec![gateway, route]),
+        (TypeUrl::Route, "infra/gw/444/broken", vec![]),
+        (TypeUrl::Listener, "infra/gw/443", vec![gateway]),
+        (TypeUrl::Listener, "infra/gw/444", vec![]),
+        (TypeUrl::Secret, "kubernetes://shop/a", vec![gateway]),
+        (TypeUrl::Secret, "kubernetes://shop/b", vec![]),
+    ] {
+        assert_eq!(kinds(kind, name), expected, "{kind} {name}");
+    }
 }
 
 #[test]
@@ -253,6 +294,7 @@ fn every_tls_listener_has_a_chain_and_other_listeners_hosts_get_421() {
 #[test]
 fn a_port_without_any_certificate_is_not_opened() {
     let broken = listener("broken", "*", &[], vec![("*", vec![])]);
-    let translation = translated(vec![port(443, PortProtocol::Https, vec![broken])]);
+    let config = config(vec![port(443, PortProtocol::Https, vec![broken])]);
+    let translation = translate(&config, &Options::default(), &mut |_| None, &EncodedHosts::default());
     assert!(translation.resources.is_empty());
 }

@@ -22,7 +22,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
             Candidate {
                 hostname: hostname.to_owned(),
                 created,
-                entry: RouteEntry {
+                entry: Arc::new(RouteEntry {
                     route: ObjectKey::new(["a", "a-b"][name], "r"),
                     rule_index,
                     match_index,
@@ -33,7 +33,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                         method: method.then(|| "GET".to_owned()),
                     },
                     rule: Arc::new(CompiledRule::default()),
-                },
+                }),
             }
         })
 }

@@ -132,7 +132,7 @@ fn start() -> Option<(Envoy, u16, tempfile::TempDir)> {
     };
     let mut endpoints = |_: &ClusterRef| Endpoints { zones: [(String::new(), vec![here.clone()])].into() };
     let options = Options { bind_address: "127.0.0.1".to_owned(), ..Options::default() };
-    let translation = translate(&config, &options, &mut endpoints, &mut |_| None);
+    let translation = translated_with(&config, &options, &mut endpoints, &mut |_| None);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bootstrap.pb");
     std::fs::write(&file, bootstrap(&translation).encode_to_vec()).unwrap();

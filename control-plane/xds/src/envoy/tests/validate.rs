@@ -142,7 +142,7 @@ const LARGE: &[&str] = &[
     "(a{1,40})*[a-z0-9_-]|(?:x|y|[^a-z])+$",
 ];
 
-fn everything() -> GatewayConfig {
+pub(super) fn everything() -> GatewayConfig {
     let plain = listener(
         "http",
         "*",
@@ -222,7 +222,7 @@ fn envoy_accepts_everything_we_can_say() {
         eprintln!("ENVOY_BIN is not set: Envoy is not asked");
         return;
     };
-    let translation = translate(&everything(), &Options::default(), &mut ready, &mut certificate);
+    let translation = translated_with(&everything(), &Options::default(), &mut ready, &mut certificate);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bootstrap.pb");
     std::fs::write(&file, bootstrap(&translation).encode_to_vec()).unwrap();
