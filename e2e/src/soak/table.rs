@@ -101,11 +101,11 @@ const fn deleted(name: &'static str, seed: u64, target: Target) -> Row {
 /// Every row; those that take the mesh away come last.
 pub const ROWS: &[Row] = &[
     under_load("route-flips", 5, 11, Action::RouteFlips { flips: 200 }, 60, OF_LOAD),
-    under_load("rolling-restart", 5, 12, Action::RollingRestart, 150, OF_LOAD),
+    under_load("rolling-restart", 5, 12, Action::RollingRestart, 90, OF_LOAD),
     // Scaling down waits for the autoscaler's window of five minutes.
     under_load("autoscale", 2, 13, Action::Autoscale { up: 5, down: 3 }, 540, OF_LOAD),
     // Each node twice.
-    under_load("drain", 6, 14, Action::Drain, 180, OF_LOAD),
+    under_load("drain", 6, 14, Action::Drain, 90, OF_LOAD),
     under_load(
         "control-plane-killed",
         5,

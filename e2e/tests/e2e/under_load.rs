@@ -16,7 +16,7 @@ async fn route_flips_fail_no_request() -> Result<()> {
 
 #[tokio::test]
 async fn a_rolling_restart_of_the_gateway_fails_no_request() -> Result<()> {
-    under_load(Action::RollingRestart, 90, 0).await
+    under_load(Action::RollingRestart, 45, 0).await
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn the_autoscaler_fails_no_request() -> Result<()> {
 #[tokio::test]
 async fn draining_each_node_in_turn_fails_no_request() -> Result<()> {
     for node in 0..3 {
-        under_load(Action::Drain, 100, node).await?;
+        under_load(Action::Drain, 45, node).await?;
     }
     Ok(())
 }
