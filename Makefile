@@ -58,8 +58,11 @@ gen-check: prerequisites ## Fail where crds/yaml is not what the types say
 	@cargo test -q -p meshwright-api committed_yaml
 
 # What must be there before cargo can even start; the rest is checked, and installed, by the programs above.
+# Checkouts share cargo's target folder, and cargo tells their crates apart by age only: the one that used it last owns what is in it.
 .PHONY: prerequisites
 prerequisites:
+	@mkdir -p $(CARGO_TARGET_DIR) && [ "$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null)" = "$(CURDIR)" ] || { \
+	  find Cargo.toml crds operator control-plane proxy-image e2e -type f -exec touch {} + && echo "$(CURDIR)" > $(CARGO_TARGET_DIR)/checkout; }
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup (the toolchain in rust-toolchain.toml follows by itself)"; exit 1; }
 	@command -v cmake >/dev/null && command -v cc >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq cmake gcc libc6-dev; \

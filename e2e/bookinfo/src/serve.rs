@@ -32,7 +32,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { linger: Duration::from_secs(3), drain: Duration::from_secs(10) }
+        Self { linger: Duration::from_secs(10), drain: Duration::from_secs(10) }
     }
 }
 

@@ -129,7 +129,7 @@ spec:
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
-      terminationGracePeriodSeconds: 20
+      terminationGracePeriodSeconds: 30
       securityContext: {{ runAsNonRoot: true, runAsUser: 65532, seccompProfile: {{ type: RuntimeDefault }} }}
       topologySpreadConstraints:
       - maxSkew: 1
