@@ -18,9 +18,11 @@ use crate::{
 
 /// Runs until SIGTERM and the drain after it; any part that fails ends the process, and the kubelet starts it again.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    // Before anything else: the kernel drops signals that PID 1 has no handler for, the kubelet sends SIGTERM once, and a pod that is
+    // deleted while it starts would stay until its grace period ends.
+    let shutdown = Shutdown::on_signals()?;
     install_crypto();
     let _telemetry = telemetry::init("agent", &args.telemetry)?;
-    let shutdown = Shutdown::on_signals()?;
     serve_until(args, shutdown).await
 }
 
