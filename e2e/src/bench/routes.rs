@@ -24,7 +24,7 @@ const BETWEEN: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Routes added one at a time: from just before the request to the first 200, asked for every millisecond. (Without the pause the
-/// question and its answers kept one of two cores busy, and the answer was measured four times as late.)
+/// questions kept one of two cores busy and were themselves part of the delay: 77 ms in the median where it is 55 with it.)
 ///
 /// # Errors
 /// When a route never answers.

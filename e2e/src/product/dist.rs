@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::binaries::build_release;
 use super::images::{Image, VERSION, write_all};
 use super::workspace;
+use crate::prereq;
 
 /// Written by the push script beside `install.yaml`: references of the images that it has pushed.
 const PUSHED: &str = "pushed";
@@ -51,6 +52,7 @@ impl Dist {
 /// # Errors
 /// Names the step that failed.
 pub fn build(registry: &str, pull_secrets: &[String]) -> Result<Dist> {
+    prereq::to_build(&workspace())?;
     let folder = workspace().join("target/dist");
     let binaries = build_release()?;
     let [operator, control_plane, proxy, bookinfo] = write_all(&binaries, registry, &folder.join("images"))?;

@@ -38,6 +38,8 @@ impl Tally {
 pub fn run_cargo_tests(args: &[&str], env: &[(&str, String)]) -> Result<Tally> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(workspace()).arg("test").args(args).envs(env.iter().map(|(k, v)| (*k, v.as_str())));
+    // A failed test says what it saw; fifty frames of an executor under it would only bury that.
+    cargo.env("RUST_BACKTRACE", "0");
     run_counted(&mut cargo)
 }
 
