@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
+use kube::{core::Status, runtime::controller::Action};
 
 /// How long a settled object waits for a reconcile that no event asked for.
 const RESYNC: Duration = Duration::from_secs(3600);
@@ -12,6 +12,10 @@ const SOON: Duration = Duration::from_millis(250);
 const LAST_CONFLICT: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(120);
+/// The object goes with its namespace, which brings an event; this is for one that a stranger's finalizer keeps.
+const GOING: Duration = Duration::from_secs(300);
+/// Cause that the API server gives where something is to be made in a namespace that is being deleted.
+const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,7 @@ impl Class {
     pub fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict,
+            kube::Error::Api(status) if is_going(status) => Self::Waiting(GOING),
             kube::Error::Api(status) if status.is_forbidden() || status.is_invalid() => Self::Refused,
             _ => Self::Transient,
         }
@@ -48,6 +53,11 @@ impl Class {
             Self::Refused => "refused",
         }
     }
+}
+
+fn is_going(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == NAMESPACE_TERMINATING)
 }
 
 /// When to come back after the `failures`-th failure in a row.
@@ -85,7 +95,20 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_goes_with_its_namespace_is_nobodys_fault() {
+        let refused = |reason: &str| {
+            let status = json!({"status": "Failure", "reason": "Forbidden", "code": 403,
+                "details": {"name": "edge", "kind": "serviceaccounts", "causes": [{"reason": reason, "field": "metadata.namespace"}]}});
+            Class::of(&kube::Error::Api(serde_json::from_value(status).unwrap()))
+        };
+        assert_eq!(refused("NamespaceTerminating"), Class::Waiting(GOING));
+        assert_eq!(refused("FieldValueForbidden"), Class::Refused);
+    }
 
     #[test]
     fn backs_off_up_to_a_limit() {

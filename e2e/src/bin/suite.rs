@@ -50,6 +50,9 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(tally)) => {
+            for reason in &tally.reasons {
+                println!("failed: {reason}");
+            }
             println!("{} passed, {} failed", tally.passed, tally.failed);
             if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

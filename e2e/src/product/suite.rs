@@ -7,11 +7,16 @@ use anyhow::{Context, Result};
 
 use super::workspace;
 
+/// Characters of a reason that are said again.
+const LONGEST: usize = 600;
+
 /// How many tests passed and failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     pub passed: u64,
     pub failed: u64,
+    /// A line for each failure whose reason was seen.
+    pub reasons: Vec<String>,
 }
 
 impl Tally {
@@ -19,6 +24,7 @@ impl Tally {
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.reasons.extend(other.reasons);
     }
 
     /// Reads a line such as `test result: ok. 12 passed; 0 failed; …`.
@@ -27,7 +33,34 @@ impl Tally {
         let mut counts = rest.split("; ").filter_map(|part| part.split_once(' '));
         let passed = counts.next()?.0.parse().ok()?;
         let failed = counts.next()?.0.parse().ok()?;
-        Some(Self { passed, failed })
+        Some(Self { passed, failed, ..Self::default() })
+    }
+}
+
+/// Finds out of the lines of a test program why a test failed, so that it can be said again at the end of half an hour.
+#[derive(Debug, Default)]
+struct Reasons {
+    test: String,
+    panicked: bool,
+}
+
+impl Reasons {
+    /// Takes the next line; gives the test's name and its reason where the line has one.
+    fn read(&mut self, line: &str) -> Option<String> {
+        // With --nocapture a test's name comes before its output, without it over what it has printed.
+        let shown = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+        let kept = line.strip_prefix("---- ").and_then(|rest| rest.split_once(" std"));
+        if let Some((name, _)) = shown.or(kept) {
+            name.clone_into(&mut self.test);
+        }
+        let reason = match line.strip_prefix("Error: ") {
+            Some(error) => Some(error),
+            // The words of a panic are in the line after the place.
+            None => std::mem::take(&mut self.panicked).then_some(line),
+        };
+        self.panicked = line.starts_with("thread '") && line.contains("panicked at");
+        let reason: String = reason?.chars().take(LONGEST).collect();
+        Some(format!("{}: {reason}", self.test))
     }
 }
 
@@ -43,21 +76,25 @@ pub fn run_cargo_tests(args: &[&str], env: &[(&str, String)]) -> Result<Tally> {
     run_counted(&mut cargo)
 }
 
-/// Runs a command that prints cargo's result lines, showing all it prints.
+/// Runs a command that prints cargo's result lines, showing all it prints, on standard output.
 ///
 /// # Errors
 /// When it cannot be started or its output cannot be read.
 pub fn run_counted(command: &mut Command) -> Result<Tally> {
     println!("==> {command:?}");
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start {command:?}"))?;
-    let mut tally = Tally::default();
-    if let Some(out) = child.stdout.take() {
-        for line in BufReader::new(out).lines() {
-            let line = line.with_context(|| format!("read the output of {command:?}"))?;
-            println!("{line}");
-            if let Some(counted) = Tally::from_cargo_line(&line) {
-                tally.add(counted);
-            }
+    let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    let errors = writer.try_clone().context("share a pipe")?;
+    let child = command.stdout(writer).stderr(errors).spawn();
+    let mut child = child.with_context(|| format!("start {command:?}"))?;
+    // The command keeps its ends of the pipe, and the other end waits for those.
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let (mut tally, mut reasons) = (Tally::default(), Reasons::default());
+    for line in BufReader::new(reader).lines() {
+        let line = line.with_context(|| format!("read the output of {command:?}"))?;
+        println!("{line}");
+        tally.reasons.extend(reasons.read(&line));
+        if let Some(counted) = Tally::from_cargo_line(&line) {
+            tally.add(counted);
         }
     }
     let status = child.wait().with_context(|| format!("wait for {command:?}"))?;
@@ -70,12 +107,36 @@ pub fn run_counted(command: &mut Command) -> Result<Tally> {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::{Reasons, Tally, run_counted};
 
     #[test]
     fn cargos_result_line_is_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s";
-        assert_eq!(Tally::from_cargo_line(line), Some(Tally { passed: 12, failed: 3 }));
+        assert_eq!(Tally::from_cargo_line(line), Some(Tally { passed: 12, failed: 3, reasons: vec![] }));
         assert_eq!(Tally::from_cargo_line("running 3 tests"), None);
+    }
+
+    #[test]
+    fn why_a_test_failed_is_found_in_what_it_printed() {
+        let lines = [
+            "test a::passes ... 3 requests",
+            "ok",
+            "test b::fails ...   loads started",
+            "Error: 1 of 9002 requests failed",
+            "FAILED",
+            "---- c::panics stdout ----",
+            "thread 'c::panics' (7) panicked at src/c.rs:1:2:",
+            "assertion failed: no",
+        ];
+        let mut reasons = Reasons::default();
+        let found: Vec<_> = lines.into_iter().filter_map(|line| reasons.read(line)).collect();
+        assert_eq!(found, ["b::fails: 1 of 9002 requests failed", "c::panics: assertion failed: no"]);
+    }
+
+    #[test]
+    fn both_outputs_of_a_command_are_read_to_their_ends() {
+        let script = "echo 'test x ... '; echo 'Error: no' >&2; echo 'test result: FAILED. 0 passed; 1 failed; 0'; exit 1";
+        let tally = run_counted(std::process::Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(tally, Tally { passed: 0, failed: 1, reasons: vec!["x: no".to_owned()] });
     }
 }

@@ -7,23 +7,25 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, LogParams, ObjectMeta, PostParams};
+use kube::api::{ListParams, LogParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 
+use super::Env;
 use crate::product::workspace;
 
-/// Runs the test in a fresh namespace `<prefix>-<random>` and deletes that afterwards.
+/// Runs the test in a fresh namespace `<prefix>-<random>`, deletes that afterwards and waits for its end.
 ///
 /// # Panics
 /// When the test does.
 ///
 /// # Errors
-/// What the test returns.
-pub async fn with_namespace<F, Fut>(client: &Client, prefix: &str, test: F) -> Result<()>
+/// What the test returns, or when its namespace does not end.
+pub async fn with_namespace<F, Fut>(env: &Env, prefix: &str, test: F) -> Result<()>
 where
     F: FnOnce(String) -> Fut,
     Fut: Future<Output = Result<()>>,
 {
+    let client = &env.client;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let metadata = ObjectMeta { generate_name: Some(format!("{prefix}-")), ..ObjectMeta::default() };
     let namespace = namespaces
@@ -41,9 +43,10 @@ where
             }
         }
     }
-    drop(namespaces.delete(&namespace, &DeleteParams::default()).await);
+    // To its end: what is written in it meanwhile would count in the next test.
+    let gone = env.delete_namespace(&namespace).await;
     match outcome {
-        Ok(result) => result,
+        Ok(result) => result.and(gone),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

@@ -36,9 +36,8 @@ spec:
 
 #[tokio::test]
 async fn a_missing_secret_fails_its_listener_only_and_a_missing_backend_answers_500() -> Result<()> {
-    let env = Env::with_mesh().await?;
-    let client = env.client.clone();
-    with_namespace(&client, "gateway", |namespace| async move {
+    let env = &Env::with_mesh().await?;
+    with_namespace(env, "gateway", |namespace| async move {
         apply_yaml(&env.client, GATEWAY, &namespace).await?;
         let http = env.address(&namespace, "edge", 80).await?;
         eventually("500 for a backend that does not exist", DEADLINE, || async {

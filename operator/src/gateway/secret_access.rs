@@ -101,6 +101,8 @@ pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<
     let outcome = apply_each(&ctx, &desired, &mut errors).await;
     report(&ctx, &mcp, &outcome.problems, &errors).await;
     let failed = errors.len();
+    // A namespace that is going waits longest, and must not make the others wait.
+    errors.sort_by_key(|error| matches!(error.class(), Class::Waiting(_)));
     match errors.into_iter().next() {
         Some(first) => Err(Unfinished { failed, first }.into()),
         None => Ok(error::settled(outcome.recheck)),
