@@ -51,6 +51,11 @@ pub fn set_link(node: &NodeLayout, up: bool) -> Result<()> {
 pub fn forget_pods_of(layout: &Layout, lost: &NodeLayout) -> Result<()> {
     let prefix = lost.pod_cidr.rsplit_once('.').map_or(lost.pod_cidr.as_str(), |(prefix, _)| prefix);
     for node in layout.nodes().iter().filter(|node| node.n != lost.n) {
+        // Or what a client sends again on a connection that was forgotten would be taken for a new one, led to a living pod, and kept for
+        // five minutes, in which the next connection from that port may come.
+        let strict = "echo 0 > /proc/sys/net/netfilter/nf_conntrack_tcp_loose";
+        run(in_netns(&node.netns, "sh").args(["-ec", strict]))
+            .with_context(|| format!("letting {} track connections from their beginning only", node.name))?;
         let tracked = run(in_netns(&node.netns, "conntrack").args(["-L", "-p", "tcp"]))
             .with_context(|| format!("listing connections that {} tracks", node.name))?;
         for pod in translated_to(&tracked, prefix) {
