@@ -79,11 +79,21 @@ pub fn to_build(root: &Path) -> Result<()> {
     if missing.iter().flatten().any(|(program, _)| *program == "runc") {
         needs.extend(TO_BUILD);
     }
-    let go = !missing.iter().all(Vec::is_empty);
-    if !envoy::path(&cache()?).exists() || go && go::is_to_be_fetched()? {
-        needs.extend(TO_FETCH);
-    }
+    needs.extend(fetching(!missing.iter().all(Vec::is_empty))?);
     install(needs.into_iter())
+}
+
+/// Checks what it takes to make the images, or to try Envoy, without a cluster; installs Debian packages that are missing.
+///
+/// # Errors
+/// Names what is missing.
+pub fn to_fetch() -> Result<()> {
+    install(fetching(true)?.iter())
+}
+
+fn fetching(go: bool) -> Result<&'static [Need]> {
+    let fetched = envoy::path(&cache()?).exists() && !(go && go::is_to_be_fetched()?);
+    Ok(if fetched { &[] } else { TO_FETCH })
 }
 
 pub fn require_root() -> Result<()> {

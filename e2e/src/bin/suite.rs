@@ -43,7 +43,7 @@ enum What {
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         What::Test => test().await.map(Some),
-        What::Unit => prereq::to_build(&product::workspace()).and_then(|()| unit()).map(Some),
+        What::Unit => prereq::to_fetch().and_then(|()| unit()).map(Some),
         What::Conformance => conformance_alone().await.map(Some),
         What::Demo => demo().await.map(|()| None),
     };

@@ -52,7 +52,7 @@ impl Dist {
 /// # Errors
 /// Names the step that failed.
 pub fn build(registry: &str, pull_secrets: &[String]) -> Result<Dist> {
-    prereq::to_build(&workspace())?;
+    prereq::to_fetch()?;
     let folder = workspace().join("target/dist");
     let binaries = build_release()?;
     let [operator, control_plane, proxy, bookinfo] = write_all(&binaries, registry, &folder.join("images"))?;

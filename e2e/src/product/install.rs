@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Dist, build, cache};
-use crate::Cluster;
+use super::{Dist, build, cache, workspace};
 use crate::testing::ensure_oha;
+use crate::{Cluster, prereq};
 
 /// What `REGISTRY` is where nobody sets it: enough for a cluster that the images are loaded into.
 const NO_REGISTRY: &str = "registry.meshwright.example";
@@ -20,8 +20,10 @@ const NO_REGISTRY: &str = "registry.meshwright.example";
 /// Names the step that failed.
 pub async fn installed(cluster: &Cluster) -> Result<Dist> {
     let registry = registry(std::env::var("REGISTRY").unwrap_or_default(), cluster.context())?;
-    if cluster.context().is_some() {
-        cluster.kube_system().await?;
+    // First what may be refused.
+    match cluster.context() {
+        Some(_) => drop(cluster.kube_system().await?),
+        None => prereq::check(&workspace())?,
     }
     let dist = timed("binaries, images, install files", || build(&registry, &[]))?;
     ensure_oha(&cache()?)?;
