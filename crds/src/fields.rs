@@ -28,8 +28,13 @@ pub struct Autoscaling {
 }
 
 /// CPU and memory of a container. Unset amounts are the profile's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.requests) || self.requests.all(r, isQuantity(string(self.requests[r])) && quantity(string(self.requests[r])).sign() >= 0)").message("requests must be quantities such as 250m or 128Mi, and not negative"),
+    validation = Rule::new("!has(self.limits) || self.limits.all(r, isQuantity(string(self.limits[r])) && quantity(string(self.limits[r])).sign() >= 0)").message("limits must be quantities such as 250m or 128Mi, and not negative"),
+    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits) || !isQuantity(string(self.requests[r])) || !isQuantity(string(self.limits[r])) || !quantity(string(self.requests[r])).isGreaterThan(quantity(string(self.limits[r]))))").message("a request must not exceed its limit")
+)]
 pub struct Resources {
     /// What the scheduler sets aside, by resource name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -45,6 +50,7 @@ pub struct Resources {
 fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
+        "maxProperties": 8,
         "additionalProperties": { "x-kubernetes-int-or-string": true },
     })
 }
@@ -61,6 +67,7 @@ pub struct Scheduling {
     pub tolerations: Vec<Toleration>,
     /// PriorityClass of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(max = 253))]
     pub priority_class_name: Option<String>,
 }
 

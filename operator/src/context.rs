@@ -25,6 +25,9 @@ const REPORTER: &str = "meshwright.io/operator";
 /// A warning that is still true is not told again before this.
 const REMIND: Duration = Duration::from_secs(600);
 
+/// Longest time to write an event.
+const EVENT: Duration = Duration::from_secs(10);
+
 /// What was warned of lately, by object and reason. What is looked at every few seconds must not write an event each time.
 #[derive(Debug, Default)]
 struct Told(HashMap<(String, String), (String, Timestamp)>);
@@ -147,8 +150,10 @@ impl Context {
             action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, about).await {
-            tracing::warn!(%error, reason, "event could not be written");
+        match tokio::time::timeout(EVENT, self.recorder.publish(&event, about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, reason, "event could not be written"),
+            Err(_) => tracing::warn!(reason, "event could not be written: the API server does not answer"),
         }
     }
 

@@ -18,6 +18,12 @@ use crate::{apply::Error, context::Context, error, mesh_control_plane, mesh_revi
 /// Rights may be going too: few and quick attempts.
 const ATTEMPTS: u32 = 20;
 const BETWEEN: Duration = Duration::from_millis(250);
+/// Longest time for one of them; a read has no limit of its own.
+const ATTEMPT: Duration = Duration::from_secs(20);
+/// Longest wait for an answer on SIGTERM: the Lease must still be released.
+const ANSWER: Duration = Duration::from_secs(3);
+/// So long the process waits for its end after it has let go of everything.
+pub const WAIT: Duration = Duration::from_secs(60);
 
 /// Returns when the operator's namespace or Deployment is being deleted.
 pub async fn noticed(ctx: &Context) {
@@ -59,6 +65,10 @@ where
 
 /// On SIGTERM: was it a restart, or the end? The watch may not have had the time to say.
 pub async fn is_the_end(ctx: &Context) -> bool {
+    tokio::time::timeout(ANSWER, is_going_away(ctx)).await.unwrap_or_default()
+}
+
+async fn is_going_away(ctx: &Context) -> bool {
     let settings = &ctx.settings;
     let namespace: Api<Namespace> = Api::all(ctx.client.clone());
     let namespace = namespace.get_metadata_opt(&settings.namespace).await;
@@ -72,15 +82,16 @@ pub async fn is_the_end(ctx: &Context) -> bool {
 pub async fn say(ctx: &Arc<Context>) {
     ctx.leaving.cancel();
     for attempt in 1..=ATTEMPTS {
-        match let_go(ctx).await {
-            Ok(()) => {
+        match tokio::time::timeout(ATTEMPT, let_go(ctx)).await {
+            Ok(Ok(())) => {
                 tracing::info!("no finalizer of ours is left");
                 return;
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(error = %error::chain(&error), attempt, "could not let go of a mesh");
                 tokio::time::sleep(BETWEEN).await;
             }
+            Err(_) => tracing::warn!(attempt, "could not let go of a mesh: the API server does not answer"),
         }
     }
 }

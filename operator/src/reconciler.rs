@@ -1,7 +1,12 @@
 //! What every controller has around its reconcile: objects that do not decode are reported and skipped, errors are
 //! counted, logged and turned into a requeue by their class.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc, time::Instant};
+use std::{
+    fmt::Debug,
+    hash::Hash,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use kube::{
@@ -18,6 +23,30 @@ use crate::{
     error::{self, Class},
     metrics::ReconcileLabels,
 };
+
+/// No reconcile takes longer. Writes have their own limit; a read whose answer is lost would otherwise keep its object
+/// from ever being reconciled again, while this replica goes on to lead.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Why a reconcile ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure<E: Classified> {
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] E),
+    /// It was still waiting for an answer.
+    #[error("given up after {LONGEST:?}: the API server does not answer")]
+    Late,
+}
+
+impl<E: Classified> Classified for Failure<E> {
+    fn class(&self) -> Class {
+        match self {
+            Self::Failed(error) => error.class(),
+            Self::Late => Class::Transient,
+        }
+    }
+}
 
 /// An error that says what to do about it.
 pub trait Classified: std::error::Error + Send + Sync + 'static {
@@ -69,7 +98,7 @@ pub async fn run<K, E, F, Fut>(
         let span = tracing::info_span!("reconcile", controller = name, object = %describe(&*guard));
         one(name, guard, ctx, reconcile.clone()).instrument(span)
     };
-    let policy = move |guard: Arc<DeserializeGuard<K>>, error: &E, ctx: Arc<Context>| {
+    let policy = move |guard: Arc<DeserializeGuard<K>>, error: &Failure<E>, ctx: Arc<Context>| {
         let failures = ctx.failed(&key(name, &*guard));
         error::requeue(error.class(), failures)
     };
@@ -91,7 +120,7 @@ async fn one<K, E, F, Fut>(
     guard: Arc<DeserializeGuard<K>>,
     ctx: Arc<Context>,
     reconcile: F,
-) -> Result<Action, E>
+) -> Result<Action, Failure<E>>
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     E: Classified,
@@ -108,7 +137,10 @@ where
             return Ok(Action::await_change());
         }
     };
-    let result = reconcile(object, ctx.clone()).await;
+    let result = match tokio::time::timeout(LONGEST, reconcile(object, ctx.clone())).await {
+        Ok(result) => result.map_err(Failure::Failed),
+        Err(_) => Err(Failure::Late),
+    };
     ctx.metrics.duration.observe(started.elapsed().as_secs_f64());
     let outcome = match &result {
         Ok(_) => {
@@ -153,4 +185,20 @@ where
     K::DynamicType: Eq + Hash + Clone,
 {
     store.state().iter().map(|o| ObjectRef::from_obj(&**o)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{apply::tests::refusing, gateway};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_never_comes_ends_the_reconcile_and_it_is_tried_again() {
+        let mesh = serde_json::json!({"apiVersion": "meshwright.io/v1alpha1", "kind": "MeshControlPlane",
+            "metadata": {"name": "mesh", "namespace": "prod"}, "spec": {}});
+        let guard: DeserializeGuard<meshwright_api::MeshControlPlane> = serde_json::from_value(mesh).unwrap();
+        let never = |_, _| std::future::pending::<Result<Action, gateway::Error>>();
+        let ended = one("test", Arc::new(guard), Arc::new(refusing().0), never).await;
+        assert_eq!(ended.unwrap_err().class(), Class::Transient);
+    }
 }

@@ -114,13 +114,13 @@ async fn lead(mut leader: watch::Receiver<bool>, ctx: &Arc<Context>, shutdown: &
         () = drain.cancelled() => return,
     }
     ctx.metrics.leader.set(1);
-    sweep::sweep(ctx).await;
     let stop = CancellationToken::new();
     let controllers = tokio::spawn(controllers(ctx.clone(), stop.clone()));
     tokio::select! {
         () = farewell::noticed(ctx) => {
             farewell::say(ctx).await;
-            drain.cancelled().await;
+            // Pods that nobody ends were adopted by a new Deployment: a new process begins anew.
+            let _ = tokio::time::timeout(farewell::WAIT, drain.cancelled()).await;
         }
         () = drain.cancelled() => {
             if farewell::is_the_end(ctx).await {
@@ -135,7 +135,11 @@ async fn lead(mut leader: watch::Receiver<bool>, ctx: &Arc<Context>, shutdown: &
 }
 
 async fn controllers(ctx: Arc<Context>, stop: CancellationToken) {
+    let sweep = async {
+        tokio::select! { () = sweep::sweep(ctx.clone()) => {}, () = stop.cancelled() => {} }
+    };
     tokio::join!(
+        sweep,
         meshes(ctx.clone(), stop.clone()),
         revisions(ctx.clone(), stop.clone()),
         // Only kinds that are served can be watched.
@@ -157,6 +161,12 @@ fn ours() -> watcher::Config {
     watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER))
 }
 
+// Those of the control planes; the Gateways' controller looks after theirs, of which there may be many.
+fn of_control_planes() -> watcher::Config {
+    let component = format!("{}={}", labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE);
+    watcher::Config::default().labels(&format!("{}={},{component}", labels::MANAGED_BY, labels::MANAGER))
+}
+
 fn config() -> controller::Config {
     controller::Config::default().concurrency(CONCURRENCY)
 }
@@ -168,16 +178,19 @@ async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
     let watch = when_served(ctx.clone(), stop.clone(), watch_class(ctx.clone(), stop.clone(), classes));
     let controller =
         Controller::new(Api::<Guarded<MeshControlPlane>>::all(client.clone()), watcher::Config::default());
-    // What a revision owns leads to the mesh by label: the owner reference names the revision.
+    // What a revision owns leads to the mesh by label: the owner reference names the revision. Of the Gateways' objects
+    // only the Deployments count here, for the number of ready proxies.
     let controller = controller
         .with_config(config())
         .owns(Api::<Meta<MeshRevision>>::all(client.clone()), watcher::Config::default())
         .watches(Api::<Meta<Deployment>>::all(client.clone()), ours(), |o| mesh_of(&o))
-        .watches(Api::<Meta<Service>>::all(client.clone()), ours(), |o| mesh_of(&o))
-        .watches(Api::<Meta<ServiceAccount>>::all(client.clone()), ours(), |o| mesh_of(&o))
-        .watches(Api::<Meta<HorizontalPodAutoscaler>>::all(client.clone()), ours(), |o| mesh_of(&o))
-        .watches(Api::<Meta<PodDisruptionBudget>>::all(client.clone()), ours(), |o| mesh_of(&o))
-        .watches(Api::<Meta<NetworkPolicy>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<Service>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
+        .watches(Api::<Meta<ServiceAccount>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
+        .watches(Api::<Meta<HorizontalPodAutoscaler>>::all(client.clone()), of_control_planes(), |o| {
+            mesh_of(&o)
+        })
+        .watches(Api::<Meta<PodDisruptionBudget>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
+        .watches(Api::<Meta<NetworkPolicy>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
         .watches(Api::<Meta<RoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .watches(Api::<Meta<ClusterRoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .reconcile_all_on(changed)

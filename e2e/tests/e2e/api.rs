@@ -32,6 +32,20 @@ async fn invalid_meshes_are_refused_with_the_field_and_the_reason() -> Result<()
         (mesh("m", "{ controlPlane: { autoscaling: { minReplicas: 0 } } }"), "minReplicas"),
         (mesh("m", "{ gateways: { autoscaling: { targetCpuPercent: 101 } } }"), "targetCpuPercent"),
         (mesh("m", "{ gatewayAPI: { crds: Some } }"), "spec.gatewayAPI.crds"),
+        (
+            mesh("m", "{ controlPlane: { resources: { requests: { cpu: some } } } }"),
+            "requests must be quantities",
+        ),
+        (
+            mesh("m", "{ controlPlane: { resources: { requests: { cpu: -1 } } } }"),
+            "requests must be quantities",
+        ),
+        (mesh("m", "{ gateways: { resources: { limits: { memory: 64Mb } } } }"), "limits must be quantities"),
+        (
+            mesh("m", "{ gateways: { resources: { requests: { cpu: 2 }, limits: { cpu: 500m } } } }"),
+            "a request must not exceed its limit",
+        ),
+        (mesh("m", "{ gateways: { scheduling: { priorityClassName: High! } } }"), "priorityClassName"),
     ];
     for (yaml, expected) in cases {
         let refusal = refusal_of(&env.client, &yaml, "default").await?;

@@ -1,4 +1,4 @@
-//! Fields that somebody keeps changing back: mended a few times a minute, then reported instead of fought.
+//! Fields that somebody keeps changing back: mended a few times at once, then once a minute and reported, not fought.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,11 +9,19 @@ use std::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry, jiff::Timestamp};
 use serde_json::Value;
 
-use super::compare::{Path, Step};
+use super::{
+    Problem,
+    compare::{Path, Step},
+};
 
-/// Corrections of one object within [`WINDOW`].
+/// So many corrections of one object within [`WINDOW`] make it contested.
 const LIMIT: usize = 5;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(600);
+/// A contested object is corrected as often.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// So long it must need no correction to be believed; long enough that one which is changed back once a minute does not
+/// look right in between.
+const QUIET: Duration = Duration::from_secs(120);
 /// Who is named when no field manager owns the field: our own request was changed on its way in.
 const ADMISSION: &str = "an admission policy or webhook (no field manager owns the field)";
 
@@ -23,14 +31,14 @@ pub struct Contests(Mutex<HashMap<String, Record>>, Mutex<HashMap<String, String
 
 #[derive(Debug, Default)]
 struct Record {
-    writes: VecDeque<Timestamp>,
-    reported: bool,
+    corrections: VecDeque<Timestamp>,
+    problem: Option<Problem>,
 }
 
 impl Record {
     fn forget(&mut self, now: Timestamp) {
-        while self.writes.front().is_some_and(|w| age(*w, now) >= WINDOW) {
-            self.writes.pop_front();
+        while self.corrections.front().is_some_and(|w| age(*w, now) >= WINDOW) {
+            self.corrections.pop_front();
         }
     }
 }
@@ -52,34 +60,44 @@ impl Contests {
         hashes.get(object).is_some_and(|h| h == hash)
     }
 
-    /// May this object be corrected once more? Counts the correction, or says how long to wait.
-    pub fn admit(&self, object: &str, now: Timestamp) -> Result<(), Duration> {
+    /// May this object be corrected once more, `problem` being what is wrong with it? Counts the correction, or says how
+    /// long to wait.
+    pub fn admit(
+        &self,
+        object: &str,
+        problem: impl FnOnce() -> Problem,
+        now: Timestamp,
+    ) -> Result<(), Duration> {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.entry(object.to_owned()).or_default();
         record.forget(now);
-        match record.writes.front() {
-            Some(first) if record.writes.len() >= LIMIT => {
-                record.reported = true;
-                Err(WINDOW.saturating_sub(age(*first, now)))
-            }
-            _ => {
-                record.writes.push_back(now);
-                Ok(())
+        if record.corrections.len() >= LIMIT {
+            record.problem = Some(problem());
+            let since = record.corrections.back().map_or(INTERVAL, |last| age(*last, now));
+            if let Some(wait) = INTERVAL.checked_sub(since).filter(|wait| !wait.is_zero()) {
+                return Err(wait);
             }
         }
+        record.corrections.push_back(now);
+        Ok(())
     }
 
-    /// Whether the object is contested although it looks right now, and for how long it must stay so to be believed.
-    pub fn quiet_for(&self, object: &str, now: Timestamp) -> Option<Duration> {
+    /// What is wrong with an object that may look right now, and for how long it must stay so to be believed.
+    pub fn standing(&self, object: &str, now: Timestamp) -> Option<(Problem, Duration)> {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.get_mut(object)?;
         record.forget(now);
-        match record.writes.back() {
+        let Some(last) = record.corrections.back() else {
+            records.remove(object);
+            return None;
+        };
+        let problem = record.problem.clone()?;
+        match QUIET.checked_sub(age(*last, now)).filter(|left| !left.is_zero()) {
+            Some(left) => Some((problem, left)),
             None => {
                 records.remove(object);
                 None
             }
-            Some(last) => record.reported.then(|| WINDOW.saturating_sub(age(*last, now))),
         }
     }
 }
@@ -119,24 +137,63 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
-    #[test]
-    fn at_most_five_corrections_a_minute() {
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + k8s_openapi::jiff::SignedDuration::from_secs(seconds)
+    }
+
+    fn wrong() -> Problem {
+        Problem::Contested { object: "a".into(), field: "spec.x".into(), manager: "rogue".into() }
+    }
+
+    /// When corrections were made of an object that is changed back `every` seconds, and when it was not reported after
+    /// it had been once.
+    fn fight(every: i64, until: i64) -> (Vec<i64>, Vec<i64>) {
         let contests = Contests::default();
-        let start = Timestamp::UNIX_EPOCH;
-        let at = |s: i64| start + k8s_openapi::jiff::SignedDuration::from_secs(s);
+        let (mut made, mut silent, mut reported, mut wait) = (Vec::new(), Vec::new(), false, 0);
+        let mut right_until = 0;
+        for second in 0..until {
+            if second >= right_until && second >= wait {
+                match contests.admit("a", wrong, at(second)) {
+                    Ok(()) => {
+                        made.push(second);
+                        right_until = second + every;
+                    }
+                    Err(left) => wait = second + i64::try_from(left.as_secs()).unwrap(),
+                }
+            }
+            match contests.standing("a", at(second)) {
+                Some(_) => reported = true,
+                None if reported => silent.push(second),
+                None => {}
+            }
+        }
+        assert!(reported, "every {every} s was never reported");
+        (made, silent)
+    }
+
+    #[test]
+    fn whoever_changes_back_is_reported_as_long_as_it_goes_on_and_corrected_at_most_once_a_minute() {
+        for every in [1, 5, 15, 40, 70, 110] {
+            let (made, silent) = fight(every, 3600);
+            assert_eq!(silent, Vec::<i64>::new(), "every {every} s");
+            let late: Vec<_> = made.iter().skip(LIMIT).collect();
+            assert!(late.windows(2).all(|w| w[1] - w[0] >= 60), "every {every} s: {made:?}");
+            assert!(late.len() >= 25, "it is still mended: {made:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_stays_right_is_believed_and_others_are_not_held_back() {
+        let contests = Contests::default();
         for second in 0..5 {
-            assert_eq!(contests.admit("a", at(second)), Ok(()));
+            assert_eq!(contests.admit("a", wrong, at(second)), Ok(()));
+            assert_eq!(contests.standing("a", at(second)), None, "five corrections are no contest");
         }
-        assert_eq!(contests.quiet_for("a", at(5)), None);
-        assert_eq!(contests.admit("a", at(5)), Err(Duration::from_secs(55)));
-        assert_eq!(contests.admit("b", at(5)), Ok(()));
-        assert_eq!(contests.quiet_for("a", at(6)), Some(Duration::from_secs(58)));
-        let mut writes = 5;
-        for second in 5..600 {
-            writes += usize::from(contests.admit("a", at(second)).is_ok());
-        }
-        assert!(writes <= 50, "{writes} in ten minutes");
-        assert_eq!(contests.quiet_for("a", at(2000)), None);
+        assert_eq!(contests.admit("a", wrong, at(5)), Err(Duration::from_secs(59)));
+        assert_eq!(contests.admit("b", wrong, at(5)), Ok(()));
+        assert_eq!(contests.standing("a", at(6)), Some((wrong(), Duration::from_secs(118))));
+        assert_eq!(contests.standing("a", at(124)), None);
+        assert_eq!(contests.admit("a", wrong, at(125)), Ok(()));
     }
 
     #[test]

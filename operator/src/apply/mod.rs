@@ -20,7 +20,7 @@ pub(crate) mod tests;
 
 pub use contest::Contests;
 pub use desired::{APPLIED, Desired, Ownership};
-pub use prune::{delete, prune};
+pub use prune::{delete, find, prune};
 
 /// Field manager of all that builders set.
 pub const MANAGER: &str = "meshwright-operator";
@@ -174,22 +174,16 @@ async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: Strin
     let known = live.annotations().get(APPLIED) == Some(&desired.hash)
         || ctx.contests.was_written(&name, &desired.hash);
     let Some(path) = compare::difference(&desired.body, &serde_json::to_value(&live)?) else {
-        let recheck = ctx.contests.quiet_for(&name, now);
-        let floor = replicas::raise(ctx, desired, &live).await?;
-        let writes = usize::from(floor.is_some());
-        return Ok(Outcome { live: vec![floor.unwrap_or(live)], writes, recheck, ..Outcome::default() });
+        let mut outcome = replicas::raise(ctx, desired, live).await?;
+        outcome.merge(standing(ctx, &name));
+        return Ok(outcome);
     };
     // What we want has not changed, so somebody else's change is being mended.
-    if known && let Err(wait) = ctx.contests.admit(&name, now) {
-        let manager = contest::other_manager(live.managed_fields(), &path, MANAGER);
+    let problem = || contested(&live, &name, &path);
+    if known && let Err(wait) = ctx.contests.admit(&name, problem, now) {
         ctx.metrics.contested.inc();
-        let problem = Problem::Contested { object: name, field: path.to_string(), manager };
-        return Ok(Outcome {
-            live: vec![live],
-            problems: vec![problem],
-            recheck: Some(wait),
-            ..Outcome::default()
-        });
+        let problems = vec![problem()];
+        return Ok(Outcome { live: vec![live], problems, recheck: Some(wait), ..Outcome::default() });
     }
     tracing::info!(object = %name, field = %path, drift = known, "applying");
     replicas::hand_over(ctx, desired, &live).await?;
@@ -197,14 +191,26 @@ async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: Strin
     written(ctx, desired, name, live)
 }
 
+fn contested(live: &DynamicObject, object: &str, path: &compare::Path) -> Problem {
+    let manager = contest::other_manager(live.managed_fields(), path, MANAGER);
+    Problem::Contested { object: object.to_owned(), field: path.to_string(), manager }
+}
+
+// Right at this moment; a fight of which this is a pause is still told of.
+fn standing(ctx: &Context, name: &str) -> Outcome {
+    let (problem, recheck) = ctx.contests.standing(name, ctx.now()).unzip();
+    Outcome { problems: problem.into_iter().collect(), recheck, ..Outcome::default() }
+}
+
 // The answer tells whether an admission policy changed our request on its way in: that brings no event, so look again.
 fn written(ctx: &Context, desired: &Desired, name: String, live: DynamicObject) -> Result<Outcome, Error> {
     ctx.contests.wrote(&name, &desired.hash);
     let mut outcome = Outcome { writes: 1, ..Outcome::default() };
     if let Some(path) = compare::difference(&desired.body, &serde_json::to_value(&live)?) {
-        let manager = contest::other_manager(live.managed_fields(), &path, MANAGER);
-        outcome.problems.push(Problem::Contested { object: name, field: path.to_string(), manager });
+        outcome.problems.push(contested(&live, &name, &path));
         outcome.recheck = Some(CONTESTED);
+    } else {
+        outcome.merge(standing(ctx, &name));
     }
     outcome.live.push(live);
     Ok(outcome)

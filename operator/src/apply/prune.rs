@@ -17,14 +17,24 @@ pub async fn prune(
     selector: &str,
     keep: impl Fn(&PartialObjectMeta<DynamicObject>) -> bool,
 ) -> Result<usize, Error> {
-    let api = scoped(&ctx.client, resource, namespace);
-    let params = ListParams::default().labels(selector);
-    let list = api.list_metadata(&params).await.map_err(Error::request("list", &resource.kind))?;
     let mut deleted = 0;
-    for object in list.items.iter().filter(|o| o.metadata.deletion_timestamp.is_none() && !keep(o)) {
+    for object in find(ctx, resource, namespace, selector).await?.iter().filter(|o| !keep(o)) {
         deleted += usize::from(delete(ctx, resource, object).await?);
     }
     Ok(deleted)
+}
+
+/// Objects of one kind that carry our labels and are not being deleted.
+pub async fn find(
+    ctx: &Context,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    selector: &str,
+) -> Result<Vec<PartialObjectMeta<DynamicObject>>, Error> {
+    let params = ListParams::default().labels(selector);
+    let list = scoped(&ctx.client, resource, namespace).list_metadata(&params).await;
+    let list = list.map_err(Error::request("list", &resource.kind))?;
+    Ok(list.items.into_iter().filter(|o| o.metadata.deletion_timestamp.is_none()).collect())
 }
 
 /// Deletes this object, in the state in which it was seen. False when it was gone already.

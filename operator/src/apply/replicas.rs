@@ -4,7 +4,11 @@
 use kube::{ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
-use super::{Desired, Error, MANAGER, REPLICAS_MANAGER, patch};
+use super::{
+    Desired, Error, MANAGER, Outcome, REPLICAS_MANAGER,
+    compare::{Path, Step},
+    patch,
+};
 use crate::context::Context;
 
 /// Creates an object, a workload with its first number of replicas.
@@ -30,21 +34,31 @@ pub(super) async fn hand_over(ctx: &Context, desired: &Desired, live: &DynamicOb
 }
 
 /// Fewer replicas than the floor: somebody scaled down, and at 0 the autoscaler would never act again.
-pub(super) async fn raise(
-    ctx: &Context,
-    desired: &Desired,
-    live: &DynamicObject,
-) -> Result<Option<DynamicObject>, Error> {
-    match (desired.floor, current(live)) {
-        (Some(floor), Some(now)) if now < i64::from(floor) => {
-            if ctx.contests.admit(&format!("{} replicas", desired.describe()), ctx.now()).is_err() {
-                return Ok(None);
-            }
-            tracing::info!(object = %desired.describe(), replicas = now, floor, "raising replicas to the minimum");
-            set(ctx, desired, i64::from(floor)).await.map(Some)
-        }
-        _ => Ok(None),
+pub(super) async fn raise(ctx: &Context, desired: &Desired, live: DynamicObject) -> Result<Outcome, Error> {
+    let too_few = desired.floor.zip(current(&live)).filter(|(floor, now)| *now < i64::from(*floor));
+    let Some((floor, now)) = too_few else {
+        let mut outcome = super::standing(ctx, &counted(desired));
+        outcome.live.push(live);
+        return Ok(outcome);
+    };
+    let path = Path(vec![Step::Field("spec".to_owned()), Step::Field("replicas".to_owned())]);
+    let problem = || super::contested(&live, &desired.describe(), &path);
+    if let Err(wait) = ctx.contests.admit(&counted(desired), problem, ctx.now()) {
+        ctx.metrics.contested.inc();
+        let problems = vec![problem()];
+        return Ok(Outcome { live: vec![live], problems, recheck: Some(wait), ..Outcome::default() });
     }
+    tracing::info!(object = %desired.describe(), replicas = now, floor, "raising replicas to the minimum");
+    let raised = set(ctx, desired, i64::from(floor)).await?;
+    let mut outcome = super::standing(ctx, &counted(desired));
+    outcome.live.push(raised);
+    outcome.writes += 1;
+    Ok(outcome)
+}
+
+/// Under which name the corrections of the number are counted.
+fn counted(desired: &Desired) -> String {
+    format!("{} replicas", desired.describe())
 }
 
 async fn set(ctx: &Context, desired: &Desired, replicas: i64) -> Result<DynamicObject, Error> {

@@ -14,7 +14,7 @@ use crate::{error::Class, metrics::CertificateLabels};
 pub mod issuing;
 pub mod root;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// What is said to expire soon.
 const SOON: Duration = Duration::from_secs(7 * 86_400);

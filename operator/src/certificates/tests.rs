@@ -15,7 +15,7 @@ fn start() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-fn root(days: u32) -> Root {
+pub(crate) fn root(days: u32) -> Root {
     let authority = new_root("cluster.local", start(), DAY * days).unwrap();
     Root {
         secret: "meshwright-system/prod.mesh.root".to_owned(),

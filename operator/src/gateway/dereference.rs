@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
-use kube::{Api, ResourceExt, api::ListParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, ResourceExt};
 use meshwright_api::{
     CONTROLLER_NAME, GROUP, GatewayParameters, GatewayParametersSpec, MeshControlPlane, MeshRevision,
     gateway::{Gateway, GatewayClass},
+    names,
 };
 
+use super::build;
 use crate::{
     apply,
     certificates::{self, root},
     context::Context,
     error::Class,
-    mesh_control_plane::holder,
-    reconciler,
+    mesh_control_plane::mesh_of_cluster,
 };
+
+/// Every change of the mesh's status brings the Gateways, too.
+const NOT_YET: Duration = Duration::from_secs(15);
 
 /// A read failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Certificates(#[from] certificates::Error),
     /// The mesh is being installed.
-    #[error("the mesh has no active revision or no root certificate yet")]
+    #[error("the mesh has no active revision or no root certificate; its MeshControlPlane says why")]
     NotYet,
 }
 
@@ -36,7 +41,7 @@ impl Error {
         match self {
             Self::Request(e) => e.class(),
             Self::Certificates(e) => e.class(),
-            Self::NotYet => Class::Waiting(Duration::from_secs(2)),
+            Self::NotYet => Class::Waiting(NOT_YET),
         }
     }
 }
@@ -91,22 +96,41 @@ pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Whose, Erro
     if class.spec.controller_name != CONTROLLER_NAME {
         return Ok(Whose::Others);
     }
-    let meshes =
-        reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    let meshes = meshes.map_err(apply::Error::request("list", "meshes"))?;
-    let Some(mesh) = holder(&meshes).filter(|m| m.metadata.deletion_timestamp.is_none()) else {
+    let mesh = mesh_of_cluster(ctx).await?;
+    let Some(mesh) = mesh.filter(|m| m.metadata.deletion_timestamp.is_none()) else {
         return Ok(Whose::Nobodys);
     };
-    let root = root::read(ctx, &mesh.namespace().unwrap_or_default(), &mesh.name_any()).await?;
-    let active = mesh.status.as_ref().and_then(|s| s.active_revision.as_deref());
-    let (Some(root), Some(active)) = (root, active) else { return Err(Error::NotYet) };
+    let active = mesh.status.as_ref().and_then(|s| s.active_revision.as_deref()).ok_or(Error::NotYet)?;
     Ok(Whose::Ours(Box::new(Seen {
-        revision: revision(ctx, mesh, active).await?,
-        anchors: root.pem,
+        revision: revision(ctx, &mesh, active).await?,
+        anchors: anchors(ctx, &mesh, gateway).await?,
         of_class: of_class(ctx, &class).await?,
         of_gateway: of_gateway(ctx, gateway).await?,
-        mesh: mesh.clone(),
+        mesh,
     })))
+}
+
+// Those that the Gateway has, where the root is lost: a person must decide what becomes of it, and meanwhile everything
+// else of the Gateway goes on to be mended.
+pub(super) async fn anchors(
+    ctx: &Context,
+    mesh: &MeshControlPlane,
+    gateway: &Gateway,
+) -> Result<String, Error> {
+    let lost = match root::read(ctx, &mesh.namespace().unwrap_or_default(), &mesh.name_any()).await {
+        Ok(Some(root)) => return Ok(root.pem),
+        Ok(None) => Error::NotYet,
+        Err(certificates::Error::Apply(error)) => return Err(error.into()),
+        Err(error) => error.into(),
+    };
+    let name = names::gateway_resources(&gateway.name_any());
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &gateway.namespace().unwrap_or_default());
+    let there = api.get_opt(&name).await;
+    let there = there.map_err(apply::Error::request("read", format!("ConfigMap {name}")))?;
+    there
+        .filter(|c| super::is_owned(c.owner_references(), gateway))
+        .and_then(|c| c.data?.remove(build::ANCHORS))
+        .ok_or(lost)
 }
 
 async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<MeshRevision, Error> {

@@ -50,7 +50,16 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         }
     };
     let desired = build::gateway(&gateway)?.into_desired(&gateway.plan)?;
-    let outcome = apply::apply(&ctx, &desired).await?;
+    let outcome = match apply::apply(&ctx, &desired).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            // A person must act, and there may be no Deployment yet whose conditions could say so.
+            if matches!(error.class(), Class::Refused | Class::Terminal) {
+                tell(&ctx, &gateway.source, EventType::Warning, "ObjectRefused", error::chain(&error)).await;
+            }
+            return Err(error.into());
+        }
+    };
     for problem in &outcome.problems {
         report(&ctx, &gateway.source, problem).await;
     }

@@ -21,7 +21,7 @@ use crate::{
     apply::{self, Desired, Error, Outcome, Problem, prune},
     context::Context,
     error::{self, Class},
-    mesh_control_plane::{build, holder},
+    mesh_control_plane::{build, mesh_of_cluster},
     reconciler,
 };
 
@@ -73,11 +73,8 @@ struct Asked {
 
 /// Brings the bindings to what Gateways and grants say.
 pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<Action, Failure> {
-    let meshes =
-        reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    let meshes = meshes.map_err(Error::request("list", "meshes"))?;
-    let serves =
-        holder(&meshes).is_some_and(|m| m.uid() == mcp.uid() && m.metadata.deletion_timestamp.is_none());
+    let mesh = mesh_of_cluster(&ctx).await?;
+    let serves = mesh.is_some_and(|m| m.uid() == mcp.uid() && m.metadata.deletion_timestamp.is_none());
     if !serves || ctx.leaving.is_cancelled() {
         return Ok(error::settled(None));
     }

@@ -1,10 +1,12 @@
+use http::Method;
 use meshwright_api::{
     GatewayParametersSpec, MeshControlPlane, MeshRevision,
     gateway::{Gateway, ReferenceGrant},
 };
 use serde_json::{Value, json};
 
-use super::{Parameters, Seen, build, secret_access::permitted, validate};
+use super::{Parameters, Seen, build, dereference::anchors, secret_access::permitted, validate};
+use crate::apply::tests::{Answer, not_found, server};
 
 fn gateway(spec: Value) -> Gateway {
     let mut object = json!({
@@ -176,4 +178,36 @@ fn secrets_are_readable_only_where_a_reference_is_permitted() {
     );
     let no_secret = listener(json!({"name": "cert", "kind": "ConfigMap"}));
     assert!(names(&no_secret, &[]).is_empty());
+}
+
+#[test]
+fn a_limit_alone_lowers_the_request_that_it_would_contradict() {
+    let mut seen = seen();
+    let parameters: GatewayParametersSpec =
+        serde_json::from_value(json!({"resources": {"limits": {"memory": "64Mi"}}})).unwrap();
+    seen.of_gateway = Parameters::Found(Box::new(parameters));
+    let merged = validate(&gateway(json!({})), &seen).unwrap().resources;
+    let merged = serde_json::to_value(merged).unwrap();
+    assert_eq!(merged, json!({"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}));
+}
+
+const CONFIG_MAP: &str = "/api/v1/namespaces/shop/configmaps/web-meshwright";
+
+#[tokio::test]
+async fn a_lost_root_leaves_a_gateway_its_trust_anchors() {
+    const ROOT: &str = "/api/v1/namespaces/meshwright-system/secrets/prod.mesh.root";
+    let anchors = async |owner: &str| {
+        let there = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": "PEM"},
+            "metadata": {"name": "web-meshwright", "namespace": "shop", "ownerReferences": [{
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web", "uid": owner,
+                "controller": true}]}});
+        let answers =
+            vec![Answer(Method::GET, ROOT, 404, not_found()), Answer(Method::GET, CONFIG_MAP, 200, there)];
+        let (ctx, mock) = server(answers);
+        let found = anchors(&ctx, &seen().mesh, &gateway(json!({}))).await;
+        mock.finish();
+        found.ok()
+    };
+    assert_eq!(anchors("gateway-uid").await.as_deref(), Some("PEM"));
+    assert_eq!(anchors("somebody-else").await, None);
 }

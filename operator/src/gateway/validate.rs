@@ -118,6 +118,8 @@ fn resources(layers: &[Option<GatewayParametersSpec>], defaults: &Resources) -> 
     let mut merged = defaults.clone();
     for layer in layers.iter().rev().flatten() {
         let Some(said) = &layer.resources else { continue };
+        // A limit alone is taken as the request by Kubernetes; our own request may be higher than that.
+        merged.requests.retain(|name, _| !said.limits.contains_key(name));
         merged.requests.extend(said.requests.clone());
         merged.limits.extend(said.limits.clone());
     }

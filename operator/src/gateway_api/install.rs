@@ -25,7 +25,7 @@ pub async fn install(
     let api: Api<CustomResourceDefinition> = Api::all(ctx.client.clone());
     let shipped = super::shipped(&ctx.settings.gateway_api_dir, channel).into_iter();
     // All at once: the API server takes a while for each.
-    let each = shipped.filter(|(name, _)| found.wants(name)).map(|(name, path)| {
+    let each = shipped.filter(|(name, _)| found.wants(name, channel)).map(|(name, path)| {
         let api = &api;
         async move {
             let body = read(&path)?;

@@ -167,12 +167,14 @@ fn channel_folder(channel: GatewayApiChannel) -> Option<&'static str> {
 }
 
 impl Found {
-    /// Whether a shipped definition is to be applied.
-    pub fn wants(&self, name: &str) -> bool {
-        match self.0.get(name) {
-            None => true,
-            Some(there) => there.ours && is_older(there.version.as_deref()),
-        }
+    /// Whether a definition shipped for this channel is to be applied. From Standard to Experimental what is ours is
+    /// widened, because the channels do not mix; back would take fields from objects that use them.
+    pub fn wants(&self, name: &str, channel: GatewayApiChannel) -> bool {
+        let Some(there) = self.0.get(name) else { return true };
+        let widened = channel == GatewayApiChannel::Experimental
+            && there.channel.as_deref() == channel_folder(GatewayApiChannel::Standard)
+            && there.version.as_deref() == Some(GATEWAY_API_VERSION);
+        there.ours && (widened || is_older(there.version.as_deref()))
     }
 
     /// Whether the mesh can use what is there.

@@ -78,16 +78,21 @@ pub struct Applied {
     pub gateway_api: (Option<meshwright_api::GatewayApiStatus>, Result<(), Unusable>),
     /// Objects that could not be brought to what they should be.
     pub problems: Vec<apply::Problem>,
+    /// What failed first; all that does not depend on it was done.
+    pub failure: Option<Error>,
     /// When to come back.
     pub recheck: Option<Duration>,
 }
 
-/// Takes the step.
+/// Takes the step. What fails for one revision or one kind of object does not stop the others: the first failure is told
+/// in [`Applied::failure`], because a revision that the API server refuses must not keep the one that serves from being
+/// mended, nor itself from being removed.
 pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step) -> Result<Applied, Error> {
     let mcp = position(ctx, seen, mesh, &step).await?;
     let mut outcome = Outcome { recheck: step.recheck, ..Outcome::default() };
+    let mut first = First::default();
     let root = root(ctx, mesh, seen, &mcp).await?;
-    whole_mesh(ctx, &mesh.mesh, seen, &step.active, &mut outcome).await?;
+    first.or(whole_mesh(ctx, &mesh.mesh, seen, &step.active, &mut outcome).await);
     if let Some(snapshot) = &step.create {
         outcome.merge(create_revision(ctx, &mesh.mesh, &step.target, snapshot, &mcp).await?);
     }
@@ -95,22 +100,36 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     let keeper = Keeper { ctx, seen, plan, root: Some(&root), findings };
     let mut revisions = Vec::new();
     for revision in &step.keep {
-        revisions.push(keeper.keep(revision, &mut outcome).await?);
+        let (kept, failed) = keeper.keep(revision, &mut outcome).await;
+        revisions.push(kept);
+        first.or(failed.map_or(Ok(()), Err));
     }
     for revision in &step.retire {
-        retire(ctx, revision, &mcp).await?;
+        first.or(retire(ctx, revision, &mcp).await);
     }
-    prune(ctx, &mesh.mesh, &revisions, &step).await?;
-    let usable = install_gateway_api(ctx, mesh, seen, &step, &mut outcome).await?;
+    first.or(prune(ctx, &mesh.mesh, &revisions, &step).await);
+    let usable = install_gateway_api(ctx, mesh, seen, &step, &mut outcome).await;
+    let usable = first.or(usable).unwrap_or_else(|| seen.gateway_api.usable());
     Ok(Applied {
         pods: seen.pods.clone(),
         root,
         gateway_api: (seen.gateway_api.status(), usable),
         problems: outcome.problems,
+        failure: first.0,
         recheck: outcome.recheck,
         revisions,
         step,
     })
+}
+
+/// The first failure of several things that do not depend on each other.
+#[derive(Default)]
+struct First(Option<Error>);
+
+impl First {
+    fn or<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| self.0.get_or_insert(error)).ok()
+    }
 }
 
 /// While the spec cannot be carried out: what is installed is kept as its own snapshots say. Certificates run out and
@@ -123,16 +142,18 @@ pub async fn hold(ctx: &Context, seen: &Seen) -> Result<(), Error> {
     // What the spec asks for is not known, so none is called unused.
     let findings = &upgrade::findings(plan.min, seen, |_| true);
     let mut outcome = Outcome::default();
-    let mut first = whole_mesh(ctx, &reference(&seen.fresh), seen, active, &mut outcome).await.err();
+    let mut first = First::default();
+    first.or(whole_mesh(ctx, &reference(&seen.fresh), seen, active, &mut outcome).await);
     let keeper = Keeper { ctx, seen, plan, root: seen.root.as_ref(), findings };
     for revision in &seen.revisions {
-        first = first.or(keeper.keep(revision, &mut outcome).await.err());
+        let (_, failed) = keeper.keep(revision, &mut outcome).await;
+        first.or(failed.map_or(Ok(()), Err));
     }
     for problem in &outcome.problems {
         // The status has room for one reason, and that is the spec.
         tracing::warn!(?problem, "not as it should be, while the spec is invalid");
     }
-    first.map_or(Ok(()), Err)
+    first.0.map_or(Ok(()), Err)
 }
 
 /// The Gateway controllers need no valid spec, only the kinds.
@@ -149,11 +170,13 @@ async fn whole_mesh(
 ) -> Result<(), Error> {
     let operator = (ctx.settings.namespace.as_str(), ctx.settings.service_account.as_str());
     let whole = build::whole_mesh(mesh, active, operator, seen.gateway_api.usable().is_ok())?;
+    let mut first = First::default();
     for object in &whole {
         // They do not depend on each other: a stranger's GatewayClass does not stop the control plane.
-        outcome.merge(apply::apply(ctx, std::slice::from_ref(object)).await?);
+        let applied = apply::apply(ctx, std::slice::from_ref(object)).await.map_err(Error::from);
+        first.or(applied).into_iter().for_each(|applied| outcome.merge(applied));
     }
-    Ok(())
+    first.0.map_or(Ok(()), Err)
 }
 
 // First of all: the finalizer, before anything exists that only it removes, and which revision is the active one.

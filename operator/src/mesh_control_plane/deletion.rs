@@ -25,10 +25,10 @@ use super::{
 };
 use crate::{
     apply::{self, prune},
-    certificates::root::secret_name,
+    certificates::{self, root::secret_name},
     context::Context,
     error::Class,
-    gateway_api, mesh_revision,
+    gateway_api, mesh_revision, reconciler,
 };
 
 /// Holds the MeshControlPlane until what belongs to it is removed.
@@ -70,6 +70,7 @@ pub async fn finish(ctx: &Context, mcp: &MeshControlPlane) -> Result<Action, Err
         return Ok(Action::requeue(AGAIN));
     }
     delete_root(ctx, &mesh).await?;
+    certificates::publish(ctx, &[]);
     for revision in dereference::revisions(ctx, mcp).await? {
         mesh_revision::release(ctx, &revision).await?;
     }
@@ -143,10 +144,11 @@ pub async fn release(ctx: &Context, mcp: &MeshControlPlane) -> Result<(), apply:
     }
 }
 
-/// Every mesh with our finalizer, for an operator that is itself being removed.
+/// Every mesh with our finalizer, for an operator that is itself being removed. One that does not decode must not hold up
+/// the others.
 pub async fn held(ctx: &Context) -> Result<Vec<MeshControlPlane>, apply::Error> {
-    let api: Api<MeshControlPlane> = Api::all(ctx.client.clone());
-    let list = api.list(&ListParams::default()).await;
+    let list =
+        reconciler::list::<MeshControlPlane>(Api::all(ctx.client.clone()), &ListParams::default()).await;
     let list = list.map_err(apply::Error::request("list", "meshes"))?;
-    Ok(list.items.into_iter().filter(|m| m.finalizers().iter().any(|f| f == FINALIZER)).collect())
+    Ok(list.into_iter().filter(|m| m.finalizers().iter().any(|f| f == FINALIZER)).collect())
 }

@@ -13,12 +13,19 @@ use crate::{
     gateway_api, pods, reconciler,
 };
 
+use super::validate::{holder, is_installed};
+
 /// A read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request failed.
     #[error(transparent)]
     Read(#[from] apply::Error),
+    /// Nobody knows whose the cluster is.
+    #[error(
+        "another MeshControlPlane cannot be read by this operator and may have the cluster; the operator's log names it: correct or delete it"
+    )]
+    UnreadableMesh,
     /// The root is there and cannot be used.
     #[error(transparent)]
     Certificates(#[from] certificates::Error),
@@ -52,16 +59,27 @@ pub async fn dereference(ctx: &Context, mcp: &MeshControlPlane) -> Result<Seen, 
     let namespace = mcp.namespace().unwrap_or_default();
     let ours: Api<MeshControlPlane> = Api::namespaced(ctx.client.clone(), &namespace);
     let fresh = ours.get(&name).await.map_err(request("read", &namespace, &name))?;
-    let meshes = reconciler::list(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let meshes = reconciler::list_known(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let (meshes, all) = meshes.map_err(apply::Error::request("list", "meshes"))?;
+    if !all && !is_installed(&fresh) {
+        return Err(Error::UnreadableMesh);
+    }
     Ok(Seen {
         revisions: revisions(ctx, &fresh).await?,
         deployments: deployments(ctx, &namespace, &name).await?,
         pods: pods::count(ctx, &namespace, &name).await?,
         root: certificates::root::read(ctx, &namespace, &name).await?,
         gateway_api: gateway_api::find(ctx, fresh.spec.gateway_api.crds).await?,
-        meshes: meshes.map_err(apply::Error::request("list", "meshes"))?,
+        meshes,
         fresh,
     })
+}
+
+/// The mesh that has this cluster; none where one that does not decode may have it.
+pub async fn mesh_of_cluster(ctx: &Context) -> Result<Option<MeshControlPlane>, apply::Error> {
+    let meshes = reconciler::list_known(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    let (meshes, all) = meshes.map_err(apply::Error::request("list", "meshes"))?;
+    Ok(holder(&meshes).filter(|m| all || is_installed(m)).cloned())
 }
 
 /// The revisions of this very mesh, not of an earlier one of the same name.

@@ -33,25 +33,39 @@ pub struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Keeps one revision.
-    pub async fn keep(&self, revision: &MeshRevision, outcome: &mut Outcome) -> Result<MeshRevision, Error> {
+    /// Keeps one revision; returns it as recorded now, and what failed first. A failure does not keep it from being
+    /// recorded: one that the API server refuses could never be seen as unused, and never be removed.
+    pub async fn keep(
+        &self,
+        revision: &MeshRevision,
+        outcome: &mut Outcome,
+    ) -> (MeshRevision, Option<Error>) {
         let name = revision.name_any();
-        let (revision, collect) = match self.root {
-            Some(root) => self.issue(revision, root, outcome).await?,
-            None => (revision.clone(), Vec::new()),
-        };
+        let mut kept = revision.clone();
+        let failed = self.bring(&mut kept, outcome).await.err();
+        let findings = self.findings.get(&name).cloned().unwrap_or_default();
+        let ready = self.seen.pods.get(&name).map_or(0, |c| c.control_plane_ready);
+        match mesh_revision::record(self.ctx, kept.clone(), findings, ready).await {
+            Ok(recorded) => (recorded, failed),
+            Err(error) => (kept, failed.or(Some(error.into()))),
+        }
+    }
+
+    // Its certificate, then its objects.
+    async fn bring(&self, revision: &mut MeshRevision, outcome: &mut Outcome) -> Result<(), Error> {
+        let mut collect = Vec::new();
+        if let Some(root) = self.root {
+            (*revision, collect) = self.issue(revision, root, outcome).await?;
+        }
         let issued = revision.status.as_ref().and_then(|s| s.issuing_ca.as_ref());
         if let Some(issued) = issued {
             let due = issuing::due_in(issued, self.ctx.now());
-            let objects = build::revision(&revision, &issued.secret_name, self.plan)?;
+            let objects = build::revision(revision, &issued.secret_name, self.plan)?;
             let desired = objects.into_desired(self.plan)?;
             outcome.merge(Outcome { recheck: Some(due).filter(|d| !d.is_zero()), ..Outcome::default() });
             outcome.merge(apply::apply(self.ctx, &desired).await?);
         }
-        issuing::collect(self.ctx, &revision, &collect).await?;
-        let findings = self.findings.get(&name).cloned().unwrap_or_default();
-        let ready = self.seen.pods.get(&name).map_or(0, |c| c.control_plane_ready);
-        Ok(mesh_revision::record(self.ctx, revision, findings, ready).await?)
+        Ok(issuing::collect(self.ctx, revision, &collect).await?)
     }
 
     // Issues what is due; returns the revision as recorded then, and the epochs that can go.

@@ -25,8 +25,8 @@ mod upgrade;
 mod validate;
 
 pub use deletion::{Error as DeletionError, FINALIZER, finish, held, of_gateways, release};
-pub use dereference::{Seen, dereference};
-pub use validate::{MeshRef, ValidatedMesh, holder, reference, validate};
+pub use dereference::{Seen, dereference, mesh_of_cluster};
+pub use validate::{MeshRef, ValidatedMesh, reference, validate};
 
 /// Name of this controller in metrics and logs.
 pub const CONTROLLER: &str = "mesh-control-plane";
@@ -48,7 +48,7 @@ pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<
     }; // every read
     status::write(&ctx, &mcp, seen.as_ref(), &outcome).await?; // also after an error; only when it changed
     let applied = outcome.inspect_err(|e| tracing::debug!(error = %error::chain(e), "reconcile failed"))?;
-    Ok(error::settled(applied.recheck))
+    applied.failure.map_or_else(|| Ok(error::settled(applied.recheck)), |error| Err(error.into()))
 }
 
 async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
@@ -113,7 +113,8 @@ impl crate::reconciler::Classified for Error {
             Self::Dereference(dereference::Error::Certificates(e)) => e.class(),
             Self::Dereference(dereference::Error::GatewayApi(e)) => e.class(),
             // The other mesh's end is no event of this one.
-            Self::Validate(validate::Error::Conflict { .. }) => {
+            Self::Dereference(dereference::Error::UnreadableMesh)
+            | Self::Validate(validate::Error::Conflict { .. }) => {
                 Class::Waiting(std::time::Duration::from_secs(15))
             }
             Self::Validate(validate::Error::Root(e)) => e.class(),

@@ -32,7 +32,7 @@ pub async fn write(
 ) -> Result<(), Error> {
     // A write that lost against a newer one says nothing about the mesh, unless it goes on losing.
     let so_far = ctx.failures(&reconciler::key(CONTROLLER, cached));
-    if so_far < PASSING && outcome.as_ref().is_err_and(is_passing) {
+    if so_far < PASSING && is_passing(outcome) {
         return Ok(());
     }
     let api: Api<MeshControlPlane> =
@@ -65,12 +65,16 @@ pub async fn write(
     Ok(())
 }
 
-fn is_passing(failure: &Failure) -> bool {
+fn is_passing(outcome: &Result<Applied, Failure>) -> bool {
     use crate::reconciler::Classified;
-    matches!(failure.class(), error::Class::Conflict)
+    let class = match outcome {
+        Ok(applied) => applied.failure.as_ref().map(super::apply::Error::class),
+        Err(failure) => Some(failure.class()),
+    };
+    class == Some(error::Class::Conflict)
 }
 
-fn succeeded(
+pub(super) fn succeeded(
     ctx: &Context,
     generation: Option<i64>,
     before: MeshControlPlaneStatus,
@@ -79,7 +83,7 @@ fn succeeded(
     let ledger = certificates::ledger(Some(&applied.root), &applied.revisions);
     certificates::publish(ctx, &ledger);
     let (gateway_api, usable) = &applied.gateway_api;
-    let reconciled = reconciled(&applied.problems, usable);
+    let reconciled = reconciled(applied.failure.as_ref(), &applied.problems, usable);
     let ready = ready(applied);
     let progressing = progressing(applied);
     let summary = if reconciled.status == Some(false) {
@@ -89,7 +93,7 @@ fn succeeded(
     } else {
         ready.message.clone()
     };
-    let degraded = degraded(&before, &ready, &reconciled);
+    let degraded = degraded(&before, &ready, &reconciled, short(applied));
     let findings = [reconciled, ready, progressing, degraded, certificates::finding(&ledger, ctx.now())];
     let mut status = MeshControlPlaneStatus {
         summary: Some(summary),
@@ -105,9 +109,16 @@ fn succeeded(
     status
 }
 
-fn reconciled(problems: &[Problem], usable: &Result<(), crate::gateway_api::Unusable>) -> Finding {
+fn reconciled(
+    failure: Option<&super::apply::Error>,
+    problems: &[Problem],
+    usable: &Result<(), crate::gateway_api::Unusable>,
+) -> Finding {
     use crate::gateway_api::Unusable;
     let no = |reason, message| Finding::new(RECONCILED, Some(false), reason, message);
+    if let Some(failure) = failure {
+        return no(reason::API_REQUEST_FAILED, error::chain(failure));
+    }
     match (problems.first(), usable) {
         (Some(Problem::NotOurs { object, owner }), _) => no(
             reason::OBJECT_NOT_OURS,
@@ -180,13 +191,27 @@ fn progressing(applied: &Applied) -> Finding {
     }
 }
 
-// Worked before and does not now: what a person must look at. A first installation is not degraded.
-fn degraded(before: &MeshControlPlaneStatus, ready: &Finding, reconciled: &Finding) -> Finding {
+// The active revision serves with fewer pods than there should be.
+fn short(applied: &Applied) -> Option<String> {
+    let found = recorded(applied, &applied.step.active).and_then(|r| condition(r, READY))?;
+    (found.status == "True" && found.reason == reason::CONTROL_PLANE_UNAVAILABLE)
+        .then(|| format!("revision {}: {}", applied.step.active, found.message))
+}
+
+// Worked before and does not now, or not as it should: what a person must look at. A first installation is not degraded.
+fn degraded(
+    before: &MeshControlPlaneStatus,
+    ready: &Finding,
+    reconciled: &Finding,
+    short: Option<String>,
+) -> Finding {
     let was = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
     let served =
         was(READY).is_some_and(|c| c.status == "True") || was(DEGRADED).is_some_and(|c| c.status == "True");
     if served && ready.status != Some(true) {
         Finding::new(DEGRADED, Some(true), ready.reason, ready.message.clone())
+    } else if let Some(short) = short {
+        Finding::new(DEGRADED, Some(true), reason::CONTROL_PLANE_UNAVAILABLE, short)
     } else if reconciled.reason == reason::FIELD_CONTESTED {
         Finding::new(DEGRADED, Some(true), reconciled.reason, reconciled.message.clone())
     } else {

@@ -10,8 +10,13 @@ use meshwright_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Seen, build, holder, upgrade, validate, validate::ValidatedMesh};
+use super::{
+    Seen, build, upgrade, validate,
+    validate::{ValidatedMesh, holder},
+};
 use crate::{apply::tests as apply_tests, gateway_api::Found, pods::Count};
+
+mod refused;
 
 fn images(tag: &str) -> Images {
     Images {

@@ -129,7 +129,11 @@ fn readiness(wanted: i32, seen: &Seen, revision: &MeshRevision) -> Finding {
     let message = format!("{available} of {wanted} control plane pods are available{why}");
     let before = condition(revision, READY);
     if before.is_some_and(|c| c.status == "True" || c.reason == reason::CONTROL_PLANE_UNAVAILABLE) {
-        // A rollout or a lost pod: it serves as long as one pod does.
+        // It serves as long as one pod does, and a rollout that keeps enough of them is no shortage.
+        if available >= wanted {
+            let message = format!("{available} control plane pods are available; not all are up to date");
+            return Finding::new(READY, Some(true), reason::AVAILABLE, message);
+        }
         return Finding::new(READY, Some(available > 0), reason::CONTROL_PLANE_UNAVAILABLE, message);
     }
     Finding::new(READY, Some(false), reason::ROLLING_OUT, message)

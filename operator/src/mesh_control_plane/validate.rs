@@ -136,10 +136,14 @@ pub fn holder(meshes: &[MeshControlPlane]) -> Option<&MeshControlPlane> {
     meshes.iter().min_by_key(|m| precedence(m))
 }
 
-fn precedence(mcp: &MeshControlPlane) -> (bool, Option<Timestamp>, Option<String>, String) {
+/// Something was installed for it.
+pub fn is_installed(mcp: &MeshControlPlane) -> bool {
     let active = mcp.status.as_ref().is_some_and(|s| s.active_revision.is_some());
-    let installed = active || mcp.finalizers().iter().any(|f| f == super::FINALIZER);
-    (!installed, mcp.creation_timestamp().map(|t| t.0), mcp.namespace(), mcp.name_any())
+    active || mcp.finalizers().iter().any(|f| f == super::FINALIZER)
+}
+
+fn precedence(mcp: &MeshControlPlane) -> (bool, Option<Timestamp>, Option<String>, String) {
+    (!is_installed(mcp), mcp.creation_timestamp().map(|t| t.0), mcp.namespace(), mcp.name_any())
 }
 
 fn no_older_mesh(mcp: &MeshControlPlane, meshes: &[MeshControlPlane]) -> Result<(), Error> {

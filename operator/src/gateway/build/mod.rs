@@ -26,6 +26,9 @@ use crate::{
 mod deployment;
 mod service;
 
+/// Key of the trust anchors in their ConfigMap.
+pub const ANCHORS: &str = "ca.crt";
+
 /// What could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -83,7 +86,7 @@ fn v0_1_0(gateway: &ValidatedGateway) -> GatewayObjects {
         },
         trust: ConfigMap {
             metadata: meta(gateway),
-            data: Some(BTreeMap::from([("ca.crt".to_owned(), gateway.anchors.clone())])),
+            data: Some(BTreeMap::from([(ANCHORS.to_owned(), gateway.anchors.clone())])),
             ..ConfigMap::default()
         },
         service: service::build(gateway),
