@@ -54,7 +54,7 @@ pub struct LiveObjects {
 }
 
 macro_rules! kind {
-    ($get:ident, $all:ident, $record:ident, $update:ident, $field:ident, $status:ty) => {
+    ($get:ident, $all:ident, $record:ident, $forget:ident, $update:ident, $field:ident, $status:ty) => {
         impl LiveObjects {
             /// The object as last seen.
             pub fn $get(&self, key: &ObjectKey) -> Option<Arc<Live<$status>>> {
@@ -66,15 +66,22 @@ macro_rules! kind {
                 self.lock().$field.iter().map(|(key, live)| (key.clone(), live.clone())).collect()
             }
 
-            /// Remembers the answer of a write or a read, unless something newer is known.
+            /// Remembers the answer of a write or a read, unless the watch was faster: then it has told something newer, or that the
+            /// object is gone.
             pub fn $record(&self, key: &ObjectKey, live: Live<$status>) {
-                let mut inner = self.lock();
-                if !inner.$field.get(key).is_some_and(|known| live.is_older_than(known)) {
-                    inner.$field.insert(key.clone(), Arc::new(live));
+                record(&mut self.lock().$field, key, live);
+            }
+
+            /// Forgets the object with this uid: the API server does not know it any more, which the watch will tell, too.
+            pub fn $forget(&self, key: &ObjectKey, uid: &str) {
+                let objects = &mut self.lock().$field;
+                if objects.get(key).is_some_and(|known| known.uid == uid) {
+                    objects.remove(key);
                 }
             }
 
-            pub(crate) fn $update(&self, update: Update<Live<$status>>) {
+            /// What the watch tells.
+            pub fn $update(&self, update: Update<Live<$status>>) {
                 let mut inner = self.lock();
                 let Inner { $field: objects, touched, .. } = &mut *inner;
                 apply(objects, &mut touched.$field, update);
@@ -89,12 +96,21 @@ kind!(
     gateway_class,
     gateway_classes,
     record_gateway_class,
+    forget_gateway_class,
     update_gateway_classes,
     gateway_classes,
     api::GatewayClassStatus
 );
-kind!(gateway, gateways, record_gateway, update_gateways, gateways, api::GatewayStatus);
-kind!(http_route, http_routes, record_http_route, update_http_routes, http_routes, api::HttpRouteStatus);
+kind!(gateway, gateways, record_gateway, forget_gateway, update_gateways, gateways, api::GatewayStatus);
+kind!(
+    http_route,
+    http_routes,
+    record_http_route,
+    forget_http_route,
+    update_http_routes,
+    http_routes,
+    api::HttpRouteStatus
+);
 
 impl LiveObjects {
     /// Waits until something was touched; then take it with [`LiveObjects::take_touched`].
@@ -109,6 +125,16 @@ impl LiveObjects {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Only the watch adds objects: an answer may be handled after the object was deleted, and after another was made of the same name.
+fn record<S>(objects: &mut BTreeMap<ObjectKey, Arc<Live<S>>>, key: &ObjectKey, live: Live<S>) {
+    if let Some(known) = objects.get_mut(key)
+        && known.uid == live.uid
+        && !live.is_older_than(known)
+    {
+        *known = Arc::new(live);
     }
 }
 
@@ -141,5 +167,59 @@ fn apply<S>(
             objects.retain(|key, _| there.contains(key));
             all.into_iter().for_each(|(key, live)| put(objects, key, live));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("shop", "cart")
+    }
+
+    fn seen(uid: &str, version: u32) -> Live<api::HttpRouteStatus> {
+        Live { uid: uid.to_owned(), resource_version: version.to_string(), status: None }
+    }
+
+    fn applied(uid: &str, version: u32) -> Update<Live<api::HttpRouteStatus>> {
+        Update::Applied(("shop".to_owned(), "cart".to_owned()), seen(uid, version))
+    }
+
+    fn version(objects: &LiveObjects) -> Option<String> {
+        objects.http_route(&key()).map(|live| live.resource_version.clone())
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_deletion_brings_nothing_back() {
+        let objects = LiveObjects::default();
+        objects.update_http_routes(applied("a", 1));
+        objects.update_http_routes(Update::Deleted(("shop".to_owned(), "cart".to_owned())));
+        objects.record_http_route(&key(), seen("a", 2));
+        assert_eq!(version(&objects), None);
+        objects.update_http_routes(applied("b", 3));
+        objects.record_http_route(&key(), seen("a", 4));
+        assert_eq!(version(&objects).as_deref(), Some("3"), "another object has the name now");
+    }
+
+    #[test]
+    fn of_answer_and_watch_the_newer_counts() {
+        let objects = LiveObjects::default();
+        objects.update_http_routes(applied("a", 9));
+        objects.record_http_route(&key(), seen("a", 10));
+        assert_eq!(version(&objects).as_deref(), Some("10"));
+        objects.record_http_route(&key(), seen("a", 9));
+        objects.update_http_routes(applied("a", 9));
+        assert_eq!(version(&objects).as_deref(), Some("10"));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_the_object_and_not_its_name() {
+        let objects = LiveObjects::default();
+        objects.update_http_routes(applied("a", 1));
+        objects.forget_http_route(&key(), "another");
+        assert!(version(&objects).is_some());
+        objects.forget_http_route(&key(), "a");
+        assert_eq!(version(&objects), None);
     }
 }

@@ -32,7 +32,7 @@ impl Metrics {
         registry.register("resolutions", "Resolutions of the whole model", metrics.resolutions.clone());
         registry.register("endpoint_updates", "Updates of endpoints alone", metrics.endpoint_updates.clone());
         registry.register("resolution_seconds", "Time of a resolution", metrics.resolution_seconds.clone());
-        registry.register("gateways", "Gateways that are accepted", metrics.gateways.clone());
+        registry.register("gateways", "Gateways of ours", metrics.gateways.clone());
         registry.register("http_routes", "HTTPRoutes with a parent of ours", metrics.http_routes.clone());
         metrics
     }

@@ -12,7 +12,7 @@ use meshwright_core::{ObjectKey, World, difference};
 /// Everything that proxies need.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
-    /// One entry for every Gateway of ours that is accepted.
+    /// One entry for every Gateway of ours, accepted or not.
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayOutput>>,
     /// Endpoints of every cluster that some Gateway uses, or that is kept.
     pub endpoints: BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,

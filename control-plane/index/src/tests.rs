@@ -153,6 +153,32 @@ async fn a_slice_changes_endpoints_and_nothing_else() {
     assert!(Arc::ptr_eq(after.endpoints.values().next().unwrap(), routed.endpoints.values().next().unwrap()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn endpoints_and_routes_of_a_gateway_that_is_not_accepted_go_on() {
+    let gateway = convert::gateway(&object(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"namespace": "shop", "name": "edge"},
+        "spec": {"gatewayClassName": "meshwright", "allowedListeners": {"namespaces": {"from": "All"}},
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    })));
+    // From the start, as after a restart, and from one moment to the next.
+    for is_late in [false, true] {
+        let mut running = start(&[]);
+        let rejected = Event::Gateways(all(vec![("shop", "edge", seen(gateway.clone()))]));
+        let (early, late) = if is_late { (None, Some(rejected)) } else { (Some(rejected), None) };
+        let moved = Update::Applied(("shop".into(), "cart-1".into()), Some(slice("10.0.0.2")));
+        let events = world().into_iter().chain(early).chain([route("/a")]).chain(late);
+        for event in events.chain([Event::EndpointSlices(moved), route("/b")]) {
+            running.events.send(event).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let output = running.next().await;
+        let entry = output.gateways[&ObjectKey::new("shop", "edge")].config.entries().next().unwrap();
+        assert_eq!(entry.matches.path, meshwright_core::model::PathMatch::Prefix("/b".to_owned()));
+        assert_eq!(output.endpoints.values().next().unwrap().zones[""][0].address, "10.0.0.2");
+    }
+}
+
 #[test]
 fn a_slice_that_moves_to_another_service_leaves_the_first() {
     let mut store = Store::new(LiveObjects::default());

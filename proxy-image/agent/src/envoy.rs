@@ -9,8 +9,6 @@ use tokio::{process::Child, time::Instant};
 
 use crate::{Args, args::memory_limit, backoff::Backoff, bootstrap::bootstrap};
 
-/// An Envoy that ran this long did not fail because of how it was started.
-const STABLE: Duration = Duration::from_secs(60);
 /// How long Envoy may take to exit when told to.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -31,9 +29,7 @@ pub async fn supervise(args: &Args, stop: CancellationToken, restarted: impl Fn(
                 if stop.is_cancelled() {
                     return Ok(());
                 }
-                if started.elapsed() > STABLE {
-                    backoff.reset();
-                }
+                backoff.ran_for(started.elapsed());
                 let delay = backoff.next_delay();
                 tracing::error!(%status, ?delay, "envoy ended, starting it again");
                 restarted();

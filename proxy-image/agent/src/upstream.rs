@@ -8,9 +8,12 @@ use envoy_types::pb::envoy::{
     service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use meshwright_runtime::CancellationToken;
+use meshwright_xds::DeltaDiscoveryResponse;
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Status;
 
 use crate::{
     Args,
@@ -66,14 +69,32 @@ async fn stream(
         request.node = node.take();
         request
     });
-    let mut responses =
+    let responses =
         client.delta_aggregated_resources(requests).await.context("open configuration stream")?.into_inner();
     tracing::info!(control_plane = args.control_plane, "connected to the control plane");
-    while let Some(response) = responses.message().await.context("read configuration stream")? {
-        backoff.reset();
-        relay.on_upstream(response);
-    }
-    Ok(())
+    read(responses, relay, backoff).await.context("read configuration stream")
+}
+
+/// Reads until the stream ends. One without any message is no failure for that: the control plane says nothing to
+/// who has everything, and ends every connection after a while.
+async fn read(
+    mut responses: impl Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Unpin,
+    relay: &Relay,
+    backoff: &mut Backoff,
+) -> Result<(), Status> {
+    let opened = Instant::now();
+    let ended = loop {
+        match responses.next().await {
+            Some(Ok(response)) => {
+                backoff.reset();
+                relay.on_upstream(response);
+            }
+            Some(Err(status)) => break Err(status),
+            None => break Ok(()),
+        }
+    };
+    backoff.ran_for(opened.elapsed());
+    ended
 }
 
 /// The same node that Envoy's bootstrap has.
@@ -95,5 +116,32 @@ fn node(args: &Args) -> Node {
         metadata: Some(Struct { fields }),
         user_agent_name: "meshwright-agent".to_owned(),
         ..Node::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest wait after this many streams in a row without a message, each of this life.
+    async fn wait_after(streams: u32, life: Duration) -> Duration {
+        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+        let mut longest = Duration::ZERO;
+        for _ in 0..streams {
+            let end = async {
+                tokio::time::sleep(life).await;
+                Err(Status::unavailable("server is draining"))
+            };
+            let ended = read(Box::pin(futures::stream::once(end)), &Relay::default(), &mut backoff).await;
+            assert!(ended.is_err());
+            longest = longest.max(backoff.next_delay());
+        }
+        longest
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_stream_that_ends_by_its_age_is_no_failure() {
+        assert!(wait_after(20, Duration::from_secs(24 * 60)).await <= Duration::from_millis(500));
+        assert!(wait_after(20, Duration::from_secs(1)).await > Duration::from_secs(7), "but soon is");
     }
 }

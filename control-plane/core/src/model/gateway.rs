@@ -102,6 +102,9 @@ pub struct Listener {
     pub allowed_namespaces: FromNamespaces,
     /// `allowedRoutes.kinds`; empty means what the protocol implies.
     pub allowed_kinds: Vec<RouteGroupKind>,
+    /// A set field that guards the listener and that this control plane does not implement, as a path
+    /// (`spec.tls.frontend`). Who asks for clients to be checked is served to nobody rather than to everybody.
+    pub missing_guard: Option<String>,
 }
 
 /// `allowedRoutes.namespaces.from` with its selector.

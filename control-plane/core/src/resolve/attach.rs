@@ -52,7 +52,7 @@ pub(crate) fn attach(
     }
     let allowed: Vec<_> = wanted
         .into_iter()
-        .filter(|(_, state)| state.is_accepted() && allows(state, route, gateway, world))
+        .filter(|(_, state)| state.takes_routes() && allows(state, route, gateway, world))
         .collect();
     if allowed.is_empty() {
         let message = format!(

@@ -8,7 +8,7 @@ use crate::model::{
 };
 use crate::status::{ConditionStatus, ConditionUpdate, Finding, GatewayStatus, ListenerStatus};
 
-/// What makes the Gateway as a whole unusable, listeners apart.
+/// Why the Gateway as a whole is not accepted, listeners apart. Only its status says so; its proxies go on with what of it can be had.
 pub(crate) fn rejection(gateway: &Gateway, world: &World) -> Option<Finding> {
     if let Some(parameters) = &gateway.infrastructure.parameters_ref {
         let key = ObjectKey::new(gateway.meta.key.namespace.clone(), parameters.name.clone());
@@ -49,7 +49,7 @@ pub(crate) fn status(
     let unprogrammed = if accepted.is_true() {
         unprogrammed(gateway, observed, rejected_by_proxy)
     } else {
-        Some(Finding::new(reason::INVALID, "the Gateway is not accepted"))
+        Some(Finding::new(reason::INVALID, "the Gateway is not accepted; what of it can be had is served"))
     };
     let unresolved = listeners.iter().find(|state| state.unresolved.is_some()).map(|state| {
         Finding::new(reason::LISTENERS_NOT_RESOLVED, format!("see listener {}", state.spec.name))
@@ -130,7 +130,7 @@ fn listener_status(
     gateway_unprogrammed: Option<&Finding>,
     generation: i64,
 ) -> ListenerStatus {
-    let rejected = state.rejected.as_ref().or(state.conflict.as_ref());
+    let rejected = state.rejected.as_ref().or(state.conflict.as_ref()).or(state.unguarded.as_ref());
     let unprogrammed = if !state.is_programmable() {
         Some(Finding::new(reason::INVALID, "the listener is not valid, see its other conditions"))
     } else {

@@ -24,25 +24,32 @@ pub(crate) struct ListenerState {
     pub supported_kinds: Vec<RouteGroupKind>,
     /// Why it is not accepted.
     pub rejected: Option<Finding>,
+    /// What guards it and is not implemented: it keeps its hosts and serves nobody.
+    pub unguarded: Option<Finding>,
     /// With what it conflicts.
     pub conflict: Option<Finding>,
     /// Another listener of the port has hosts in common.
     pub overlap: Option<Finding>,
     /// What reference leads nowhere.
     pub unresolved: Option<Finding>,
-    /// Secrets with a usable certificate.
+    /// Secrets with a usable certificate; none if nobody is to be served.
     pub certificates: Vec<ObjectKey>,
 }
 
 impl ListenerState {
-    /// Whether it is configured and keeps its hosts from others. It may still lack a certificate.
+    /// Whether it is configured and keeps its hosts from others. It may still lack a certificate, or a guard.
     pub(crate) fn is_accepted(&self) -> bool {
         self.rejected.is_none() && self.conflict.is_none()
     }
 
+    /// Whether routes may attach to it.
+    pub(crate) fn takes_routes(&self) -> bool {
+        self.is_accepted() && self.unguarded.is_none()
+    }
+
     /// Whether proxies can serve it.
     pub(crate) fn is_programmable(&self) -> bool {
-        self.is_accepted() && (self.protocol == Some(PortProtocol::Http) || !self.certificates.is_empty())
+        self.takes_routes() && (self.protocol == Some(PortProtocol::Http) || !self.certificates.is_empty())
     }
 }
 
@@ -83,6 +90,7 @@ fn state(
         protocol,
         supported_kinds,
         rejected: rejection(listener, protocol, config),
+        unguarded: listener.missing_guard.as_deref().map(unguarded),
         conflict: None,
         overlap: None,
         unresolved: bad_kind,
@@ -92,7 +100,15 @@ fn state(
         let bad_certificate = certificates(gateway, listener, world, secrets, &mut state.certificates);
         state.unresolved = state.unresolved.or(bad_certificate);
     }
+    if state.unguarded.is_some() {
+        state.certificates.clear();
+    }
     state
+}
+
+fn unguarded(field: &str) -> Finding {
+    let message = format!("{field} is not supported, and nobody is served without it");
+    Finding::new(reason::UNSUPPORTED_VALUE, message)
 }
 
 fn rejection(

@@ -50,7 +50,8 @@ impl Default for ControllerConfig {
 /// The outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resolution {
-    /// Configuration of every Gateway of ours.
+    /// Configuration of every Gateway of ours, accepted or not: the proxies of one that is not go on with what of
+    /// it can be had.
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayConfig>>,
     /// What the statuses should say.
     pub statuses: Statuses,

@@ -82,12 +82,10 @@ impl Resolver {
         for (key, work) in &mut self.gateways {
             resolution.statuses.gateways.insert(key.clone(), work.status(world));
             resolution.secrets.extend(work.secrets().iter().cloned());
-            if let Some(config) = work.config() {
-                if !work.unknown().is_empty() {
-                    resolution.undecided.insert(key.clone(), work.unknown().clone());
-                }
-                resolution.gateways.insert(key.clone(), config);
+            if !work.unknown().is_empty() {
+                resolution.undecided.insert(key.clone(), work.unknown().clone());
             }
+            resolution.gateways.insert(key.clone(), work.config());
         }
         resolution.statuses.http_routes = self.statuses.clone();
         resolution

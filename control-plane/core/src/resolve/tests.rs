@@ -4,4 +4,5 @@ mod fixtures;
 mod gateways;
 mod incremental;
 mod properties;
+mod rejected;
 mod routes;

@@ -8,23 +8,16 @@ use super::listeners::{self, ListenerState};
 use super::seen::Changes;
 use super::virtual_hosts::{AttachedRoute, Hosts};
 use super::{ControllerConfig, gateway, route};
-use crate::conditions::reason;
 use crate::config::GatewayConfig;
 use crate::model::{Gateway, HttpRoute, ObjectId, ObjectKey, ObjectKind, ParentRef, World};
 use crate::status::{Finding, GatewayStatus};
 
-/// A Gateway without its routes.
-#[derive(Debug, PartialEq, Eq)]
-struct Frame {
-    rejected: Option<Finding>,
-    listeners: Vec<ListenerState>,
-}
-
-/// A Gateway with the routes that are attached to it.
+/// A Gateway with the routes that are attached to it. Whether it is accepted as a whole is a matter of its status alone: to stop here would
+/// leave proxies that run with endpoints, routes and certificates of the past, and new ones with nothing.
 #[derive(Debug)]
 pub(crate) struct GatewayWork {
     gateway: Arc<Gateway>,
-    frame: Frame,
+    listeners: Vec<ListenerState>,
     /// Secrets that the listeners name and may name.
     secrets: BTreeSet<ObjectKey>,
     /// Those of them that were not read yet.
@@ -49,7 +42,7 @@ impl GatewayWork {
             secrets,
             attached: vec![0; listeners.len()],
             hosts: Hosts::new(&listeners),
-            frame: Frame { rejected: gateway::rejection(gateway, world), listeners },
+            listeners,
             status: None,
             config: None,
             is_new: true,
@@ -77,7 +70,7 @@ impl GatewayWork {
             return known;
         }
         let new = Self::new(gateway, world, config);
-        if new.frame != known.frame {
+        if new.listeners != known.listeners {
             return new;
         }
         Self { gateway: new.gateway, secrets: new.secrets, unknown: new.unknown, ..known }
@@ -102,15 +95,12 @@ impl GatewayWork {
         reference: &ParentRef,
         world: &World,
     ) -> Result<Vec<Attachment>, Finding> {
-        if self.frame.rejected.is_some() {
-            return Err(Finding::new(reason::PENDING, "the Gateway is not accepted"));
-        }
-        attach::attach(route, reference, &self.gateway, &self.frame.listeners, world)
+        attach::attach(route, reference, &self.gateway, &self.listeners, world)
     }
 
     pub(crate) fn attach(&mut self, route: &AttachedRoute) {
         self.count(route, |count| *count += 1);
-        self.hosts.add(route, &self.frame.listeners);
+        self.hosts.add(route, &self.listeners);
         self.config = None;
     }
 
@@ -135,16 +125,13 @@ impl GatewayWork {
 
     /// What its status should say.
     pub(crate) fn status(&mut self, world: &World) -> Arc<GatewayStatus> {
-        let make = || Arc::new(gateway::status(&self.gateway, &self.frame.listeners, &self.attached, world));
+        let make = || Arc::new(gateway::status(&self.gateway, &self.listeners, &self.attached, world));
         Arc::clone(self.status.get_or_insert_with(make))
     }
 
-    /// What its proxies do; None if it is not accepted.
-    pub(crate) fn config(&mut self) -> Option<Arc<GatewayConfig>> {
-        if self.frame.rejected.is_some() {
-            return None;
-        }
-        let make = || Arc::new(self.hosts.config(&self.gateway.meta.key, &self.frame.listeners));
-        Some(Arc::clone(self.config.get_or_insert_with(make)))
+    /// What its proxies do.
+    pub(crate) fn config(&mut self) -> Arc<GatewayConfig> {
+        let make = || Arc::new(self.hosts.config(&self.gateway.meta.key, &self.listeners));
+        Arc::clone(self.config.get_or_insert_with(make))
     }
 }

@@ -50,17 +50,16 @@ pub(crate) fn combined<'a>(states: impl Iterator<Item = &'a DeploymentState>) ->
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::made_for;
     use super::*;
     use serde_json::{Value, json};
 
     fn state(status: Value) -> DeploymentState {
-        let labels = json!({"app.kubernetes.io/managed-by": "meshwright",
-            "gateway.networking.k8s.io/gateway-name": "edge"});
-        let object = json!({
-            "metadata": {"namespace": "shop", "name": "edge-meshwright", "labels": labels},
-            "spec": {"selector": {}, "template": {}}, "status": status,
-        });
-        deployment(&serde_json::from_value(object).unwrap()).unwrap().state
+        let object = json!({"metadata": made_for("edge.example.com"),
+            "spec": {"selector": {}, "template": {}}, "status": status});
+        let found = deployment(&serde_json::from_value(object).unwrap()).unwrap();
+        assert_eq!(found.gateway, ObjectKey::new("shop", "edge.example.com"), "whatever its label can hold");
+        found.state
     }
 
     #[test]

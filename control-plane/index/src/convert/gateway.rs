@@ -11,6 +11,8 @@ use meshwright_core::model::{
 
 use meshwright_core::model::GATEWAY_GROUP;
 
+use super::unsupported;
+
 pub(crate) fn gateway_parameters(object: &meshwright_api::GatewayParameters) -> GatewayParameters {
     GatewayParameters { meta: super::meta(&object.metadata) }
 }
@@ -20,30 +22,11 @@ pub(crate) fn gateway(object: &api::Gateway) -> Gateway {
     Gateway {
         meta: super::meta(&object.metadata),
         class_name: spec.gateway_class_name.clone(),
-        listeners: spec.listeners.iter().map(listener).collect(),
+        listeners: spec.listeners.iter().map(|one| listener(spec, one)).collect(),
         addresses: spec.addresses.iter().flatten().map(address).collect(),
         infrastructure: spec.infrastructure.as_ref().map(infrastructure).unwrap_or_default(),
-        unsupported_fields: unsupported(spec),
+        unsupported_fields: unsupported::fields(spec),
     }
-}
-
-fn unsupported(spec: &api::GatewaySpec) -> Vec<String> {
-    let mut fields = Vec::new();
-    if spec.allowed_listeners.is_some() {
-        fields.push("spec.allowedListeners".to_owned());
-    }
-    if spec.default_scope.as_ref().is_some_and(|scope| *scope != api::GatewayDefaultScope::None) {
-        fields.push("spec.defaultScope".to_owned());
-    }
-    for listener in spec.listeners.iter().filter(|listener| listener.filters.is_some()) {
-        fields.push(format!("spec.listeners[{}].filters", listener.name));
-    }
-    if let Some(tls) = &spec.tls {
-        let parts =
-            [("spec.tls.backend", tls.backend.is_some()), ("spec.tls.frontend", tls.frontend.is_some())];
-        fields.extend(parts.iter().filter(|(_, set)| *set).map(|(path, _)| (*path).to_owned()));
-    }
-    fields
 }
 
 fn address(address: &api::GatewayAddresses) -> RequestedAddress {
@@ -68,7 +51,7 @@ fn infrastructure(infrastructure: &api::GatewayInfrastructure) -> Infrastructure
     }
 }
 
-fn listener(listener: &api::GatewayListeners) -> Listener {
+fn listener(spec: &api::GatewaySpec, listener: &api::GatewayListeners) -> Listener {
     let allowed = listener.allowed_routes.as_ref();
     let kinds = allowed.and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
     Listener {
@@ -82,6 +65,7 @@ fn listener(listener: &api::GatewayListeners) -> Listener {
             .map(namespaces)
             .unwrap_or_default(),
         allowed_kinds: kinds.iter().map(route_kind).collect(),
+        missing_guard: unsupported::guard(spec, listener),
     }
 }
 
@@ -186,12 +170,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_implemented_is_named() {
+    fn a_listener_knows_of_the_guard_it_lacks() {
+        let gateway = convert(json!({"gatewayClassName": "x", "listeners": [
+            {"name": "open", "port": 80, "protocol": "HTTP"},
+            {"name": "guarded", "port": 81, "protocol": "HTTP", "filters": {}}]}));
+        let guards = gateway.listeners.into_iter().map(|listener| listener.missing_guard);
+        assert_eq!(guards.collect::<Vec<_>>(), [None, Some("spec.listeners[guarded].filters".to_owned())]);
+    }
+
+    #[test]
+    fn types_of_addresses_are_told_apart() {
         let gateway = convert(json!({"gatewayClassName": "x",
             "addresses": [{"type": "NamedAddress", "value": "a"}, {"value": "192.0.2.1"}],
-            "tls": {"frontend": {"default": {}}}, "allowedListeners": {},
             "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}));
-        assert_eq!(gateway.unsupported_fields, ["spec.allowedListeners", "spec.tls.frontend"]);
         assert_eq!(gateway.addresses[0].kind, AddressType::Other("NamedAddress".to_owned()));
         assert_eq!(gateway.addresses[1].kind, AddressType::IpAddress);
     }

@@ -20,7 +20,7 @@ pub(crate) struct GatewayService {
 
 pub(crate) fn service(object: api::Service) -> ServiceView {
     let meta = super::meta(&object.metadata);
-    // The labels alone could be anyone's: the name too has to be the one the operator gives.
+    // Labels and owner could be anyone's: the name too has to be the one the operator gives.
     let gateway = super::made_for_gateway(&object.metadata)
         .filter(|gateway| meshwright_api::names::gateway_resources(&gateway.name) == meta.key.name);
     let spec = object.spec.unwrap_or_default();
@@ -82,21 +82,13 @@ fn ip(value: String) -> AssignedAddress {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::made_for;
     use super::*;
     use serde_json::json;
 
     fn view(spec: serde_json::Value, status: serde_json::Value) -> ServiceView {
-        let labels = json!({
-            "app.kubernetes.io/managed-by": "meshwright",
-            "gateway.networking.k8s.io/gateway-name": "edge",
-        });
-        service(
-            serde_json::from_value(json!({
-                "metadata": {"namespace": "shop", "name": "edge-meshwright", "labels": labels},
-                "spec": spec, "status": status,
-            }))
-            .unwrap(),
-        )
+        let object = json!({"metadata": made_for("edge"), "spec": spec, "status": status});
+        service(serde_json::from_value(object).unwrap())
     }
 
     #[test]
@@ -121,11 +113,18 @@ mod tests {
     }
 
     #[test]
-    fn a_label_on_a_service_of_another_name_gives_no_address() {
-        let labels = json!({"app.kubernetes.io/managed-by": "meshwright",
-            "gateway.networking.k8s.io/gateway-name": "edge"});
-        let object = json!({"metadata": {"namespace": "shop", "name": "mine", "labels": labels},
-            "spec": {"clusterIPs": ["10.0.0.9"]}});
+    fn the_labels_on_a_service_of_another_name_give_no_address() {
+        let mut metadata = made_for("edge");
+        metadata["name"] = json!("mine");
+        let object = json!({"metadata": metadata, "spec": {"clusterIPs": ["10.0.0.9"]}});
         assert_eq!(service(serde_json::from_value(object).unwrap()).gateway, None);
+    }
+
+    #[test]
+    fn a_gateway_whose_name_has_a_dot_gets_the_address_of_its_service() {
+        let object = json!({"metadata": made_for("edge.example.com"), "spec": {"clusterIPs": ["10.0.0.9"]}});
+        let found = service(serde_json::from_value(object).unwrap()).gateway.unwrap();
+        assert_eq!(found.gateway, ObjectKey::new("shop", "edge.example.com"));
+        assert_eq!(found.addresses, [ip("10.0.0.9".to_owned())]);
     }
 }

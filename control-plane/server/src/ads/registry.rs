@@ -33,8 +33,8 @@ impl Registry {
         entry.snapshots.send_replace(snapshot);
     }
 
-    /// Forgets Gateways without configuration that no stream waits for. Streams of a Gateway that is no longer accepted keep what they
-    /// have: the last good configuration is better than none, and a Gateway that is gone takes its pods with it.
+    /// Forgets Gateways that are gone, or not ours any more, unless a stream is still open: it keeps what it has. Pods of a Gateway that is
+    /// gone go with it, and one that is merely not accepted is published like any other.
     pub fn retain(&self, keep: impl Fn(&ObjectKey) -> bool) {
         self.lock().retain(|gateway, entry| keep(gateway) || entry.snapshots.receiver_count() > 0);
     }

@@ -24,6 +24,8 @@ pub trait Kind: Send + Sync + 'static {
     fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>>;
     /// Remembers what a write or a read answered.
     fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>);
+    /// Forgets the object with this uid, which is gone.
+    fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str);
     /// What the status should be; None when there is nothing to say about this object.
     fn wanted(
         statuses: &Statuses,
@@ -54,6 +56,10 @@ impl Kind for GatewayClasses {
         objects.record_gateway_class(key, live);
     }
 
+    fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str) {
+        objects.forget_gateway_class(key, uid);
+    }
+
     fn wanted(
         statuses: &Statuses,
         key: &ObjectKey,
@@ -80,6 +86,10 @@ impl Kind for Gateways {
         objects.record_gateway(key, live);
     }
 
+    fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str) {
+        objects.forget_gateway(key, uid);
+    }
+
     fn wanted(
         statuses: &Statuses,
         key: &ObjectKey,
@@ -104,6 +114,10 @@ impl Kind for HttpRoutes {
 
     fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
         objects.record_http_route(key, live);
+    }
+
+    fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str) {
+        objects.forget_http_route(key, uid);
     }
 
     fn wanted(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
-use kube::core::TypeMeta;
+use kube::core::{Status, TypeMeta};
 use meshwright_core::ObjectKey;
 use meshwright_core::status::Statuses;
 use meshwright_index::{Live, LiveObjects};
@@ -82,17 +82,32 @@ pub async fn write<K: Kind>(
                 context.events.decided::<K>(key, &live.uid, live.status.as_ref(), &wanted);
                 return Ok(Written::Done);
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Written::NotOurs),
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                if is_about(&status, &key.name) {
+                    K::forget(&context.live, key, &live.uid);
+                }
+                return Ok(Written::NotOurs);
+            }
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 tracing::debug!(object = %key, attempt, "status was changed by somebody else, reading it again");
                 let fresh = tokio::time::timeout(REQUEST_TIMEOUT, api.get_opt(&key.name)).await;
                 let Some(fresh) = fresh.map_err(|_| Error::Timeout)?? else { return Ok(Written::NotOurs) };
-                K::record(&context.live, key, seen::<K>(fresh)?);
+                let fresh = seen::<K>(fresh)?;
+                if fresh.uid != live.uid {
+                    // Another object has the name now; the watch tells, and then it is its turn.
+                    return Ok(Written::NotOurs);
+                }
+                K::record(&context.live, key, fresh);
             }
             Err(error) => return Err(error.into()),
         }
     }
     Err(Error::Contested)
+}
+
+/// Whether this object is not found. Without a name in the answer it is the path that nobody serves: a CRD that is being installed.
+fn is_about(status: &Status, name: &str) -> bool {
+    status.details.as_ref().is_some_and(|details| details.name == name)
 }
 
 /// The status strategy of the API server takes nothing but the status from this, and refuses it unless uid and resourceVersion still fit.
@@ -126,3 +141,6 @@ fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,7 @@ pub(super) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Listene
         tls: None,
         allowed_namespaces: FromNamespaces::Same,
         allowed_kinds: Vec::new(),
+        missing_guard: None,
     }
 }
 

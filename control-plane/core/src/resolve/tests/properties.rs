@@ -29,12 +29,15 @@ fn namespaces() -> impl Strategy<Value = FromNamespaces> {
 }
 
 pub(super) fn listeners() -> impl Strategy<Value = Vec<Listener>> {
-    vec((hostname(), 80_u16..82, namespaces()), 1..4).prop_map(|specs| {
-        let build = |(index, (host, port, allowed)): (usize, (String, u16, FromNamespaces))| Listener {
-            hostname: (host != "*").then_some(host),
-            allowed_namespaces: allowed,
-            ..listener(&format!("l{index}"), port, None)
-        };
+    let guard = || proptest::bool::weighted(0.2);
+    vec((hostname(), 80_u16..82, namespaces(), guard()), 1..4).prop_map(|specs| {
+        let build =
+            |(index, (host, port, allowed, guard)): (usize, (String, u16, FromNamespaces, bool))| Listener {
+                hostname: (host != "*").then_some(host),
+                allowed_namespaces: allowed,
+                missing_guard: guard.then(|| "spec.listeners.filters".to_owned()),
+                ..listener(&format!("l{index}"), port, None)
+            };
         specs.into_iter().enumerate().map(build).collect()
     })
 }
@@ -91,7 +94,8 @@ fn may_serve(listener: &Listener, route: &HttpRoute, host: &str) -> bool {
     };
     let port =
         route.parent_refs.iter().any(|reference| reference.port.is_none_or(|port| port == listener.port));
-    welcome
+    listener.missing_guard.is_none()
+        && welcome
         && port
         && listener.hostname.as_deref().is_none_or(fits)
         && (route.hostnames.is_empty() || route.hostnames.iter().any(|pattern| fits(pattern)))
