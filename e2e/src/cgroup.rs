@@ -1,4 +1,7 @@
-//! cgroups of the cluster, on v1 and v2. Only folders of its own; the machine's hierarchies stay as they are.
+//! cgroups of the cluster, on v1 and v2. Only folders of its own; the machine's hierarchies stay as they are, but on
+//! v2 the root goes on to hand down the controllers that pods needed.
+
+mod v2;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +11,6 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROOT: &str = "/sys/fs/cgroup";
-/// What kubelet asks a pod cgroup for on v2.
-const V2_CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
 fn is_v2() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
@@ -59,7 +60,7 @@ pub fn make_for_pods(name: &str) -> Result<()> {
         let mut dir = root.clone();
         for part in Path::new(name).components() {
             if is_v2() {
-                enable_controllers(&dir)?;
+                v2::hand_down(&dir)?;
             }
             let parent = dir.clone();
             dir.push(part);
@@ -75,20 +76,7 @@ pub fn make_for_pods(name: &str) -> Result<()> {
             }
         }
         if is_v2() {
-            enable_controllers(&dir)?;
-        }
-    }
-    Ok(())
-}
-
-fn enable_controllers(dir: &Path) -> Result<()> {
-    let file = dir.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    for controller in V2_CONTROLLERS {
-        if !enabled.split_whitespace().any(|c| c == controller) {
-            fs::write(&file, format!("+{controller}")).with_context(|| {
-                format!("enabling the cgroup controller {controller} in {}: pods need it", file.display())
-            })?;
+            v2::hand_down(&dir)?;
         }
     }
     Ok(())

@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 
-use crate::Cluster;
-use crate::command::line;
 use crate::product::workspace;
 use crate::testing::{apply_yaml, condition, eventually, get};
+use crate::{Cluster, Layout};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 const MESH: &str = r"
@@ -63,10 +62,37 @@ pub async fn show(cluster: &Cluster) -> Result<()> {
     })
     .await?;
     println!(
-        "\nBookinfo answers through the mesh's gateway:\n  open  http://{address}/productpage\n  curl  http://{address}/productpage\n\n\
-         {} get mcp,mrev,gateways -A\n\nstop and leave nothing behind:  make demo-down{}",
-        line(&cluster.kubectl()?),
-        cluster.context().map(|context| format!(" CLUSTER=external CONTEXT={context}")).unwrap_or_default()
+        "\nBookinfo answers through the mesh's gateway:\n  open  http://{address}/productpage\n  curl  http://{address}/productpage\n\n{}",
+        what_next(cluster.context(), &Layout::find()?.environment())
     );
     Ok(())
+}
+
+/// The checkout's own cluster has its own kubectl, one outside is looked at with the user's.
+fn what_next(context: Option<&str>, environment: &str) -> String {
+    let (kubectl, down) = match context {
+        None => (format!("{environment}\n  kubectl"), String::new()),
+        Some(context) => {
+            (format!("kubectl --context {context}"), format!(" CLUSTER=external CONTEXT={context}"))
+        }
+    };
+    format!(
+        "look at the mesh:\n  {kubectl} get mcp,mrev,gateways -A\n\nstop and leave nothing behind:  make demo-down{down}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::what_next;
+
+    #[test]
+    fn what_it_says_to_type_is_for_the_cluster_that_was_used() {
+        let own = what_next(None, "export PATH=bin:$PATH KUBECONFIG=file");
+        assert!(own.contains("\n  export PATH=bin:$PATH KUBECONFIG=file\n  kubectl get mcp"), "{own}");
+        assert!(own.ends_with("make demo-down"), "{own}");
+        let outside = what_next(Some("kind"), "export KUBECONFIG=file");
+        assert!(outside.contains("\n  kubectl --context kind get mcp"), "{outside}");
+        assert!(outside.ends_with("make demo-down CLUSTER=external CONTEXT=kind"), "{outside}");
+        assert!(!outside.contains("export"), "{outside}");
+    }
 }

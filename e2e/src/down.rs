@@ -19,6 +19,7 @@ pub fn down(layout: &Layout) -> Result<()> {
     }
     let _ = fs::remove_file(layout.up_marker());
     let _ = fs::remove_file(layout.kubeconfig());
+    let _ = fs::remove_file(layout.kubectl());
     // Kubelets first, or they restart what is being killed.
     let nodes = layout.nodes();
     let on_nodes: Vec<Record> = nodes.iter().flat_map(|n| node::records(layout, n)).collect();

@@ -110,6 +110,17 @@ impl Layout {
         self.output().join("kubeconfig")
     }
 
+    /// kubectl of the cluster's version, for users; there while the cluster is.
+    pub fn kubectl(&self) -> PathBuf {
+        self.output().join("bin/kubectl")
+    }
+
+    /// What a shell needs to use the cluster.
+    pub fn environment(&self) -> String {
+        let output = self.output();
+        format!("export PATH={}/bin:$PATH KUBECONFIG={}", output.display(), self.kubeconfig().display())
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.output().join("logs")
     }
@@ -226,6 +237,14 @@ mod tests {
             assert!(seen.insert(layout.pod_cidr()), "{}", layout.pod_cidr());
             assert!(seen.insert(layout.service_cidr()), "{}", layout.service_cidr());
         }
+    }
+
+    #[test]
+    fn a_shell_finds_kubectl_and_its_cluster() {
+        let layout = Layout { root: "/src".into(), slot: 0 };
+        let path = layout.kubectl().parent().unwrap().display().to_string();
+        let expected = format!("export PATH={path}:$PATH KUBECONFIG=/src/target/cluster/kubeconfig");
+        assert_eq!(layout.environment(), expected);
     }
 
     #[test]

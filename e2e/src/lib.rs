@@ -19,6 +19,7 @@ pub mod demo;
 pub mod down;
 pub mod go;
 pub mod images;
+pub mod kernel;
 pub mod kubeconfig;
 pub mod layout;
 pub mod lb;

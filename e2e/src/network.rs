@@ -8,6 +8,13 @@ use anyhow::{Context, Result};
 use crate::command::{in_netns, ip, run};
 use crate::layout::{Layout, NodeLayout};
 
+/// A node forwards packets. Those that stay on the bridge of its pods pass nftables too: they may be answers, in which the address of a
+/// Service has to be put back.
+const SWITCHES: &str = "echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter
+bridge=/proc/sys/net/bridge/bridge-nf-call-iptables
+[ ! -e $bridge ] || echo 1 > $bridge";
+
 pub fn make_bridge(layout: &Layout) -> Result<()> {
     let bridge = layout.bridge();
     ip(&format!("link add {bridge} type bridge"))?;
@@ -30,8 +37,7 @@ pub fn make_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
     for other in layout.nodes().iter().filter(|o| o.n != node.n) {
         ip(&format!("-n {ns} route add {} via {}", other.pod_cidr, other.ip))?;
     }
-    let set = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter";
-    run(in_netns(ns, "sh").args(["-ec", set]))
+    run(in_netns(ns, "sh").args(["-ec", SWITCHES]))
         .with_context(|| format!("letting {} forward packets", node.name))?;
     // The host, and with it tests and the API server's webhook calls, reaches pods through their node.
     ip(&format!("route replace {} via {}", node.pod_cidr, node.ip))?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{in_node, run, run_with_input};
+use crate::command::{in_node, run, run_with_input, search_path};
 use crate::layout::{Layout, NodeLayout};
 use crate::process::{Daemon, Record, stop};
 use crate::{cgroup, network, programs};
@@ -118,6 +118,7 @@ pub fn start_containerd(layout: &Layout, node: &NodeLayout) -> Result<()> {
 
 /// Starts what talks to the API server.
 pub fn start_kubernetes(layout: &Layout, node: &NodeLayout) -> Result<()> {
+    // kube-proxy runs `nft`.
     let env = vec![("PATH".to_owned(), search_path())];
     Daemon {
         name: daemon_name(node, "kubelet"),
@@ -176,11 +177,6 @@ pub fn bring_back(layout: &Layout, node: &NodeLayout) -> Result<()> {
     network::set_link(node, true)?;
     start_containerd(layout, node)?;
     start_kubernetes(layout, node)
-}
-
-/// kube-proxy runs `nft`, which users of a shell need not have on their path.
-fn search_path() -> String {
-    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 pub fn records(layout: &Layout, node: &NodeLayout) -> Vec<Record> {

@@ -9,6 +9,11 @@ use anyhow::{Result, bail, ensure};
 /// On the Namespace kube-system: whatever drains, kills or deletes may do so in this cluster.
 const DISPOSABLE: &str = "meshwright.io/disposable";
 
+/// Why something can be tried on a cluster on this machine only.
+pub const AUDIT_LOG: &str = "it reads the API server's audit log";
+pub const SIGNALS: &str = "it sends signals to processes of pods";
+pub const POWER: &str = "it cuts a node's power";
+
 /// The context that `CLUSTER` and `CONTEXT` ask for; none is the checkout's own cluster. Empty is as good as unset.
 ///
 /// # Errors

@@ -6,10 +6,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{exists, run};
-use crate::go;
 use crate::layout::cache;
 use crate::product::envoy;
 use crate::programs::FAMILIES;
+use crate::{go, kernel};
 
 /// What to look for, and the Debian package that has it.
 enum Need {
@@ -26,6 +26,8 @@ const TO_RUN: &[Need] = &[
     Need::Program("setsid", "util-linux"),
     Need::Program("mount", "mount"),
 ];
+/// Where a kernel module is missing.
+const TO_LOAD: &[Need] = &[Need::Program("modprobe", "kmod")];
 /// Only runc is built with a C compiler.
 const TO_BUILD: &[Need] = &[
     Need::Program("cc", "gcc"),
@@ -55,16 +57,29 @@ impl Need {
     }
 }
 
-/// Checks everything `up` needs; installs Debian packages that are missing.
+/// Checks everything `up` needs; installs Debian packages and loads kernel modules that are missing.
 ///
 /// # Errors
 /// Names what is missing.
 pub fn check(root: &Path) -> Result<()> {
+    known(std::env::consts::ARCH)?;
     require_root()?;
     install(TO_RUN.iter())?;
+    if !kernel::is_ready() {
+        install(TO_LOAD.iter())?;
+        kernel::make_ready()?;
+    }
     to_build(root)?;
     if !Path::new("/sys/fs/cgroup").is_dir() {
         bail!("no cgroups at /sys/fs/cgroup: mount them there");
+    }
+    Ok(())
+}
+
+/// Fetched programs and the images are for one kind of processor.
+fn known(architecture: &str) -> Result<()> {
+    if architecture != "x86_64" {
+        bail!("this machine is {architecture}: programs and images are made for x86_64 only");
     }
     Ok(())
 }
@@ -74,6 +89,7 @@ pub fn check(root: &Path) -> Result<()> {
 /// # Errors
 /// Names what is missing.
 pub fn to_build(root: &Path) -> Result<()> {
+    known(std::env::consts::ARCH)?;
     let mut needs: Vec<&Need> = Vec::new();
     let missing: Vec<_> = FAMILIES.iter().map(|f| f.missing(root)).collect::<Result<_>>()?;
     if missing.iter().flatten().any(|(program, _)| *program == "runc") {
@@ -88,6 +104,7 @@ pub fn to_build(root: &Path) -> Result<()> {
 /// # Errors
 /// Names what is missing.
 pub fn to_fetch() -> Result<()> {
+    known(std::env::consts::ARCH)?;
     install(fetching(true)?.iter())
 }
 
@@ -131,5 +148,17 @@ fn install(needs: impl Iterator<Item = &'static Need> + Clone) -> Result<()> {
     match unmet().as_slice() {
         [] => Ok(()),
         still => bail!("installed, yet still not found: {}; look at PATH", still.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known;
+
+    #[test]
+    fn another_processor_is_named_and_refused() {
+        assert!(known("x86_64").is_ok());
+        let refusal = known("aarch64").unwrap_err().to_string();
+        assert!(refusal.starts_with("this machine is aarch64:"), "{refusal}");
     }
 }

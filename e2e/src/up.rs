@@ -1,6 +1,7 @@
 //! Bringing a cluster up: every step once, timed.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,14 +13,15 @@ use crate::command::run;
 use crate::layout::{Layout, NodeLayout};
 use crate::process::{Daemon, Record};
 use crate::programs::FAMILIES;
-use crate::{Cluster, addons, cgroup, control_plane, down, network, node, pki, prereq};
+use crate::{Cluster, addons, cgroup, control_plane, down, network, node, pki, prereq, programs};
 
 /// Brings the cluster up, or says that it is up. What a crash left is removed first.
 pub async fn up(layout: &Layout) -> Result<()> {
     let whole = Instant::now();
     prereq::require_root()?;
     if is_up(layout).await {
-        println!("already up: export KUBECONFIG={}", layout.kubeconfig().display());
+        link_kubectl(layout)?;
+        println!("already up: {}", layout.environment());
         return Ok(());
     }
     step("prerequisites", || prereq::check(&layout.root))?;
@@ -60,13 +62,21 @@ pub async fn up(layout: &Layout) -> Result<()> {
     done("CoreDNS ready", start);
 
     fs::copy(layout.pki().join("admin.kubeconfig"), layout.kubeconfig()).context("writing the kubeconfig")?;
+    link_kubectl(layout)?;
     fs::write(layout.up_marker(), b"").context("marking the cluster as up")?;
-    println!(
-        "up in {:.1} s: export KUBECONFIG={}",
-        whole.elapsed().as_secs_f64(),
-        layout.kubeconfig().display()
-    );
+    println!("up in {:.1} s: {}", whole.elapsed().as_secs_f64(), layout.environment());
     Ok(())
+}
+
+/// Users get the cluster's own kubectl: the machine need not have one, or one of that version.
+fn link_kubectl(layout: &Layout) -> Result<()> {
+    let link = layout.kubectl();
+    let dir = link.parent().context("kubectl's path has a folder")?;
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    // It may be there, of another version.
+    let _ = fs::remove_file(&link);
+    symlink(programs::path(&layout.root, "kubectl")?, &link)
+        .with_context(|| format!("linking {}", link.display()))
 }
 
 /// Whether `up` ended well and the control plane still runs. Nodes may be stopped: tests do that.

@@ -33,19 +33,19 @@ fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
-fn after_sigterm_it_serves_three_seconds_and_ends_well() {
+fn after_sigterm_it_serves_ten_seconds_and_ends_well() {
     let (mut child, _log, address) = start(&["reviews", "--version", "v1"]);
     assert!(get(&address, "/reviews/0").contains("\"podname\":\"pod-1\""));
 
     // Before the signal: sending it takes a process, and on a busy machine that is a noticeable time.
     let asked = Instant::now();
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    while asked.elapsed() < Duration::from_secs(2) {
+    while asked.elapsed() < Duration::from_secs(9) {
         assert!(get(&address, "/health").starts_with("HTTP/1.1 200"));
         std::thread::sleep(Duration::from_millis(250));
     }
     assert!(child.wait().unwrap().success());
-    assert!(asked.elapsed() >= Duration::from_secs(3));
+    assert!(asked.elapsed() >= Duration::from_secs(10));
 }
 
 #[test]

@@ -129,6 +129,6 @@ async fn status(layout: &Layout) -> Result<()> {
         let state = if addons::is_ready(&node) { "Ready" } else { "NotReady" };
         println!("{:28} {:8} {state}", node.metadata.name.unwrap_or_default(), "");
     }
-    println!("export KUBECONFIG={}", layout.kubeconfig().display());
+    println!("{}", layout.environment());
     Ok(())
 }

@@ -2,24 +2,26 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use meshwright_e2e::product::{self, Tally, cluster_command, installed, run, run_cargo_tests, timed};
+use meshwright_e2e::outside::{AUDIT_LOG, POWER, SIGNALS};
+use meshwright_e2e::product::{
+    self, Tally, cache, cluster_command, installed, run, run_cargo_tests, timed, workspace,
+};
+use meshwright_e2e::testing::ensure_oha;
 use meshwright_e2e::{Cluster, conformance, prereq};
 
 /// End-to-end tests that need a cluster on this machine, and what for.
 const NOT_OUTSIDE: [(&str, &str); 8] = [
-    ("mesh::nothing_is_written_in_five_idle_minutes", AUDIT),
-    ("faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought", AUDIT),
+    ("mesh::nothing_is_written_in_five_idle_minutes", AUDIT_LOG),
+    ("faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought", AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
     ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
-    ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", "it cuts a node's power"),
+    ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", POWER),
 ];
-const AUDIT: &str = "it reads the API server's audit log";
-const SIGNALS: &str = "it sends signals to processes of pods";
 
 #[derive(Parser)]
 struct Args {
@@ -70,15 +72,11 @@ async fn test() -> Result<Tally> {
     let mut tally = if outside {
         // First what may be refused there.
         installed(&cluster).await?;
+        ensure_oha(&cache()?)?;
         unit()?
     } else {
-        prereq::check(&product::workspace())?;
-        // The Go programs build beside the Rust tests: neither keeps two cores busy all the time.
-        let programs =
-            cluster_command(&["build-programs"]).spawn().context("start building the cluster's programs")?;
-        let unit = unit();
-        ended(programs)?;
-        let tally = unit?;
+        prereq::check(&workspace())?;
+        let tally = beside(build_tools, unit)?;
         installed(&cluster).await?;
         tally
     };
@@ -99,10 +97,14 @@ async fn test() -> Result<Tally> {
 }
 
 fn unit() -> Result<Tally> {
-    let envoy = product::ensure_envoy(&product::cache()?)?;
+    let envoy = product::ensure_envoy(&cache()?)?;
     let env = [("ENVOY_BIN", envoy.display().to_string())];
     timed("unit and property tests", || {
-        run_cargo_tests(&["--workspace", "--lib", "--bins", "--no-fail-fast"], &env)
+        // `process` is the test of Bookinfo's binary; examples in documentation cannot be run together with others.
+        let tests = ["--workspace", "--no-fail-fast", "--lib", "--bins", "--test", "process"];
+        let mut tally = run_cargo_tests(&tests, &env)?;
+        tally.add(run_cargo_tests(&["--workspace", "--no-fail-fast", "--doc"], &env)?);
+        Ok(tally)
     })
 }
 
@@ -124,8 +126,21 @@ async fn demo() -> Result<()> {
     meshwright_e2e::demo::show(&cluster).await
 }
 
-fn ended(mut child: std::process::Child) -> Result<()> {
-    let status = child.wait().context("wait for the cluster's programs")?;
-    ensure!(status.success(), "building the cluster's programs ended with {status}");
-    Ok(())
+/// What end-to-end tests need and unit tests do not.
+fn build_tools() -> Result<()> {
+    run(cluster_command(&["build-programs"]))?;
+    ensure_oha(&cache()?).map(drop)
+}
+
+/// Builds in the background while tests run, and waits for both: neither keeps two cores busy all the time.
+fn beside<T>(build: impl FnOnce() -> Result<()> + Send, tests: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::thread::scope(|scope| {
+        let build = scope.spawn(build);
+        let outcome = tests();
+        match build.join() {
+            Ok(built) => built.context("building what the end-to-end tests need")?,
+            Err(_) => bail!("building what the end-to-end tests need panicked"),
+        }
+        outcome
+    })
 }

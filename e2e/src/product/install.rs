@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Dist, build, cache, workspace};
-use crate::testing::ensure_oha;
+use super::{Dist, build, workspace};
 use crate::{Cluster, prereq};
 
 /// What `REGISTRY` is where nobody sets it: enough for a cluster that the images are loaded into.
@@ -26,7 +25,6 @@ pub async fn installed(cluster: &Cluster) -> Result<Dist> {
         None => prereq::check(&workspace())?,
     }
     let dist = timed("binaries, images, install files", || build(&registry, &[]))?;
-    ensure_oha(&cache()?)?;
     if cluster.context().is_some() {
         dist.ensure_pushed()?;
     } else {

@@ -13,9 +13,9 @@ use super::table::{ROWS, Row, What};
 use super::under_load::NAMESPACE;
 use super::{deletion, idle, inputs, loss, mesh, operator, under_load};
 use crate::Cluster;
-use crate::product::{self, workspace};
+use crate::product::{self, cache, workspace};
 use crate::soak::figures::Figure;
-use crate::testing::{Env, MESH, keep};
+use crate::testing::{Env, MESH, ensure_oha, keep};
 
 /// What was asked for.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +55,7 @@ pub async fn run(options: Options) -> Result<bool> {
     let mut broken = None;
     if !rows.is_empty() {
         product::installed(&cluster.disposable().await?).await?;
+        ensure_oha(&cache()?)?;
         let env = Env::connect().await?;
         mesh::recover(&env).await?;
         session.start = Instant::now();

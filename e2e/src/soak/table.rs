@@ -1,5 +1,7 @@
 //! The rows: what is repeated, how often, with which seed, and which files a result depends on.
 
+use crate::outside;
+
 /// One row.
 #[derive(Debug)]
 pub struct Row {
@@ -153,11 +155,9 @@ impl What {
             | Self::TwoLeaders
             | Self::LeaderLost
             | Self::GatewayKilled { .. }
-            | Self::UnderLoad { action: Action::ControlPlaneKilled, .. } => {
-                Some("it sends signals to processes on the nodes")
-            }
-            Self::NodeLost { .. } => Some("it cuts a node's power"),
-            Self::Idle { .. } => Some("it reads the API server's audit log"),
+            | Self::UnderLoad { action: Action::ControlPlaneKilled, .. } => Some(outside::SIGNALS),
+            Self::NodeLost { .. } => Some(outside::POWER),
+            Self::Idle { .. } => Some(outside::AUDIT_LOG),
             Self::UnderLoad { .. } | Self::Deleted(_) => None,
         }
     }

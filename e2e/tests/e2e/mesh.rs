@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use kube::api::ListParams;
 use meshwright_e2e::soak::{self, What};
-use meshwright_e2e::testing::{apply_yaml, condition, delete_yaml};
+use meshwright_e2e::testing::{apply_yaml, condition, delete_yaml, eventually};
 use serde_json::Value;
 
 use crate::env::{DEADLINE, Env, MESH};
@@ -83,6 +83,32 @@ async fn an_unknown_version_lists_the_known_ones_and_the_mesh_goes_on() -> Resul
         seen.data["status"]["activeRevision"]
     );
     condition(&meshes, MESH, "Reconciled", "True", DEADLINE).await
+}
+
+#[tokio::test]
+async fn a_refused_revision_is_told_and_goes_when_the_spec_goes_back() -> Result<()> {
+    let env = Env::with_mesh().await?;
+    let meshes = env.api("meshwright.io/v1alpha1", "MeshControlPlane", "meshcontrolplanes", MESH);
+    let revisions = env.api("meshwright.io/v1alpha1", "MeshRevision", "meshrevisions", MESH);
+    let before = meshes.get(MESH).await?.data["status"]["activeRevision"].clone();
+    let wrong = "apiVersion: meshwright.io/v1alpha1\nkind: MeshControlPlane\nmetadata: { name: mesh, namespace: mesh }\nspec: { profile: \
+                 Production, controlPlane: { scheduling: { tolerations: [ { operator: Wrong } ] } } }\n";
+    apply_yaml(&env.client, wrong, MESH).await?;
+    let told = condition(&meshes, MESH, "Reconciled", "False", DEADLINE).await;
+    let seen = meshes.get(MESH).await?;
+    apply_yaml(&env.client, crate::env::MESH_YAML, MESH).await?;
+    told?;
+    let conditions = seen.data["status"]["conditions"].to_string();
+    ensure!(conditions.contains("tolerations"), "the refusal is not told: {conditions}");
+    ensure!(seen.data["status"]["activeRevision"] == before, "{}", seen.data["status"]);
+    condition(&meshes, MESH, "Ready", "True", DEADLINE).await?;
+    condition(&meshes, MESH, "Reconciled", "True", DEADLINE).await?;
+    eventually("the refused revision is removed", DEADLINE, || async {
+        let left = revisions.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+        let left: Vec<_> = left.items.into_iter().filter_map(|r| r.metadata.name).collect();
+        if left.len() == 1 { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await
 }
 
 #[tokio::test]
