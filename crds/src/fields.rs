@@ -31,9 +31,9 @@ pub struct Autoscaling {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.requests) || self.requests.all(r, isQuantity(string(self.requests[r])) && quantity(string(self.requests[r])).sign() >= 0)").message("requests must be quantities such as 250m or 128Mi, and not negative"),
-    validation = Rule::new("!has(self.limits) || self.limits.all(r, isQuantity(string(self.limits[r])) && quantity(string(self.limits[r])).sign() >= 0)").message("limits must be quantities such as 250m or 128Mi, and not negative"),
-    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits) || !isQuantity(string(self.requests[r])) || !isQuantity(string(self.limits[r])) || !quantity(string(self.requests[r])).isGreaterThan(quantity(string(self.limits[r]))))").message("a request must not exceed its limit")
+    validation = Rule::new("!has(self.requests) || self.requests.all(r, isQuantity(string(self.requests[r])) && !quantity(string(self.requests[r])).isLessThan(quantity('0')))").message("requests must be quantities such as 250m or 128Mi, and not negative"),
+    validation = Rule::new("!has(self.limits) || self.limits.all(r, isQuantity(string(self.limits[r])) && !quantity(string(self.limits[r])).isLessThan(quantity('0')))").message("limits must be quantities such as 250m or 128Mi, and not negative"),
+    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits) || !quantity(string(self.requests[r])).isGreaterThan(quantity(string(self.limits[r]))))").message("a request must not exceed its limit")
 )]
 pub struct Resources {
     /// What the scheduler sets aside, by resource name.
@@ -50,7 +50,7 @@ pub struct Resources {
 fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
-        "maxProperties": 8,
+        "maxProperties": 4,
         "additionalProperties": { "x-kubernetes-int-or-string": true },
     })
 }
