@@ -25,7 +25,7 @@ pub enum What {
     TwoLeaders,
     /// The leader is killed while there is something to mend.
     LeaderLost,
-    /// Something harmless under load of this many seconds: no request may fail.
+    /// Something harmless under load of at least this many seconds: no request may fail.
     UnderLoad {
         action: Action,
         seconds: u32,
@@ -105,7 +105,7 @@ pub const ROWS: &[Row] = &[
     under_load("route-flips", 5, 11, Action::RouteFlips { flips: 200 }, 60, OF_LOAD),
     under_load("rolling-restart", 5, 12, Action::RollingRestart, 90, OF_LOAD),
     // Scaling down waits for the autoscaler's window of five minutes.
-    under_load("autoscale", 2, 13, Action::Autoscale { up: 5, down: 3 }, 540, OF_LOAD),
+    under_load("autoscale", 2, 13, Action::Autoscale { up: 5, down: 3 }, 120, OF_LOAD),
     // Each node twice.
     under_load("drain", 6, 14, Action::Drain, 90, OF_LOAD),
     under_load(

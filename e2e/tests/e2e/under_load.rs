@@ -26,7 +26,7 @@ async fn killing_every_control_plane_pod_and_the_operators_leader_fails_no_reque
 
 #[tokio::test]
 async fn the_autoscaler_fails_no_request() -> Result<()> {
-    under_load(Action::Autoscale { up: 5, down: 3 }, 450, 0).await
+    under_load(Action::Autoscale { up: 5, down: 3 }, 60, 0).await
 }
 
 #[tokio::test]
