@@ -65,7 +65,8 @@ impl Backend {
         .await
     }
 
-    /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them.
+    /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them:
+    /// three use about 210m together.
     pub fn gateway(fewest: u8) -> String {
         format!(
             "apiVersion: meshwright.io/v1alpha1
@@ -73,7 +74,7 @@ kind: GatewayParameters
 metadata: {{ name: {EDGE} }}
 spec:
   autoscaling: {{ minReplicas: {fewest}, maxReplicas: 5 }}
-  resources: {{ requests: {{ cpu: 100m, memory: 64Mi }} }}
+  resources: {{ requests: {{ cpu: 200m, memory: 64Mi }} }}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
