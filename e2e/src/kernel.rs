@@ -19,14 +19,11 @@ pub fn is_ready() -> bool {
     Path::new(SWITCHES).is_dir()
 }
 
-/// Loads what is missing. It stays loaded, but switched off where the machine's own bridges are.
+/// Loads it, where [`is_ready`] says no. It stays loaded, but switched off where the machine's own bridges are.
 ///
 /// # Errors
 /// Names the module that could not be loaded.
 pub fn make_ready() -> Result<()> {
-    if is_ready() {
-        return Ok(());
-    }
     run(Command::new("modprobe").arg(MODULE).env("PATH", search_path())).with_context(|| {
         format!(
             "the kernel module {MODULE} is missing, and pods reach Services through it: load it where this \

@@ -135,11 +135,8 @@ async fn lead(mut leader: watch::Receiver<bool>, ctx: &Arc<Context>, shutdown: &
 }
 
 async fn controllers(ctx: Arc<Context>, stop: CancellationToken) {
-    let sweep = async {
-        tokio::select! { () = sweep::sweep(ctx.clone()) => {}, () = stop.cancelled() => {} }
-    };
     tokio::join!(
-        sweep,
+        stop.run_until_cancelled(sweep::sweep(&ctx)),
         meshes(ctx.clone(), stop.clone()),
         revisions(ctx.clone(), stop.clone()),
         // Only kinds that are served can be watched.

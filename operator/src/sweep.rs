@@ -1,7 +1,7 @@
 //! What an operator that was removed in the middle of things left behind: objects outside a mesh's namespace whose mesh
 //! is gone. Looked for when a replica begins to lead.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::{
@@ -22,9 +22,9 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Sweeps until an attempt succeeds. Nothing waits for it.
-pub async fn sweep(ctx: Arc<Context>) {
+pub async fn sweep(ctx: &Context) {
     loop {
-        match tokio::time::timeout(AGAIN, orphans(&ctx)).await {
+        match tokio::time::timeout(AGAIN, orphans(ctx)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => {
                 tracing::warn!(error = %error::chain(&error), "could not remove what earlier meshes left");

@@ -62,17 +62,12 @@ impl Contests {
 
     /// May this object be corrected once more, `problem` being what is wrong with it? Counts the correction, or says how
     /// long to wait.
-    pub fn admit(
-        &self,
-        object: &str,
-        problem: impl FnOnce() -> Problem,
-        now: Timestamp,
-    ) -> Result<(), Duration> {
+    pub fn admit(&self, object: &str, problem: &Problem, now: Timestamp) -> Result<(), Duration> {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.entry(object.to_owned()).or_default();
         record.forget(now);
         if record.corrections.len() >= LIMIT {
-            record.problem = Some(problem());
+            record.problem = Some(problem.clone());
             let since = record.corrections.back().map_or(INTERVAL, |last| age(*last, now));
             if let Some(wait) = INTERVAL.checked_sub(since).filter(|wait| !wait.is_zero()) {
                 return Err(wait);
@@ -153,7 +148,7 @@ mod tests {
         let mut right_until = 0;
         for second in 0..until {
             if second >= right_until && second >= wait {
-                match contests.admit("a", wrong, at(second)) {
+                match contests.admit("a", &wrong(), at(second)) {
                     Ok(()) => {
                         made.push(second);
                         right_until = second + every;
@@ -186,14 +181,14 @@ mod tests {
     fn one_that_stays_right_is_believed_and_others_are_not_held_back() {
         let contests = Contests::default();
         for second in 0..5 {
-            assert_eq!(contests.admit("a", wrong, at(second)), Ok(()));
+            assert_eq!(contests.admit("a", &wrong(), at(second)), Ok(()));
             assert_eq!(contests.standing("a", at(second)), None, "five corrections are no contest");
         }
-        assert_eq!(contests.admit("a", wrong, at(5)), Err(Duration::from_secs(59)));
-        assert_eq!(contests.admit("b", wrong, at(5)), Ok(()));
+        assert_eq!(contests.admit("a", &wrong(), at(5)), Err(Duration::from_secs(59)));
+        assert_eq!(contests.admit("b", &wrong(), at(5)), Ok(()));
         assert_eq!(contests.standing("a", at(6)), Some((wrong(), Duration::from_secs(118))));
         assert_eq!(contests.standing("a", at(124)), None);
-        assert_eq!(contests.admit("a", wrong, at(125)), Ok(()));
+        assert_eq!(contests.admit("a", &wrong(), at(125)), Ok(()));
     }
 
     #[test]

@@ -169,7 +169,6 @@ async fn apply_one(ctx: &Context, desired: &Desired, live: Option<DynamicObject>
 }
 
 async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: String) -> Result<Outcome, Error> {
-    let now = ctx.now();
     // What was written last is remembered, too: whoever reverts the whole object reverts the annotation with it.
     let known = live.annotations().get(APPLIED) == Some(&desired.hash)
         || ctx.contests.was_written(&name, &desired.hash);
@@ -179,11 +178,8 @@ async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: Strin
         return Ok(outcome);
     };
     // What we want has not changed, so somebody else's change is being mended.
-    let problem = || contested(&live, &name, &path);
-    if known && let Err(wait) = ctx.contests.admit(&name, problem, now) {
-        ctx.metrics.contested.inc();
-        let problems = vec![problem()];
-        return Ok(Outcome { live: vec![live], problems, recheck: Some(wait), ..Outcome::default() });
+    if known && let Some(held) = held_back(ctx, &name, contested(&live, &name, &path)) {
+        return Ok(Outcome { live: vec![live], ..held });
     }
     tracing::info!(object = %name, field = %path, drift = known, "applying");
     replicas::hand_over(ctx, desired, &live).await?;
@@ -194,6 +190,13 @@ async fn mend(ctx: &Context, desired: &Desired, live: DynamicObject, name: Strin
 fn contested(live: &DynamicObject, object: &str, path: &compare::Path) -> Problem {
     let manager = contest::other_manager(live.managed_fields(), path, MANAGER);
     Problem::Contested { object: object.to_owned(), field: path.to_string(), manager }
+}
+
+// Counts a correction under this name; what there is to tell if it must wait.
+fn held_back(ctx: &Context, counted: &str, problem: Problem) -> Option<Outcome> {
+    let wait = ctx.contests.admit(counted, &problem, ctx.now()).err()?;
+    ctx.metrics.contested.inc();
+    Some(Outcome { problems: vec![problem], recheck: Some(wait), ..Outcome::default() })
 }
 
 // Right at this moment; a fight of which this is a pause is still told of.

@@ -35,30 +35,22 @@ pub(super) async fn hand_over(ctx: &Context, desired: &Desired, live: &DynamicOb
 
 /// Fewer replicas than the floor: somebody scaled down, and at 0 the autoscaler would never act again.
 pub(super) async fn raise(ctx: &Context, desired: &Desired, live: DynamicObject) -> Result<Outcome, Error> {
+    let counted = format!("{} replicas", desired.describe());
     let too_few = desired.floor.zip(current(&live)).filter(|(floor, now)| *now < i64::from(*floor));
-    let Some((floor, now)) = too_few else {
-        let mut outcome = super::standing(ctx, &counted(desired));
-        outcome.live.push(live);
-        return Ok(outcome);
+    let writes = usize::from(too_few.is_some());
+    let live = match too_few {
+        None => live,
+        Some((floor, now)) => {
+            let path = Path(vec![Step::Field("spec".to_owned()), Step::Field("replicas".to_owned())]);
+            let problem = super::contested(&live, &desired.describe(), &path);
+            if let Some(held) = super::held_back(ctx, &counted, problem) {
+                return Ok(Outcome { live: vec![live], ..held });
+            }
+            tracing::info!(object = %desired.describe(), replicas = now, floor, "raising replicas to the minimum");
+            set(ctx, desired, i64::from(floor)).await?
+        }
     };
-    let path = Path(vec![Step::Field("spec".to_owned()), Step::Field("replicas".to_owned())]);
-    let problem = || super::contested(&live, &desired.describe(), &path);
-    if let Err(wait) = ctx.contests.admit(&counted(desired), problem, ctx.now()) {
-        ctx.metrics.contested.inc();
-        let problems = vec![problem()];
-        return Ok(Outcome { live: vec![live], problems, recheck: Some(wait), ..Outcome::default() });
-    }
-    tracing::info!(object = %desired.describe(), replicas = now, floor, "raising replicas to the minimum");
-    let raised = set(ctx, desired, i64::from(floor)).await?;
-    let mut outcome = super::standing(ctx, &counted(desired));
-    outcome.live.push(raised);
-    outcome.writes += 1;
-    Ok(outcome)
-}
-
-/// Under which name the corrections of the number are counted.
-fn counted(desired: &Desired) -> String {
-    format!("{} replicas", desired.describe())
+    Ok(Outcome { live: vec![live], writes, ..super::standing(ctx, &counted) })
 }
 
 async fn set(ctx: &Context, desired: &Desired, replicas: i64) -> Result<DynamicObject, Error> {

@@ -102,7 +102,7 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     for revision in &step.keep {
         let (kept, failed) = keeper.keep(revision, &mut outcome).await;
         revisions.push(kept);
-        first.or(failed.map_or(Ok(()), Err));
+        first.note(failed);
     }
     for revision in &step.retire {
         first.or(retire(ctx, revision, &mcp).await);
@@ -128,7 +128,21 @@ struct First(Option<Error>);
 
 impl First {
     fn or<T>(&mut self, result: Result<T, Error>) -> Option<T> {
-        result.map_err(|error| self.0.get_or_insert(error)).ok()
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.note(Some(error));
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, failed: Option<Error>) {
+        self.0 = self.0.take().or(failed);
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 
@@ -147,13 +161,13 @@ pub async fn hold(ctx: &Context, seen: &Seen) -> Result<(), Error> {
     let keeper = Keeper { ctx, seen, plan, root: seen.root.as_ref(), findings };
     for revision in &seen.revisions {
         let (_, failed) = keeper.keep(revision, &mut outcome).await;
-        first.or(failed.map_or(Ok(()), Err));
+        first.note(failed);
     }
     for problem in &outcome.problems {
         // The status has room for one reason, and that is the spec.
         tracing::warn!(?problem, "not as it should be, while the spec is invalid");
     }
-    first.0.map_or(Ok(()), Err)
+    first.end()
 }
 
 /// The Gateway controllers need no valid spec, only the kinds.
@@ -176,7 +190,7 @@ async fn whole_mesh(
         let applied = apply::apply(ctx, std::slice::from_ref(object)).await.map_err(Error::from);
         first.or(applied).into_iter().for_each(|applied| outcome.merge(applied));
     }
-    first.0.map_or(Ok(()), Err)
+    first.end()
 }
 
 // First of all: the finalizer, before anything exists that only it removes, and which revision is the active one.
