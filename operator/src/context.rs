@@ -25,6 +25,9 @@ const REPORTER: &str = "meshwright.io/operator";
 /// A warning that is still true is not told again before this.
 const REMIND: Duration = Duration::from_secs(600);
 
+/// Longest time for one of the last writes.
+const LAST: Duration = Duration::from_secs(10);
+
 /// Longest time to write an event.
 const EVENT: Duration = Duration::from_secs(10);
 
@@ -114,9 +117,11 @@ impl Context {
         Timestamp::now()
     }
 
-    /// Makes a write, if this replica leads, and gives up before another replica can believe that it does.
+    /// Makes a write, if this replica leads, and gives up before another replica can believe that it does. When the
+    /// operator itself is being removed nobody comes after us.
     pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-        let Some(left) = self.leadership.remaining() else {
+        let last = self.leaving.is_cancelled().then_some(LAST);
+        let Some(left) = self.leadership.remaining().or(last) else {
             return Err(kube::Error::Service(Box::new(NotLeader)));
         };
         match tokio::time::timeout(left, request).await {

@@ -9,7 +9,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::ListParams,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, controller::Action, watcher},
+    runtime::{WatchStreamExt, watcher},
 };
 use meshwright_api::{MeshControlPlane, MeshRevision};
 
@@ -22,6 +22,8 @@ const BETWEEN: Duration = Duration::from_millis(250);
 const ATTEMPT: Duration = Duration::from_secs(20);
 /// Longest wait for an answer on SIGTERM: the Lease must still be released.
 const ANSWER: Duration = Duration::from_secs(3);
+/// What the leader has not let go of by then, a replica that stands by does: the leader may have ended in between.
+const LEADERS: Duration = Duration::from_secs(10);
 /// So long the process waits for its end after it has let go of everything.
 pub const WAIT: Duration = Duration::from_secs(60);
 
@@ -104,28 +106,99 @@ async fn is_going(ctx: &Context, mesh: &MeshControlPlane) -> bool {
         || matches!(namespace, Ok(Some(n)) if n.metadata.deletion_timestamp.is_some())
 }
 
-// The first pass deletes, the second finds nothing more; no third, because our rights may be going.
-async fn finish(ctx: &Context, mesh: &MeshControlPlane) -> Result<(), mesh_control_plane::DeletionError> {
-    if mesh_control_plane::finish(ctx, mesh).await? != Action::await_change() {
-        mesh_control_plane::finish(ctx, mesh).await?;
+/// For a replica that stands by: only what the leader leaves undone.
+pub async fn after_the_leader(ctx: &Arc<Context>) {
+    let done = async {
+        while !matches!(mesh_control_plane::held(ctx).await, Ok(held) if held.is_empty()) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    if tokio::time::timeout(LEADERS, done).await.is_err() {
+        say(ctx).await;
     }
-    Ok(())
+}
+
+async fn clear(ctx: &Context, mesh: &MeshControlPlane) {
+    if let Err(error) = mesh_control_plane::clear(ctx, mesh).await {
+        tracing::warn!(mesh = %mesh.name_any(), error = %error::chain(&error), "objects of the mesh stay");
+    }
 }
 
 async fn let_go(ctx: &Context) -> Result<(), Error> {
+    let mut going = Vec::new();
     for mesh in mesh_control_plane::held(ctx).await? {
-        // The finalizer goes whether or not the cleaning up succeeds: nothing must hang.
-        if is_going(ctx, &mesh).await
-            && let Err(error) = finish(ctx, &mesh).await
-        {
-            tracing::warn!(mesh = %mesh.name_any(), error = %error::chain(&error), "objects of the mesh stay");
+        // The finalizer goes whether or not the cleaning up succeeds, and after one pass of it: nothing must hang.
+        let goes = is_going(ctx, &mesh).await;
+        if goes {
+            clear(ctx, &mesh).await;
         }
         mesh_control_plane::release(ctx, &mesh).await?;
+        going.extend(goes.then_some(mesh));
     }
     let revisions =
         reconciler::list::<MeshRevision>(Api::all(ctx.client.clone()), &ListParams::default()).await;
     for revision in revisions.map_err(Error::request("list", "revisions"))? {
         mesh_revision::release(ctx, &revision).await?;
     }
+    for mesh in &going {
+        // What a reconcile that was under way wrote in between.
+        clear(ctx, mesh).await;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwright_k8s::lease::Leadership;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::apply::tests::answering;
+
+    const MESH: &str = "/apis/meshwright.io/v1alpha1/namespaces/prod/meshcontrolplanes/mesh";
+
+    fn answer(what: &str) -> (u16, Value) {
+        let mesh = json!({"apiVersion": "meshwright.io/v1alpha1", "kind": "MeshControlPlane", "spec": {},
+            "metadata": {"name": "mesh", "namespace": "prod", "resourceVersion": "7", "uid": "u",
+                "deletionTimestamp": "2026-11-20T12:00:00Z", "finalizers": [mesh_control_plane::FINALIZER]}});
+        let list =
+            |items: &[&Value]| json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items});
+        match what {
+            "GET /apis/meshwright.io/v1alpha1/meshcontrolplanes" => (200, list(&[&mesh])),
+            _ if what.contains(MESH) => (200, mesh),
+            _ if what.contains("/secrets/") || what.ends_with("gateway.networking.k8s.io/v1") => {
+                (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+            }
+            _ => (200, list(&[])),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_lets_go_after_one_pass_and_without_a_lease() {
+        let (ctx, asked) = answering(Leadership::never(), answer);
+        let ctx = Arc::new(ctx);
+        assert!(let_go(&ctx).await.is_err(), "a replica that stands by must not");
+        asked.lock().unwrap().clear();
+        say(&ctx).await;
+        let asked = asked.lock().unwrap().clone();
+        let place =
+            |what: &str| asked.iter().position(|a| a == what).unwrap_or_else(|| panic!("{what}: {asked:?}"));
+        let passes = asked.iter().filter(|a| *a == "GET /apis/apps/v1/deployments").count();
+        assert_eq!(passes, 2, "{asked:?}");
+        let let_go = place(&format!("PATCH {MESH}"));
+        assert!(place("GET /apis/apps/v1/deployments") < let_go);
+        assert!(asked[let_go..].contains(&"GET /apis/apps/v1/deployments".to_owned()), "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stands_by_does_what_the_leader_leaves_undone() {
+        let (ctx, asked) = answering(Leadership::never(), answer);
+        after_the_leader(&Arc::new(ctx)).await;
+        assert!(asked.lock().unwrap().contains(&format!("PATCH {MESH}")));
+        let nothing =
+            |_: &str| (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}));
+        let (ctx, asked) = answering(Leadership::never(), nothing);
+        after_the_leader(&Arc::new(ctx)).await;
+        assert_eq!(asked.lock().unwrap().len(), 1, "the leader has done it all");
+    }
 }

@@ -76,9 +76,16 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut lease = lease::spawn(client.clone(), config, lease_drain.clone());
     let ctx = Arc::new(Context::new(client, settings(&args), metrics, lease.leadership(), &args.pod_name));
     let leader = lease.subscribe();
+    let mut work = std::pin::pin!(lead(leader, &ctx, &shutdown));
     let result = tokio::select! {
-        ended = lease.ended() => ended.map_err(anyhow::Error::from),
-        () = lead(leader, &ctx, &shutdown) => Ok(()),
+        ended = lease.ended() => {
+            // A farewell that has begun needs no Lease, and nobody else would finish it.
+            if ctx.leaving.is_cancelled() {
+                work.await;
+            }
+            ended.map_err(anyhow::Error::from)
+        }
+        () = &mut work => Ok(()),
     };
     ctx.metrics.leader.set(0);
     lease_drain.cancel();
@@ -105,13 +112,18 @@ fn settings(args: &RunArgs) -> Settings {
     }
 }
 
-// Everything that only the leader does.
+// Everything that only the leader does, and the farewell if it cannot.
 async fn lead(mut leader: watch::Receiver<bool>, ctx: &Arc<Context>, shutdown: &Shutdown) {
     let drain = shutdown.drain();
     tokio::select! {
         // An error means that the election ended; its own result says why, and we are dropped.
         Ok(_) = leader.wait_for(|leader| *leader) => {}
-        () = drain.cancelled() => return,
+        () = drain.cancelled() => {
+            if farewell::is_the_end(ctx).await {
+                farewell::after_the_leader(ctx).await;
+            }
+            return;
+        }
     }
     ctx.metrics.leader.set(1);
     let stop = CancellationToken::new();

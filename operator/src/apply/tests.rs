@@ -55,25 +55,35 @@ pub(crate) fn server(answers: Vec<Answer>) -> (Context, Mock) {
         let mock = mock.clone();
         tower::service_fn(move |request| mock.clone().answer(request))
     };
-    (context(Client::new(service, "default")), mock)
+    (context(Client::new(service, "default"), Leadership::always()), mock)
 }
 
 /// A context whose API server refuses everything and notes what it was asked.
 pub(crate) fn refusing() -> (Context, Arc<Mutex<Vec<String>>>) {
+    let refusal = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403});
+    answering(Leadership::always(), move |_| (403, refusal.clone()))
+}
+
+/// A context whose API server answers by method and path, and notes what it was asked.
+pub(crate) fn answering(
+    leadership: Leadership,
+    answer: impl Fn(&str) -> (u16, Value) + Send + 'static,
+) -> (Context, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let service = {
         let asked = asked.clone();
         tower::service_fn(move |request: Request<Body>| {
-            asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
-            let body = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403});
+            let what = format!("{} {}", request.method(), request.uri().path());
+            let (status, body) = answer(&what);
+            asked.lock().unwrap().push(what);
             let body = Body::from(serde_json::to_vec(&body).unwrap());
-            async move { Ok::<_, Infallible>(Response::builder().status(403).body(body).unwrap()) }
+            async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
         })
     };
-    (context(Client::new(service, "default")), asked)
+    (context(Client::new(service, "default"), leadership), asked)
 }
 
-fn context(client: Client) -> Context {
+fn context(client: Client, leadership: Leadership) -> Context {
     let settings = Settings {
         namespace: "meshwright-system".to_owned(),
         service_account: "meshwright-operator".to_owned(),
@@ -85,7 +95,7 @@ fn context(client: Client) -> Context {
         },
         gateway_api_dir: "/nowhere".into(),
     };
-    Context::new(client, settings, Metrics::default(), Leadership::always(), "test")
+    Context::new(client, settings, Metrics::default(), leadership, "test")
 }
 
 async fn run(desired: Desired, answers: Vec<Answer>) -> (Outcome, Vec<Value>) {

@@ -80,6 +80,13 @@ pub async fn finish(ctx: &Context, mcp: &MeshControlPlane) -> Result<Action, Err
     Ok(Action::await_change())
 }
 
+/// One pass of it, whatever holds the mesh.
+pub async fn clear(ctx: &Context, mcp: &MeshControlPlane) -> Result<(), Error> {
+    let mesh = reference(mcp);
+    clean(ctx, &mesh).await?;
+    delete_root(ctx, &mesh).await
+}
+
 /// Kinds that are made for Gateways. Scaling comes off before pods, the address late: connections end by the proxies'
 /// own drain.
 pub fn of_gateways() -> [ApiResource; 6] {

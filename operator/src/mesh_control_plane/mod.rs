@@ -24,7 +24,7 @@ mod tests;
 mod upgrade;
 mod validate;
 
-pub use deletion::{Error as DeletionError, FINALIZER, finish, held, of_gateways, release};
+pub use deletion::{FINALIZER, clear, finish, held, of_gateways, release};
 pub use dereference::{Seen, dereference, mesh_of_cluster};
 pub use validate::{MeshRef, ValidatedMesh, reference, validate};
 
