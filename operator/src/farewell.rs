@@ -149,11 +149,10 @@ async fn let_go(ctx: &Context) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use meshwright_k8s::lease::Leadership;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::apply::tests::answering;
+    use crate::apply::tests::{answering, standing_by};
 
     const MESH: &str = "/apis/meshwright.io/v1alpha1/namespaces/prod/meshcontrolplanes/mesh";
 
@@ -175,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_lets_go_after_one_pass_and_without_a_lease() {
-        let (ctx, asked) = answering(Leadership::never(), answer);
+        let (ctx, asked) = answering(standing_by(), answer);
         let ctx = Arc::new(ctx);
         assert!(let_go(&ctx).await.is_err(), "a replica that stands by must not");
         asked.lock().unwrap().clear();
@@ -192,12 +191,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_stands_by_does_what_the_leader_leaves_undone() {
-        let (ctx, asked) = answering(Leadership::never(), answer);
+        let (ctx, asked) = answering(standing_by(), answer);
         after_the_leader(&Arc::new(ctx)).await;
         assert!(asked.lock().unwrap().contains(&format!("PATCH {MESH}")));
         let nothing =
             |_: &str| (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}));
-        let (ctx, asked) = answering(Leadership::never(), nothing);
+        let (ctx, asked) = answering(standing_by(), nothing);
         after_the_leader(&Arc::new(ctx)).await;
         assert_eq!(asked.lock().unwrap().len(), 1, "the leader has done it all");
     }

@@ -13,7 +13,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Client, client::Body};
-use meshwright_k8s::lease::Leadership;
+use meshwright_k8s::lease::{self, Leadership, LeaseConfig};
+use meshwright_runtime::CancellationToken;
 use serde_json::{Value, json};
 
 use super::{APPLIED, Desired, Outcome, Problem, apply};
@@ -81,6 +82,13 @@ pub(crate) fn answering(
         })
     };
     (context(Client::new(service, "default"), leadership), asked)
+}
+
+/// Of a replica that contends for the Lease at an API server that refuses everything.
+pub(crate) fn standing_by() -> Leadership {
+    let client = refusing().0.client;
+    let config = LeaseConfig::created_by_us("meshwright-system", "meshwright-operator", "test");
+    lease::spawn(client, config, CancellationToken::new()).leadership()
 }
 
 fn context(client: Client, leadership: Leadership) -> Context {

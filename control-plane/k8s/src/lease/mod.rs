@@ -145,11 +145,6 @@ impl Leadership {
         self.leader.clone()
     }
 
-    /// This one never leads; for tests.
-    pub fn never() -> Self {
-        Self { until: watch::channel(None).1, leader: watch::channel(false).1 }
-    }
-
     /// Whatever others do, this one leads; for tests and for running without a cluster.
     pub fn always() -> Self {
         // A day is longer than any request, and receivers keep the last value when the sender is gone.
