@@ -32,8 +32,8 @@ pub async fn run(cluster: &Cluster) -> Result<Tally> {
         .env("KUBECONFIG", cluster.kubeconfig(&folder)?)
         .args(["-test.v", "-test.timeout=40m", "-test.run=^TestConformance$", "--gateway-class=meshwright"])
         .args(["--conformance-profiles=GATEWAY-HTTP", "--organization=meshwright", "--project=meshwright"])
-        // Deleting a namespace takes as long as its gateways drain.
-        .arg("--timeout-config-overrides=DeleteTimeout:300")
+        // Deleting a namespace takes as long as the pods of its gateways may take to end: 330 s.
+        .arg("--timeout-config-overrides=DeleteTimeout:600")
         .args(["--url=https://meshwright.io", "--contact=https://meshwright.io/contact"])
         .arg(format!("--version={}", crate::product::VERSION))
         .arg(format!("--report-output={}", folder.join("report.yaml").display()));
