@@ -1,6 +1,6 @@
 //! `make test`, `make demo` and what they share: build, cluster, install.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -39,6 +39,8 @@ enum What {
     Conformance,
     /// A mesh with Bookinfo to play with
     Demo,
+    /// Programs that end-to-end tests need and unit tests do not
+    Programs,
 }
 
 #[tokio::main]
@@ -48,6 +50,7 @@ async fn main() -> ExitCode {
         What::Unit => prereq::to_fetch().and_then(|()| unit()).map(Some),
         What::Conformance => conformance_alone().await.map(Some),
         What::Demo => demo().await.map(|()| None),
+        What::Programs => programs().map(|()| None),
     };
     match outcome {
         Ok(None) => ExitCode::SUCCESS,
@@ -126,8 +129,14 @@ async fn demo() -> Result<()> {
     meshwright_e2e::demo::show(&cluster).await
 }
 
-/// What end-to-end tests need and unit tests do not.
+/// Builds [`programs`] in a process of its own: without link-time optimisation the load generator is built in half the time.
 fn build_tools() -> Result<()> {
+    let mut suite = Command::new(std::env::current_exe().context("find this program")?);
+    suite.arg("programs").env("CARGO_PROFILE_RELEASE_LTO", "off");
+    run(suite)
+}
+
+fn programs() -> Result<()> {
     run(cluster_command(&["build-programs"]))?;
     ensure_oha(&cache()?).map(drop)
 }
