@@ -1,0 +1,3 @@
+//! `kubectl mesh`.
+
+fn main() {}

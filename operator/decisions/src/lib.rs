@@ -1,0 +1,1 @@
+//! Decisions of an upgrade that need no cluster: statistics, windows.
