@@ -260,6 +260,9 @@ pub struct UpgradeStatus {
     pub to_version: String,
     /// How it is done; fixed when it began.
     pub strategy: Strategy,
+    /// The old revision was never ready: it is replaced without comparing or measuring anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_baseline: bool,
     /// What is going on.
     pub phase: UpgradePhase,
     /// In phase Shift: which step, from 1.

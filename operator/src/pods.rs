@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::labels;
 
@@ -23,8 +23,8 @@ pub struct Count {
     pub mounted: BTreeSet<String>,
 }
 
-/// Counts the pods of a mesh by revision, in all namespaces.
-pub async fn count(ctx: &Context, namespace: &str, mesh: &str) -> Result<BTreeMap<String, Count>, Error> {
+/// The pods of a mesh, in all namespaces; without those that are over.
+pub async fn list(ctx: &Context, namespace: &str, mesh: &str) -> Result<Vec<Pod>, Error> {
     let api: Api<Pod> = Api::all(ctx.client.clone());
     let selector = format!(
         "{}={},{}={mesh},{}={namespace}",
@@ -35,7 +35,7 @@ pub async fn count(ctx: &Context, namespace: &str, mesh: &str) -> Result<BTreeMa
     );
     let list = api.list(&ListParams::default().labels(&selector)).await;
     let list = list.map_err(Error::request("list", format!("pods of mesh {mesh}")))?;
-    Ok(tally(&list.items))
+    Ok(list.items.into_iter().filter(|p| !is_over(p)).collect())
 }
 
 /// Counts these pods by revision.
@@ -66,7 +66,8 @@ fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"))
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// It has said so itself.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
@@ -74,4 +75,47 @@ fn is_ready(pod: &Pod) -> bool {
 fn mounted(pod: &Pod) -> impl Iterator<Item = String> + '_ {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
     volumes.filter_map(|v| v.secret.as_ref()?.secret_name.clone())
+}
+
+/// Whether a pod belongs to this revision's control plane, or to its proxies.
+pub fn is_of(pod: &Pod, revision: &str, component: &str) -> bool {
+    let is = |label: &str, value: &str| pod.labels().get(label).map(String::as_str) == Some(value);
+    is(labels::REVISION, revision) && is(labels::COMPONENT, component)
+}
+
+/// Some container of it runs.
+pub fn is_running(pod: &Pod) -> bool {
+    containers(pod).any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten())
+}
+
+/// How often containers of these pods ended by themselves.
+pub fn restarts<'a>(pods: impl Iterator<Item = &'a Pod>) -> i32 {
+    pods.flat_map(containers).map(|c| c.restart_count).sum()
+}
+
+/// Why a container does not run, in the kubelet's words: reason and message.
+pub fn waiting(pod: &Pod) -> Option<(String, String)> {
+    let waits = |c: &ContainerStatus| {
+        let waiting = c.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting
+            .reason
+            .clone()
+            .filter(|r| !matches!(r.as_str(), "ContainerCreating" | "PodInitializing"))?;
+        // What it said last tells more than how long the kubelet waits.
+        let last = c.last_state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.message.clone());
+        let message = last.or_else(|| waiting.message.clone()).unwrap_or_default();
+        Some((reason, message.lines().last().unwrap_or_default().trim().to_owned()))
+    };
+    containers(pod).find_map(waits)
+}
+
+/// Why it has no node, in the scheduler's words.
+pub fn unschedulable(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let mut refused = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
+    refused.find_map(|c| c.message.clone())
 }

@@ -3,9 +3,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{
+    api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{
     Resource, ResourceExt,
+    core::ApiResource,
     runtime::{controller::Action, events::EventType},
 };
 use meshwright_api::{gateway::Gateway, labels, names};
@@ -20,12 +24,13 @@ use crate::{
 pub mod build;
 mod dereference;
 pub mod secret_access;
+pub mod sizes;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use dereference::Whose;
-pub use dereference::{Parameters, Seen};
+pub use dereference::{Parameters, Seen, There};
 pub use validate::{ValidatedGateway, validate};
 
 /// Name of this controller in metrics and logs.
@@ -41,6 +46,7 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         Whose::Others => return leave(&ctx, &gateway).await,
         Whose::Nobodys => return Ok(error::settled(None)),
     };
+    let (routing, there) = (seen.routing.clone(), seen.there.clone());
     let gateway = match validate(&gateway, &seen) {
         Ok(valid) => valid,
         Err(invalid) => {
@@ -49,7 +55,7 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
             return Err(invalid.into());
         }
     };
-    let desired = build::gateway(&gateway)?.into_desired(&gateway.plan)?;
+    let desired = build::gateway(&gateway)?.into_desired()?;
     let outcome = match apply::apply(&ctx, &desired).await {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -63,13 +69,27 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     for problem in &outcome.problems {
         report(&ctx, &gateway.source, problem).await;
     }
+    if sizes::ready(&there, &routing.lead.revision) > 0 && gateway.behind == there.behind {
+        end_others(&ctx, &gateway).await?;
+    }
     Ok(error::settled(outcome.recheck))
 }
 
-// It went over to another controller: what we made for it would go on to take its traffic.
-async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
-    let namespace = gateway.namespace().unwrap_or_default();
-    let selector = format!(
+// Proxies of revisions that have no part any more. Not before those that have one serve, and the Service is limited to them.
+async fn end_others(ctx: &Context, gateway: &ValidatedGateway) -> Result<(), Error> {
+    let selector = made_for(&gateway.source);
+    for kind in [ApiResource::erase::<HorizontalPodAutoscaler>(&()), ApiResource::erase::<Deployment>(&())] {
+        let has_part = |name: &str| gateway.parts.iter().any(|p| p.name == name);
+        prune(ctx, &kind, Some(&gateway.namespace), &selector, |o| {
+            !is_owned(o.owner_references(), &gateway.source) || has_part(&o.name_any())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn made_for(gateway: &Gateway) -> String {
+    format!(
         "{}={},{}={},{}={}",
         labels::MANAGED_BY,
         labels::MANAGER,
@@ -77,7 +97,13 @@ async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
         labels::COMPONENT_GATEWAY,
         labels::GATEWAY_NAME,
         names::fit(&gateway.name_any())
-    );
+    )
+}
+
+// It went over to another controller: what we made for it would go on to take its traffic.
+async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
+    let namespace = gateway.namespace().unwrap_or_default();
+    let selector = made_for(gateway);
     let mut deleted = 0;
     for kind in &of_gateways() {
         let foreign = |owners: &[OwnerReference]| !is_owned(owners, gateway);
@@ -128,7 +154,7 @@ pub enum Error {
     Validate(#[from] validate::Error),
     /// An object could not be built.
     #[error(transparent)]
-    Build(#[from] build::Error),
+    Build(#[from] crate::mesh_control_plane::build::Error),
     /// A write.
     #[error(transparent)]
     Apply(#[from] apply::Error),

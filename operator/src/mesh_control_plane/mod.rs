@@ -18,11 +18,13 @@ pub mod build;
 mod deletion;
 mod dereference;
 mod keep;
+mod measure;
 mod status;
+mod step;
 #[cfg(test)]
 mod tests;
-mod upgrade;
 mod validate;
+mod view;
 
 pub use deletion::{FINALIZER, clear, finish, held, of_gateways, release};
 pub use dereference::{Seen, dereference, mesh_of_cluster};
@@ -55,11 +57,13 @@ async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
     if seen.gateway_api.usable().is_ok() {
         apply::serve(ctx, true); // whatever comes of this mesh
     }
-    let mesh = match validate(seen, &ctx.settings.images) {
+    let settings = &ctx.settings;
+    let mesh = match validate(seen, &settings.catalogue, &settings.pull_secrets) {
         Ok(mesh) => mesh, // pure; the raw spec ends here
         Err(invalid) => return Err(hold(seen, ctx, invalid).await),
     };
-    let step = upgrade::next(&mesh, seen, ctx.now()); // pure; install, move over, retire
+    let measured = measure::measure(ctx, &mesh, seen).await; // asks control planes, only while something changes
+    let step = step::next(&mesh, seen, &measured, ctx.now()); // pure; install, upgrade, go back, retire
     apply::apply(ctx, &mesh, seen, step).await.map_err(Error::from) // builds, and is the only writer
 }
 

@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use axum::{
@@ -16,6 +13,7 @@ use axum::{
     routing::get,
 };
 use hyper::Method;
+use jiff::Timestamp;
 use meshwright_runtime::admin::encode_metrics;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -31,8 +29,8 @@ pub struct Health {
     pub configured: watch::Receiver<Configured>,
     /// How far the process is.
     pub phase: watch::Receiver<Phase>,
-    /// Whether this pod has been ready.
-    pub served: Arc<AtomicBool>,
+    /// Since when this pod has been ready, if it ever was.
+    pub served: Arc<OnceLock<Timestamp>>,
 }
 
 /// `/readyz`, `/livez`, `/healthz/lb`.
@@ -70,11 +68,11 @@ async fn unready(health: &Health) -> Option<&'static str> {
         Phase::Serving if !admin::is_live(&health.admin_socket).await => Some("awaiting envoy"),
         // A new pod must not take traffic from those that can answer. One that serves already goes on: a bad route or
         // certificate reaches all pods at once, and would take the good listeners' traffic away with its own.
-        Phase::Serving if configured == Configured::Partly && !health.served.load(Ordering::Relaxed) => {
+        Phase::Serving if configured == Configured::Partly && health.served.get().is_none() => {
             Some("awaiting routes and certificates")
         }
         Phase::Serving => {
-            health.served.store(true, Ordering::Relaxed);
+            health.served.get_or_init(Timestamp::now);
             None
         }
     }

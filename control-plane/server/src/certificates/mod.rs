@@ -41,6 +41,8 @@ impl Certificates {
         &self,
         request: Request<SignCertificateRequest>,
     ) -> Result<SignCertificateResponse, Status> {
+        #[cfg(feature = "faults")]
+        crate::faults::certificates(crate::faults::chosen())?;
         let token = bearer(&request)?.to_owned();
         let csr = request.into_inner().csr_der;
         if csr.is_empty() || csr.len() > MAX_CSR {

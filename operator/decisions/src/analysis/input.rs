@@ -1,0 +1,76 @@
+//! What a judgement is made of.
+
+use std::collections::BTreeMap;
+
+/// Seconds that a slot covers.
+pub const SLOT_SECONDS: i64 = 5;
+
+/// What one proxy reported in the window that is judged. Slots without traffic may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxySeries {
+    /// The Gateway it belongs to, as `namespace/name`. Gateways are judged each on its own: their traffic differs, and so
+    /// does the canary's share of it, so a sum over them could rise without any of them rising.
+    pub gateway: String,
+    /// Its pod.
+    pub pod: String,
+    /// What happened, each start at most once.
+    pub slots: Vec<Slot>,
+}
+
+/// What happened within [`SLOT_SECONDS`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// Unix seconds, a multiple of [`SLOT_SECONDS`].
+    pub start: i64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Those answered with 5xx.
+    pub failed: u64,
+    /// Those answered with 4xx.
+    pub client_errors: u64,
+    /// Envoy's response flags.
+    pub flags: Flags,
+    /// Handshakes that failed, with clients and with backends.
+    pub tls_failures: u64,
+    /// Requests by bucket; bucket `i` holds what took at most [`bucket_end`] of `i` and longer than that of `i - 1`.
+    pub latency: BTreeMap<u32, u64>,
+}
+
+/// How often Envoy set a response flag, or counted what the flag stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// UF.
+    pub upstream_connection_failure: u64,
+    /// NR.
+    pub no_route: u64,
+    /// UH.
+    pub no_healthy_upstream: u64,
+    /// URX.
+    pub retry_limit_exceeded: u64,
+    /// UO.
+    pub upstream_overflow: u64,
+}
+
+/// Longest latency of a bucket, in milliseconds.
+pub fn bucket_end(bucket: u32) -> f64 {
+    0.5 * 1.25_f64.powf(f64::from(bucket))
+}
+
+/// What the user allows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// So much more of the canary's requests may fail, as a ratio of requests: 0.005 for half a percent.
+    pub max_error_increase: f64,
+    /// So much longer the canary's requests may take, as a ratio of the baseline's latency: a rise by this much is found,
+    /// one below half of it never counts. A fraction of the user's figure is needed here because buckets are wide.
+    pub max_latency_increase: f64,
+    /// Fewest requests of the canary, and of the baseline, that pass.
+    pub min_requests: u64,
+}
+
+/// Of how many judgements this is one: they share the bound on false alarms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Steps of the upgrade that are judged, each on a window of its own. Looks within a step need no count.
+    pub steps: usize,
+}

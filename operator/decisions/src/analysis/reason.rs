@@ -1,0 +1,105 @@
+//! Verdicts as sentences.
+
+use super::comparison::Comparison;
+use super::latency::Quantile;
+use super::metric::Metric;
+use super::timeline::Timeline;
+
+/// What rose, with the figures.
+pub(super) fn rose(comparison: &Comparison<'_>) -> String {
+    let [canary, baseline] = comparison.sides();
+    let name = comparison.metric.name();
+    if let Metric::Slow(quantile) = comparison.metric {
+        let (before, now) =
+            (Comparison::milliseconds(baseline, quantile), Comparison::milliseconds(canary, quantile));
+        return format!(
+            "{name} rose from {} ({} requests) to {} ({} requests)",
+            milliseconds(before),
+            thousands(baseline.requests()),
+            milliseconds(now),
+            thousands(canary.requests())
+        );
+    }
+    let of = |(events, attempts)| format!("{} ({} of {}", percent(events, attempts), thousands(events), thousands(attempts));
+    let unit = if comparison.metric == Metric::TlsFailures { "requests and handshakes" } else { "requests" };
+    let (before, now) = (comparison.figures(baseline), comparison.figures(canary));
+    format!("{name} rose from {}) to {} {unit})", of(before), of(now))
+}
+
+/// That nothing rose, with the figures that people ask for first.
+pub(super) fn nothing_rose(timelines: &[&Timeline]) -> String {
+    let (mut errors, mut requests) = ([0; 2], [0; 2]);
+    for timeline in timelines {
+        for (at, side) in [&timeline.baseline, &timeline.canary].into_iter().enumerate() {
+            errors[at] += side.sum.totals.iter().map(|totals| totals.failed).sum::<u64>();
+            requests[at] += side.requests();
+        }
+    }
+    let mut sentence = format!(
+        "nothing rose: errors {} ({} of {}) and {} ({} of {} requests)",
+        percent(errors[0], requests[0]),
+        thousands(errors[0]),
+        thousands(requests[0]),
+        percent(errors[1], requests[1]),
+        thousands(errors[1]),
+        thousands(requests[1]),
+    );
+    // Medians of several Gateways are no median.
+    if let [timeline] = timelines {
+        let of = |side| milliseconds(Comparison::milliseconds(side, Quantile::Median));
+        sentence += &format!(", median latency {} and {}", of(&timeline.baseline), of(&timeline.canary));
+    }
+    sentence
+}
+
+/// A share with two digits that count.
+fn percent(part: u64, of: u64) -> String {
+    let percent = if of > 0 { part as f64 / of as f64 * 100.0 } else { 0.0 };
+    match percent {
+        p if p == 0.0 => "0 %".to_owned(),
+        p if p < 0.1 => format!("{p:.2} %"),
+        p if p < 10.0 => format!("{p:.1} %"),
+        p => format!("{p:.0} %"),
+    }
+}
+
+fn milliseconds(latency: f64) -> String {
+    match latency {
+        l if l < 10.0 => format!("{l:.1} ms"),
+        l if l < 10_000.0 => format!("{l:.0} ms"),
+        l => format!("{:.1} s", l / 1000.0),
+    }
+}
+
+/// A number with a comma at every third digit.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_readable() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(percent(3, 2950), "0.1 %");
+        assert_eq!(percent(57, 3004), "1.9 %");
+        assert_eq!(percent(1, 9000), "0.01 %");
+        assert_eq!(percent(30, 30), "100 %");
+        assert_eq!(percent(0, 0), "0 %");
+        assert_eq!(milliseconds(3.04), "3.0 ms");
+        assert_eq!(milliseconds(123.4), "123 ms");
+        assert_eq!(milliseconds(12_340.0), "12.3 s");
+    }
+}

@@ -1,0 +1,241 @@
+//! What only control planes and proxies can tell: asked while an upgrade is under way, or while a revision may be removed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::{Api, ResourceExt, api::ListParams};
+use meshwright_api::{
+    Comparison, Probe, UpgradePhase, UpgradeStatus, Verdict, VerdictResult, gateway::Gateway, labels,
+};
+use meshwright_decisions::{
+    analysis,
+    health::{self, ReplicaHealth},
+};
+
+use super::{Seen, ValidatedMesh};
+use crate::{
+    context::Context,
+    inspection::{self, Observation, Replica, Sample, Scope, probe, series},
+    reconciler,
+    upgrade::{machine::Trouble, shares},
+};
+
+/// What was measured.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    /// What the analysis says of the step.
+    pub verdict: Option<Verdict>,
+    /// One word for what a bad verdict found.
+    pub cause: String,
+    /// Share of the measured requests that the new revision had, in percent.
+    pub requests: Option<i32>,
+    /// What is wrong with the new control plane, in spite of its being ready.
+    pub finding: Option<Trouble>,
+    /// How the configuration differs; an error while it cannot be seen.
+    pub comparison: Option<Result<Comparison, String>>,
+    /// Open xDS streams by revision; none where it cannot be seen.
+    pub streams: BTreeMap<String, Option<usize>>,
+    /// What the new control plane says of its proxies.
+    pub proxies: Option<Proxies>,
+    /// Minor version of Kubernetes 1.x.
+    pub kubernetes: Option<u32>,
+    /// Budgets of others on our pods.
+    pub foreign_budgets: Vec<String>,
+    /// Gateways whose proxies refused their newest configuration.
+    pub behind: Vec<String>,
+}
+
+/// What a control plane says of its proxies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Certificates that it signed.
+    pub certificates_signed: u64,
+    /// Certificates that it refused.
+    pub certificates_refused: u64,
+    /// Configurations that Envoy refused.
+    pub configurations_refused: u64,
+}
+
+/// Asks what the position of the upgrade needs. What cannot be asked is unknown, and never fails the reconcile.
+pub async fn measure(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen) -> Measured {
+    let status = seen.fresh.status.as_ref();
+    let position = status.and_then(|s| s.upgrade.as_ref());
+    let active = status.and_then(|s| s.active_revision.as_deref());
+    let strays = seen.revisions.iter().any(|r| Some(r.name_any().as_str()) != active);
+    let Some(root) = seen.root.as_ref().filter(|_| strays || position.is_some()) else {
+        return Measured::default();
+    };
+    let asked = inspection::Mesh {
+        namespace: &mesh.mesh.namespace,
+        trust_domain: &mesh.snapshot.trust_domain,
+        root,
+        operator_namespace: &ctx.settings.namespace,
+        operator_account: &ctx.settings.service_account,
+    };
+    let replicas = inspection::replicas(&seen.items);
+    let mut measured = Measured::default();
+    if let Some(p) = position.filter(|p| matches!(p.phase, UpgradePhase::Planned | UpgradePhase::Preflight)) {
+        before(ctx, seen, &p.from, &mut measured).await;
+        return measured;
+    }
+    observe(ctx, mesh, seen, position, &asked, &replicas, &mut measured).await;
+    if let Some(p) = position.filter(|p| p.phase == UpgradePhase::Compare) {
+        measured.comparison = Some(compare(ctx, p, &asked, &replicas).await);
+    }
+    measured
+}
+
+async fn observe(
+    ctx: &Context,
+    mesh: &ValidatedMesh,
+    seen: &Seen,
+    position: Option<&UpgradeStatus>,
+    asked: &inspection::Mesh<'_>,
+    replicas: &[Replica],
+    measured: &mut Measured,
+) {
+    let names: Vec<String> = seen.revisions.iter().map(ResourceExt::name_any).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let now = ctx.now();
+    let since = position.and_then(|p| p.measured_since.as_ref()).map_or(now, |t| t.0);
+    let upgrade = position.map_or_else(String::new, |p| format!("{} {} {}", p.from, p.to, p.started.0));
+    let scope = Scope { upgrade: &upgrade, since };
+    let observation = ctx.inspector.observe(asked, &scope, &names, replicas, now).await;
+    for (revision, observed) in &observation.revisions {
+        measured
+            .streams
+            .insert(revision.clone(), observed.streams.as_ref().map(std::collections::BTreeSet::len));
+    }
+    let Some(p) = position else { return };
+    measured.proxies = observation.revisions.get(&p.to).map(|o| totals(o));
+    if !matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake | UpgradePhase::Drain)
+        || p.without_baseline
+    {
+        return;
+    }
+    measured.finding = finding(&observation, p);
+    if p.phase == UpgradePhase::Shift {
+        aim(ctx, seen, &mesh.upgrade.probes).await;
+        if p.measured_since.is_some() {
+            judge(ctx, mesh, seen, p, &observation, measured);
+        }
+    }
+}
+
+fn totals(observed: &inspection::Observed) -> Proxies {
+    let mut totals = Proxies::default();
+    for samples in observed.health.values() {
+        let Some(last) = samples.last() else { continue };
+        totals.certificates_signed += last.health.certificates_signed;
+        totals.certificates_refused += last.health.certificates_refused;
+        totals.configurations_refused += last.health.configurations_refused;
+    }
+    totals
+}
+
+fn judge(
+    ctx: &Context,
+    mesh: &ValidatedMesh,
+    seen: &Seen,
+    p: &UpgradeStatus,
+    observation: &Observation,
+    measured: &mut Measured,
+) {
+    if seen.gateways.is_empty() {
+        let reason = "there is no Gateway, so there is nothing to measure".to_owned();
+        let result = VerdictResult::Pass;
+        measured.verdict = Some(Verdict { result, reason, canary_requests: 0, baseline_requests: 0 });
+        return;
+    }
+    let since = p.measured_since.as_ref().map_or(ctx.now(), |t| t.0);
+    let sides = series::sides(observation, &ctx.prober.unanswered(), &p.to, &p.from, since);
+    let look = analysis::Look { steps: p.steps.len().max(1) };
+    let verdict = analysis::judge(&sides.canary, &sides.baseline, &mesh.upgrade.analysis, &look);
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let (canary, baseline) = (count(verdict.canary_requests), count(verdict.baseline_requests));
+    let (per_cent, all) = (|n: i64| i32::try_from(n.min(1_000_000)).unwrap_or(0), canary + baseline);
+    measured.requests = (all > 0).then(|| shares::share(per_cent(canary), per_cent(baseline)));
+    verdict.cause.as_str().clone_into(&mut measured.cause);
+    measured.verdict = Some(Verdict {
+        result: match verdict.result {
+            analysis::VerdictResult::Pass => VerdictResult::Pass,
+            analysis::VerdictResult::Fail => VerdictResult::Fail,
+            analysis::VerdictResult::Insufficient => VerdictResult::Insufficient,
+        },
+        reason: verdict.reason,
+        canary_requests: canary,
+        baseline_requests: baseline,
+    });
+}
+
+fn finding(observation: &Observation, p: &UpgradeStatus) -> Option<Trouble> {
+    let side = |revision: &str| observation.revisions.get(revision).map(health_of).unwrap_or_default();
+    let found = health::examine(&side(&p.to), &side(&p.from))?;
+    Some(Trouble { cause: found.cause.as_str().to_owned(), message: found.reason, lasting: true })
+}
+
+fn health_of(observed: &inspection::Observed) -> Vec<ReplicaHealth> {
+    let of_pod = |((pod, _), samples): (&(String, String), &Arc<Vec<Sample>>)| {
+        let sample = |s: &Sample| ReplicaHealth {
+            pod: pod.clone(),
+            at: s.at,
+            started: s.health.started,
+            resident_bytes: s.health.resident_bytes,
+            configurations_refused: s.health.configurations_refused,
+            certificates_refused: s.health.certificates_refused,
+            certificates_signed: s.health.certificates_signed,
+            streams_opened: s.health.streams_opened,
+            open_streams: u64::try_from(s.health.streams.len()).unwrap_or(u64::MAX),
+            translations: s.health.translations,
+            translation_seconds: s.health.translation_seconds,
+        };
+        samples.iter().map(sample).collect::<Vec<_>>()
+    };
+    observed.health.iter().flat_map(of_pod).collect()
+}
+
+async fn aim(ctx: &Context, seen: &Seen, probes: &[Probe]) {
+    let gateways = reconciler::list::<Gateway>(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    match gateways {
+        Ok(gateways) => ctx.prober.aim(probe::targets(&seen.items, &gateways, probes)),
+        Err(error) => tracing::warn!(%error, "could not list Gateways, so nothing is probed"),
+    }
+}
+
+async fn compare(
+    ctx: &Context,
+    p: &UpgradeStatus,
+    mesh: &inspection::Mesh<'_>,
+    replicas: &[Replica],
+) -> Result<Comparison, String> {
+    let rendered = |revision: String| async move {
+        let rendered = ctx.inspector.render(mesh, &revision, replicas).await;
+        rendered.map_err(|e| format!("{:#}", anyhow::Error::from(e)))
+    };
+    let (old, new) = tokio::join!(rendered(p.from.clone()), rendered(p.to.clone()));
+    Ok(inspection::compare::compare(&old?, &new?))
+}
+
+// What the preflight looks at beyond our own objects.
+async fn before(ctx: &Context, seen: &Seen, active: &str, measured: &mut Measured) {
+    let version = ctx.client.apiserver_version().await;
+    measured.kubernetes = version.ok().and_then(|v| v.minor.trim_end_matches('+').parse().ok());
+    let budgets = Api::<PodDisruptionBudget>::all(ctx.client.clone()).list(&ListParams::default()).await;
+    let budgets = budgets.inspect_err(|error| tracing::warn!(%error, "could not list PodDisruptionBudgets"));
+    let ours = |o: &PodDisruptionBudget| {
+        o.labels().get(labels::MANAGED_BY).map(String::as_str) == Some(labels::MANAGER)
+    };
+    let selects = |o: &PodDisruptionBudget| {
+        let selector = o.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let wanted = selector.and_then(|s| s.match_labels.as_ref());
+        seen.items.iter().any(|pod| {
+            pod.namespace() == o.namespace()
+                && wanted
+                    .is_some_and(|w| !w.is_empty() && w.iter().all(|(k, v)| pod.labels().get(k) == Some(v)))
+        })
+    };
+    let foreign = budgets.map(|b| b.items).unwrap_or_default().into_iter().filter(|o| !ours(o) && selects(o));
+    measured.foreign_budgets =
+        foreign.map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any())).collect();
+    let _ = active;
+}
