@@ -22,6 +22,8 @@ use crate::testing::{
 const SETTINGS: &str = "{ steps: [ { percent: 25, hold: 20s }, { percent: 50, hold: 20s } ], bake: 30s, keepWarm: 10m, \
                         analysis: { deadline: 90s, onInsufficient: RollBack } }";
 
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What must be said of a fault: one of these causes, in one of these phases.
 struct Verdict {
     fault: &'static str,
@@ -92,7 +94,7 @@ struct Seen {
 }
 
 /// The fault with this number, beginning anew after the last.
-pub fn fault(repetition: u32) -> Result<Fault> {
+fn fault(repetition: u32) -> Result<Fault> {
     FAULTS.into_iter().cycle().nth(repetition as usize % FAULTS.len()).context("a fault")
 }
 
@@ -165,33 +167,25 @@ async fn recognised(env: &Env, fault: Fault) -> Result<Seen> {
     let (mut share, mut exposed) = (0, None);
     let (to, rollback) = loop {
         let seen = status(env).await?;
-        let Some(position) = attempt.position(&seen) else {
-            if let Some(record) = attempt.record(&seen) {
-                bail!("version {} with fault {} ended as {:?}", fault.version, fault.name, record.result);
+        if let Some(position) = attempt.position(&seen) {
+            share = share.max(position.share.as_ref().map_or(0, |share| share.connections));
+            let shifted = position.phase >= UpgradePhase::Shift && exposed.is_none();
+            if shifted && revisions_behind(env, NAMESPACE).await?.contains_key(&position.to) {
+                exposed = Some(Instant::now());
             }
-            waited(start, fault)?;
-            continue;
-        };
-        share = share.max(position.share.as_ref().map_or(0, |share| share.connections));
-        let shifted = position.phase >= UpgradePhase::Shift && exposed.is_none();
-        if shifted && revisions_behind(env, NAMESPACE).await?.contains_key(&position.to) {
-            exposed = Some(Instant::now());
+            if let Some(rollback) = &position.rollback {
+                break (position.to.clone(), rollback.clone());
+            }
+        } else if let Some(record) = attempt.record(&seen) {
+            bail!("version {} with fault {} ended as {:?}", fault.version, fault.name, record.result);
         }
-        if let Some(rollback) = &position.rollback {
-            break (position.to.clone(), rollback.clone());
-        }
-        waited(start, fault)?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        ensure!(start.elapsed() < LONGEST, "{} was not recognised: {:?}", fault.name, seen.upgrade);
+        tokio::time::sleep(LOOK).await;
     };
     let (decided, exposed) = (start.elapsed(), exposed.map_or(Duration::ZERO, |since| since.elapsed()));
     let back = out_of_service(env, NAMESPACE, &to).await?;
     attempt.goes_back(env).await?;
     Ok(Seen { to, rollback, share, exposed, decided, back })
-}
-
-fn waited(start: Instant, fault: Fault) -> Result<()> {
-    ensure!(start.elapsed() < LONGEST, "{} was not recognised after {LONGEST:?}", fault.name);
-    Ok(())
 }
 
 fn figures(fault: Fault, seen: &Seen, reports: &[LoadReport]) -> Result<Vec<Figure>> {

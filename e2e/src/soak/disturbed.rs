@@ -1,7 +1,7 @@
 //! An upgrade under load that is disturbed wherever it is: it ends as it should, and no request fails.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn after_five_repetitions_every_place_has_had_every_disturbance() {
-        for place in 0..PLACES.len() {
+        for (place, name) in PLACES.iter().enumerate() {
             let all: BTreeSet<_> = (0..5).map(|repetition| disturbance(place, repetition)).collect();
-            assert_eq!(all.len(), DISTURBANCES.len(), "{:?}", PLACES[place]);
+            assert_eq!(all.len(), DISTURBANCES.len(), "{name:?}");
         }
     }
 

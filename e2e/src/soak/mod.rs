@@ -26,7 +26,7 @@ mod under_load;
 mod untouched;
 mod upgrade;
 
-pub use bad_versions::{fault, knows, told};
+pub use bad_versions::{knows, told};
 pub use mesh::{OPERATOR_NAMESPACE, absent, apply, at, installed, meshes, namespaces, operator, restored};
 pub use observe::settled;
 pub use session::{Options, once, run};

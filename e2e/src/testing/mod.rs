@@ -2,6 +2,7 @@
 
 mod apply;
 mod approver;
+mod attempt;
 mod audit;
 mod backend;
 mod disruption;
@@ -16,6 +17,7 @@ mod wait;
 
 pub use apply::{apply_yaml, delete_yaml, objects_in, refusal_of};
 pub use approver::Approver;
+pub use attempt::{Attempt, is_ending, is_warm};
 pub use audit::{Audit, Write};
 pub use backend::Backend;
 pub use disruption::{Loads, RATE, active_revision, drain, holder, rolled_out, uncordon};
@@ -25,7 +27,5 @@ pub use keep::{keep, with_namespace};
 pub use load::{Load, LoadReport, ensure_oha};
 pub use streams::{End, Kind, Stream, Streams};
 pub use traffic::{out_of_service, revisions_behind};
-pub use upgrade::{
-    Attempt, LONGEST, QUICK, ask, follow, is_ending, is_warm, mesh_yaml, status, user, watched, wish,
-};
+pub use upgrade::{LONGEST, QUICK, ask, follow, mesh_yaml, status, user, watched, wish};
 pub use wait::{condition, eventually, exists};

@@ -79,7 +79,8 @@ pub struct Streams {
     host: String,
     pods: Pods,
     enough: watch::Sender<bool>,
-    open: Vec<JoinHandle<Stream>>,
+    /// With the pod that carries it.
+    open: Vec<(String, JoinHandle<Stream>)>,
 }
 
 impl Streams {
@@ -121,26 +122,28 @@ impl Streams {
         }))
         .await?;
         for (kind, pod, carried) in opened {
-            let (enough, pods) = (self.enough.subscribe(), self.pods.clone());
-            self.open.push(tokio::spawn(async move {
+            let (enough, pods, carrier) = (self.enough.subscribe(), self.pods.clone(), pod.clone());
+            let stream = tokio::spawn(async move {
                 let (end, echoes) = carried.until(enough).await;
                 let ended = Instant::now();
                 let told = pods.told(&pod);
                 Stream { kind, pod, echoes, end, ended, told }
-            }));
+            });
+            self.open.push((carrier, stream));
         }
         Ok(())
     }
 
-    /// Waits until pods that carry streams were told to end this long ago.
+    /// Waits until a pod that carries streams was told to end this long ago.
     ///
     /// # Errors
     /// When none was told in time.
     pub async fn told_for(&self, time: Duration) -> Result<()> {
-        eventually("pods with streams to be told to end", DEADLINE + time, || async {
-            match self.pods.first_told() {
+        eventually("a pod with streams to be told to end", DEADLINE + time, || async {
+            let first = self.open.iter().filter_map(|(pod, _)| self.pods.told(pod)).min();
+            match first {
                 Some(told) if told.elapsed() >= time => Ok(()),
-                told => Err(format!("told {told:?}")),
+                _ => Err(format!("told before {:?}", first.map(|told| told.elapsed()))),
             }
         })
         .await
@@ -153,11 +156,10 @@ impl Streams {
     pub async fn close(&mut self) -> Result<Vec<Stream>> {
         self.enough.send_replace(true);
         let mut streams = Vec::new();
-        for stream in self.open.drain(..) {
+        for (_, stream) in self.open.drain(..) {
             streams.push(stream.await.context("wait for a stream")?);
         }
         self.enough.send_replace(false);
-        self.pods.forget_told();
         Ok(streams)
     }
 }

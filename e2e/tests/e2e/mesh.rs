@@ -27,7 +27,8 @@ async fn a_mesh_has_an_autoscaler_and_a_disruption_budget_for_every_workload() -
                 .await?;
             let fewest = hpa.data.pointer("/spec/minReplicas").and_then(Value::as_i64).unwrap_or(0);
             // One budget for the proxies of all revisions of a Gateway: with two of them an eviction fails.
-            let labels = deployment.data.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
+            let labels =
+                deployment.data.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
             let of_this = budgets.iter().filter(|budget| selects(budget, &labels)).collect::<Vec<_>>();
             let [pdb] = of_this.as_slice() else {
                 bail!("{namespace}/{name} has {} budgets", of_this.len());

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use meshwright_api::{MeshControlPlaneStatus, UpgradePhase};
-use meshwright_e2e::product::{RELEASES, faults};
+use meshwright_e2e::product::RELEASES;
+use meshwright_e2e::product::faults::{self, FAULTS};
 use meshwright_e2e::soak::{self, What};
 use meshwright_e2e::testing::{Attempt, Audit, Backend, QUICK, ask, follow, status};
 
 use crate::env::{DEADLINE, Env};
 
-/// Position of faults in their table.
-const LOST_ROUTE: u32 = 4;
-const ERRORS: u32 = 5;
 /// After its start an operator does at once what it ever does.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -60,7 +58,8 @@ async fn an_upgrade_goes_back_by_hand_and_on_again_and_nobody_notices() -> Resul
 
 #[tokio::test]
 async fn bad_version_with_errors_goes_back_by_itself() -> Result<()> {
-    soak::once(&Env::with_mesh().await?, What::BadVersion, ERRORS).await
+    let number = FAULTS.iter().position(|fault| fault.name == "errors").context("a fault")?;
+    soak::once(&Env::with_mesh().await?, What::BadVersion, number as u32).await
 }
 
 #[tokio::test]
@@ -68,8 +67,8 @@ async fn bad_version_without_a_route_is_blocked_before_it_gets_traffic() -> Resu
     let env = Env::with_mesh().await?;
     soak::at(&env, RELEASES[1]).await?;
     Backend::installed_for_upgrades(&env, soak::NAMESPACE).await?;
-    let fault = soak::fault(LOST_ROUTE)?;
-    soak::told(&env, fault).await?;
+    let fault = FAULTS.iter().find(|fault| fault.name == "lost-route").context("a fault")?;
+    soak::told(&env, *fault).await?;
     let outcome = blocked(&env, fault.version).await;
     soak::operator(&env).await?;
     soak::restored(&env).await?;
@@ -91,19 +90,14 @@ async fn blocked(env: &Env, version: &str) -> Result<()> {
     Ok(())
 }
 
-/// `spec.upgrade` with one thing in it.
-fn upgrade_with(what: &str) -> String {
-    format!("{{ {what} }}")
-}
-
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_with_its_reason_and_the_mesh_goes_on() -> Result<()> {
     let env = Env::with_mesh().await?;
     soak::settled(&env, true).await?;
     let before = status(&env).await?;
     // The API server itself refuses what it can.
-    let equal_steps = upgrade_with("steps: [ { percent: 50 }, { percent: 50 } ]");
-    match ask(&env, None, &equal_steps).await {
+    let equal_steps = "{ steps: [ { percent: 50 }, { percent: 50 } ] }";
+    match ask(&env, None, equal_steps).await {
         Ok(()) => bail!("steps that do not increase were taken"),
         Err(error) => {
             ensure!(format!("{error:#}").contains("must be more than that of the step"), "{error:#}")
@@ -119,10 +113,10 @@ async fn what_cannot_be_done_is_refused_with_its_reason_and_the_mesh_goes_on() -
         ask(&env, Some(version), QUICK).await?;
         refused(&env, version, reasons, version).await?;
     }
-    let never = "mode: Automatic, windows: [ { schedule: '0 0 30 2 *', duration: 1h } ]";
-    let unreachable = "analysis: { maxErrorIncrease: '0%' }";
+    let never = "{ mode: Automatic, windows: [ { schedule: '0 0 30 2 *', duration: 1h } ] }";
+    let unreachable = "{ analysis: { maxErrorIncrease: '0%' } }";
     for (settings, says) in [(never, "0 0 30 2 *"), (unreachable, "maxErrorIncrease")] {
-        ask(&env, None, &upgrade_with(settings)).await?;
+        ask(&env, None, settings).await?;
         refused(&env, settings, &["InvalidSpec"], says).await?;
     }
     soak::restored(&env).await?;
@@ -138,17 +132,10 @@ async fn what_cannot_be_done_is_refused_with_its_reason_and_the_mesh_goes_on() -
 /// Waits until the condition Reconciled is False for one of these reasons, in words about what is wrong.
 async fn refused(env: &Env, what: &str, reasons: &[&str], says: &str) -> Result<()> {
     follow(env, &format!("the refusal of {what}"), DEADLINE, |status| {
-        let refusal = status.conditions.iter().find(|c| c.type_ == "Reconciled" && c.status == "False");
-        let right = |c: &_| is_about(c, reasons, says);
-        Ok(refusal.filter(|c| right(c)).map(|c| println!("{what}: {}: {}", c.reason, c.message)))
+        let mut conditions = status.conditions.iter();
+        let refusal = conditions.find(|c| c.type_ == "Reconciled" && c.status == "False");
+        let refusal = refusal.filter(|c| reasons.contains(&c.reason.as_str()) && c.message.contains(says));
+        Ok(refusal.map(|c| println!("{what}: {}: {}", c.reason, c.message)))
     })
     .await
-}
-
-fn is_about(
-    condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition,
-    reasons: &[&str],
-    says: &str,
-) -> bool {
-    reasons.contains(&condition.reason.as_str()) && condition.message.contains(says)
 }

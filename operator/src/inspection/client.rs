@@ -10,6 +10,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
+use meshwright_api::names;
 use meshwright_pki::{
     SpiffeId,
     tls::{DynamicIdentity, DynamicRoots, client_config},
@@ -104,10 +105,6 @@ pub struct Mesh<'a> {
     pub trust_domain: &'a str,
     /// Signs the operator's certificate, and is what the replicas' must end at.
     pub root: &'a Root,
-    /// Namespace of the operator.
-    pub operator_namespace: &'a str,
-    /// ServiceAccount of the operator.
-    pub operator_account: &'a str,
 }
 
 /// Connections to control planes.
@@ -208,7 +205,7 @@ impl Client {
     }
 
     fn credentials(&self, mesh: &Mesh<'_>) -> Result<Handles, meshwright_pki::Error> {
-        let id = SpiffeId::workload(mesh.trust_domain, mesh.operator_namespace, mesh.operator_account)?;
+        let id = names::operator_id(mesh.trust_domain).parse::<SpiffeId>()?;
         let now = Timestamp::now();
         let mut connections = self.connections();
         let known = connections.credentials.take().filter(|c| c.are_for(mesh.root, &id));

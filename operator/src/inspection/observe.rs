@@ -7,11 +7,12 @@ use std::{
 
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
+use meshwright_decisions::health::ReplicaHealth;
 use meshwright_proto::inspection::RenderedGateway;
 
 use super::{
     client::{Client, Mesh},
-    memory::{Memory, ProxyKey, Sample, SeenProxy},
+    memory::{Memory, ProxyKey, SeenProxy},
     replica::{Replica, State},
 };
 
@@ -47,7 +48,7 @@ pub struct Observed {
     /// The proxies that report, or have reported, with their traffic.
     pub proxies: BTreeMap<ProxyKey, Arc<SeenProxy>>,
     /// How each replica was over time, by pod and UID; also of replicas that are gone.
-    pub health: BTreeMap<(String, String), Arc<Vec<Sample>>>,
+    pub health: BTreeMap<(String, String), Arc<Vec<ReplicaHealth>>>,
     /// Pods (namespace/name) with an open xDS stream. None if one of the replicas that run was not heard.
     pub streams: Option<BTreeSet<String>>,
 }

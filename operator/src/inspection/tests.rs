@@ -145,8 +145,6 @@ fn mesh(root: &Root) -> Mesh<'_> {
         namespace: "mesh",
         trust_domain: "cluster.local",
         root,
-        operator_namespace: "meshwright-system",
-        operator_account: "meshwright-operator",
     }
 }
 
@@ -185,7 +183,7 @@ async fn the_operator_is_known_by_its_identity_and_hears_all_replicas() {
     assert_eq!(samples.collect::<Vec<Vec<_>>>(), [[1, 1], [1, 1]]);
     assert_eq!(*one.asked_since.lock().unwrap(), [1000, 1080], "only what is new");
     let callers = one.callers.lock().unwrap();
-    assert!(callers.iter().all(|id| id.path() == "/ns/meshwright-system/sa/meshwright-operator"));
+    assert!(callers.iter().all(|id| id.path() == "/ns/meshwright.io/sa/operator"));
 }
 
 #[tokio::test]

@@ -1,21 +1,18 @@
 //! What only control planes and proxies can tell: asked while an upgrade is under way, or while a revision may be removed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::{
     Comparison, Probe, UpgradePhase, UpgradeStatus, Verdict, VerdictResult, gateway::Gateway, labels,
 };
-use meshwright_decisions::{
-    analysis,
-    health::{self, ReplicaHealth},
-};
+use meshwright_decisions::{analysis, health};
 
 use super::{Seen, ValidatedMesh};
 use crate::{
     context::Context,
-    inspection::{self, Observation, Replica, Sample, Scope, probe, series},
+    inspection::{self, Observation, Replica, Scope, probe, series},
     reconciler,
     upgrade::{machine::Trouble, shares},
 };
@@ -69,8 +66,6 @@ pub async fn measure(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen) -> Measur
         namespace: &mesh.mesh.namespace,
         trust_domain: &mesh.snapshot.trust_domain,
         root,
-        operator_namespace: &ctx.settings.namespace,
-        operator_account: &ctx.settings.service_account,
     };
     let replicas = inspection::replicas(&seen.items);
     let mut measured = Measured::default();
@@ -126,9 +121,9 @@ fn totals(observed: &inspection::Observed) -> Proxies {
     let mut totals = Proxies::default();
     for samples in observed.health.values() {
         let Some(last) = samples.last() else { continue };
-        totals.certificates_signed += last.health.certificates_signed;
-        totals.certificates_refused += last.health.certificates_refused;
-        totals.configurations_refused += last.health.configurations_refused;
+        totals.certificates_signed += last.certificates_signed;
+        totals.certificates_refused += last.certificates_refused;
+        totals.configurations_refused += last.configurations_refused;
     }
     totals
 }
@@ -169,29 +164,9 @@ fn judge(
 }
 
 fn finding(observation: &Observation, p: &UpgradeStatus) -> Option<Trouble> {
-    let side = |revision: &str| observation.revisions.get(revision).map(health_of).unwrap_or_default();
-    let found = health::examine(&side(&p.to), &side(&p.from))?;
+    let samples = inspection::health::samples(observation, &p.to, &p.from);
+    let found = health::examine(&samples.canary, &samples.baseline)?;
     Some(Trouble { cause: found.cause.as_str().to_owned(), message: found.reason, lasting: true })
-}
-
-fn health_of(observed: &inspection::Observed) -> Vec<ReplicaHealth> {
-    let of_pod = |((pod, _), samples): (&(String, String), &Arc<Vec<Sample>>)| {
-        let sample = |s: &Sample| ReplicaHealth {
-            pod: pod.clone(),
-            at: s.at,
-            started: s.health.started,
-            resident_bytes: s.health.resident_bytes,
-            configurations_refused: s.health.configurations_refused,
-            certificates_refused: s.health.certificates_refused,
-            certificates_signed: s.health.certificates_signed,
-            streams_opened: s.health.streams_opened,
-            open_streams: u64::try_from(s.health.streams.len()).unwrap_or(u64::MAX),
-            translations: s.health.translations,
-            translation_seconds: s.health.translation_seconds,
-        };
-        samples.iter().map(sample).collect::<Vec<_>>()
-    };
-    observed.health.iter().flat_map(of_pod).collect()
 }
 
 async fn aim(ctx: &Context, seen: &Seen, probes: &[Probe]) {

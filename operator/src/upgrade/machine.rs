@@ -342,8 +342,10 @@ impl<'a> Going<'a> {
         }
         let note = format!("revision {} goes back to {} in phase {:?}: {message}", p.to, p.from, p.phase);
         let phase = p.phase;
-        p.rollback =
-            Some(Rollback { phase, cause, message, decided: Time(self.view.now), traffic_back: None });
+        let decided = Time(self.view.now);
+        // Before the first step there was no traffic, and there may be no new revision.
+        let traffic_back = (phase < UpgradePhase::Shift).then(|| decided.clone());
+        p.rollback = Some(Rollback { phase, cause, message, decided, traffic_back });
         self.told.push(("RollingBack", note));
         self.enter(UpgradePhase::RollingBack);
     }

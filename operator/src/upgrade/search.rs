@@ -227,16 +227,22 @@ fn each<T: Copy>(of: Vec<Seen>, values: &[T], set: impl Fn(&mut Seen, T)) -> Vec
     of.iter().flat_map(|seen| values.iter().map(|value| one(seen, *value)).collect::<Vec<_>>()).collect()
 }
 
-// All that may be seen where it matters for the phase.
+// All that may be seen where it matters for the phase; each thing that sends it back, with everything else as it should be.
 fn all(way: Way, phase: Option<UpgradePhase>) -> Vec<Seen> {
     let both = [false, true];
     let mut all = vec![Seen { baseline: way.baseline, ..Seen::good() }];
-    all = each(all, &[NEW, OLD, OTHER], |s, v| s.target = v);
     all = each(all, &[SignedDuration::ZERO, A_WHILE, LONG], |s, v| s.elapsed = v);
-    all = each(all, &both, |s, v| s.rollback = v);
-    all = each(all, &both, |s, v| s.trouble = v);
     all = each(all, &both, |s, v| s.paused = v);
+    // An upgrade to another revision is another search.
     let Some(phase) = phase else { return all };
+    let backs: [fn(&mut Seen); 4] =
+        [|s| s.rollback = true, |s| s.trouble = true, |s| s.target = OLD, |s| s.target = OTHER];
+    let back = each(all.clone(), &backs, |s, set| set(s));
+    of_phase(phase, all).into_iter().chain(back).collect()
+}
+
+fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
+    let both = [false, true];
     match phase {
         UpgradePhase::Planned => each(all, &both, |s, v| s.closed = v),
         UpgradePhase::Preflight => each(each(all, &both, |s, v| s.blocked = v), &both, |s, v| s.accepts = v),

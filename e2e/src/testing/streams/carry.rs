@@ -1,7 +1,7 @@
 //! One stream: a message out every second, and each of them back.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -90,12 +90,13 @@ async fn grpc(gateway: SocketAddr, host: &str) -> Result<Carried> {
 impl Carried {
     /// Until it is cut or there was enough of it; gives the number of messages that came back too.
     pub async fn until(mut self, mut enough: watch::Receiver<bool>) -> (End, u64) {
+        let mut enough = pin!(async move { drop(enough.wait_for(|enough| *enough).await) });
         let (mut echoes, mut heard) = (0, Instant::now());
         let mut second = interval(SECOND);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = enough.wait_for(|enough| *enough) => return (End::Ours, echoes),
+                () = &mut enough => return (End::Ours, echoes),
                 echo = self.back.next() => match echo {
                     Some(Ok(())) => (echoes, heard) = (echoes + 1, Instant::now()),
                     Some(Err(why)) => return (End::Cut(why), echoes),
@@ -106,9 +107,9 @@ impl Carried {
                         return (End::Cut(format!("nothing came back for {SILENCE:?}")), echoes);
                     }
                     // A sink that is full waits here, and what ended it is heard above the next time.
-                    match tokio::time::timeout(SECOND, self.out.send("tick".to_owned())).await {
-                        Ok(Err(why)) => return (End::Cut(why), echoes),
-                        Ok(Ok(())) | Err(_) => {}
+                    let sent = tokio::time::timeout(SECOND, self.out.send("tick".to_owned())).await;
+                    if let Ok(Err(why)) = sent {
+                        return (End::Cut(why), echoes);
                     }
                 }
             }

@@ -74,16 +74,6 @@ impl Pods {
     pub fn told(&self, uid: &str) -> Option<Instant> {
         lock(&self.known).get(uid).and_then(|pod| pod.told)
     }
-
-    /// When the first of those that were told to end was.
-    pub fn first_told(&self) -> Option<Instant> {
-        lock(&self.known).values().filter_map(|pod| pod.told).min()
-    }
-
-    /// Those that were told to end until now are of no interest any more.
-    pub fn forget_told(&self) {
-        lock(&self.known).retain(|_, pod| pod.told.is_none());
-    }
 }
 
 fn lock(known: &Mutex<BTreeMap<String, Known>>) -> MutexGuard<'_, BTreeMap<String, Known>> {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use meshwright_decisions::analysis::SLOT_SECONDS;
+use meshwright_decisions::{analysis::SLOT_SECONDS, health::ReplicaHealth};
 use meshwright_proto::{
     inspection::{Health, ObserveResponse, ObservedProxy},
     reports::Proxy,
@@ -58,17 +58,6 @@ pub struct SeenProxy {
     pub slots: BTreeMap<i64, Traffic>,
 }
 
-/// How a replica was at a time.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// When it was asked; Unix seconds.
-    pub at: i64,
-    /// How many streams were open.
-    pub open_streams: u64,
-    /// What else it said; without the streams.
-    pub health: Health,
-}
-
 /// Everything that was told since an upgrade began.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -87,7 +76,7 @@ struct Told {
     pod: String,
     // Up to where each proxy's slots are here, and when it reported last.
     known: HashMap<ProxyKey, Known>,
-    samples: Arc<Vec<Sample>>,
+    samples: Arc<Vec<ReplicaHealth>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,9 +128,8 @@ impl Memory {
             pod: replica.pod.clone(),
             ..Told::default()
         });
-        if let Some(mut health) = response.health {
-            let streams = std::mem::take(&mut health.streams);
-            told.sample(Sample { at: now, open_streams: streams.len() as u64, health });
+        if let Some(health) = response.health {
+            told.sample(sample(&replica.pod, now, &health));
         }
         let mut known = HashMap::new();
         for observed in response.proxies {
@@ -162,7 +150,7 @@ impl Memory {
     }
 
     /// How the replicas of a revision were over time, by pod and UID.
-    pub fn health(&self, revision: &str) -> BTreeMap<(String, String), Arc<Vec<Sample>>> {
+    pub fn health(&self, revision: &str) -> BTreeMap<(String, String), Arc<Vec<ReplicaHealth>>> {
         let of_revision = self.replicas.iter().filter(|(_, told)| told.revision == revision);
         of_revision.map(|(uid, told)| ((told.pod.clone(), uid.clone()), told.samples.clone())).collect()
     }
@@ -220,7 +208,7 @@ impl Memory {
 }
 
 impl Told {
-    fn sample(&mut self, sample: Sample) {
+    fn sample(&mut self, sample: ReplicaHealth) {
         let samples = Arc::make_mut(&mut self.samples);
         samples.push(sample);
         if samples.len() > SAMPLES {
@@ -244,6 +232,22 @@ impl Told {
         let newest = observed.slots.iter().map(|slot| slot.start).max().unwrap_or(until);
         // Its clock may be behind, so a slot says more than the report; but one without traffic may have no slots.
         Known { until: newest.min(last_report).max(last_report - SILENT).max(until), last_report }
+    }
+}
+
+fn sample(pod: &str, at: i64, health: &Health) -> ReplicaHealth {
+    ReplicaHealth {
+        pod: pod.to_owned(),
+        at,
+        started: health.started,
+        resident_bytes: health.resident_bytes,
+        configurations_refused: health.configurations_refused,
+        certificates_refused: health.certificates_refused,
+        certificates_signed: health.certificates_signed,
+        streams_opened: health.streams_opened,
+        open_streams: health.streams.len() as u64,
+        translations: health.translations,
+        translation_seconds: health.translation_seconds,
     }
 }
 

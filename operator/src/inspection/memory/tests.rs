@@ -166,6 +166,37 @@ fn memory_is_bounded_by_forgetting_the_past_of_all_proxies_alike() {
 }
 
 #[test]
+fn a_sample_says_what_the_replica_said() {
+    let mut memory = begun(1000);
+    let health = Health {
+        started: 1,
+        streams: vec!["shop/a".to_owned(), "shop/b".to_owned()],
+        streams_opened: 3,
+        configurations_refused: 4,
+        certificates_signed: 5,
+        certificates_refused: 6,
+        resident_bytes: 7,
+        translation_seconds: 8.5,
+        translations: 9,
+    };
+    memory.learn(&replica("a"), 1000, ObserveResponse { proxies: Vec::new(), health: Some(health) }, 1020);
+    let expected = ReplicaHealth {
+        pod: "cp-a".to_owned(),
+        at: 1020,
+        started: 1,
+        resident_bytes: 7,
+        configurations_refused: 4,
+        certificates_refused: 6,
+        certificates_signed: 5,
+        streams_opened: 3,
+        open_streams: 2,
+        translations: 9,
+        translation_seconds: 8.5,
+    };
+    assert_eq!(**memory.health("mesh-1").values().next().unwrap(), [expected]);
+}
+
+#[test]
 fn samples_of_health_are_thinned_and_those_of_old_replicas_go() {
     let mut memory = begun(1000);
     for now in 0..2000 {

@@ -28,9 +28,11 @@ fn two_revisions() -> (super::Seen, String, String) {
 
 #[tokio::test]
 async fn a_refused_revision_stops_neither_its_own_end_nor_the_others() {
-    let (seen, old, new) = two_revisions();
+    let (mut seen, old, new) = two_revisions();
+    // Held, so that nothing has to be on record first; and there is something to record of the new one.
+    seen.fresh.spec.upgrade.paused = true;
+    make_ready(&mut seen, &new, 2);
     let mesh = valid(&seen);
-    // Only what is for people changes, so nothing has to be on record first.
     let step = controller::step::next(&mesh, &seen, &measured(&seen), at(10));
     assert_eq!(step.active(), old);
     let (ctx, asked) = apply_tests::refusing();
