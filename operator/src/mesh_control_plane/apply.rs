@@ -15,8 +15,7 @@ use kube::{
     runtime::events::EventType,
 };
 use meshwright_api::{
-    GatewayApiChannel, MeshControlPlane, MeshControlPlaneStatus, MeshRevision, MeshRevisionSpec,
-    UpgradeStatus, labels,
+    GatewayApiChannel, MeshControlPlane, MeshControlPlaneStatus, MeshRevision, MeshRevisionSpec, labels,
 };
 use serde_json::json;
 
@@ -37,7 +36,7 @@ use crate::{
     gateway_api::{self, Unusable},
     mesh_revision,
     metrics::UpgradeLabels,
-    upgrade::{machine::HISTORY, trace},
+    upgrade::{machine::HISTORY, machine::is_same_position, trace},
 };
 
 /// Annotations by which a person takes part in an upgrade.
@@ -237,7 +236,7 @@ async fn position(
     let mcp = forget_wishes(ctx, &api, mcp, step).await?;
     let before = mcp.status.clone().unwrap_or_default();
     let after = recorded(&before, step);
-    if position_of(&after) == position_of(&before) {
+    if is_same_position(&after, &before) {
         return Ok(mcp);
     }
     let written = MeshControlPlane { status: Some(after), ..mcp };
@@ -256,19 +255,6 @@ async fn position(
         tell(ctx, &mcp, type_, reason, note.clone()).await;
     }
     Ok(mcp)
-}
-
-// What has to be on record before anything is done; the rest is for people, and goes with the conditions.
-fn position_of(status: &MeshControlPlaneStatus) -> MeshControlPlaneStatus {
-    let upgrade = status.upgrade.as_ref().map(|p| UpgradeStatus {
-        share: None,
-        verdict: None,
-        waiting: None,
-        deadline: None,
-        comparison: None,
-        ..p.clone()
-    });
-    MeshControlPlaneStatus { upgrade, ..status.clone() }
 }
 
 /// The status with the position of the upgrade, which revision is the active one, and what ended.

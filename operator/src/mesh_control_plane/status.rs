@@ -7,7 +7,10 @@ use meshwright_api::{
 };
 
 use super::{CONTROLLER, Error as Failure, Seen, apply::Applied, step::condition, tell, validate};
-use crate::{apply, apply::Problem, certificates, context::Context, error, reconciler};
+use crate::{
+    apply, apply::Problem, certificates, context::Context, error, reconciler,
+    upgrade::machine::is_same_position,
+};
 
 mod summary;
 
@@ -55,7 +58,9 @@ pub async fn write(
         Ok(applied) => succeeded(ctx, generation, before.clone(), applied),
         Err(failure) => failed(ctx, generation, before.clone(), failure, seen),
     };
-    if after == before && mcp.status.is_some() {
+    // Somebody else has moved the upgrade on since: what was seen here is the past.
+    let moved = outcome.is_ok() && !is_same_position(&after, &before);
+    if moved || (after == before && mcp.status.is_some()) {
         return Ok(());
     }
     announce(ctx, &mcp, &before, &after).await;

@@ -16,7 +16,7 @@ use super::settings::Settings;
 mod phases;
 mod record;
 
-pub use record::{HISTORY, plan_hash};
+pub use record::{HISTORY, is_same_position, plan_hash};
 
 /// A canary that cannot even start, or that broke, is given this long to mend itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);

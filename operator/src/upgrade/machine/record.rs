@@ -1,7 +1,9 @@
 //! What is kept of an upgrade: its phases while it goes on, a record when it is over.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use meshwright_api::{Blocker, DonePhase, UpgradeRecord, UpgradeResult, UpgradeStatus, names};
+use meshwright_api::{
+    Blocker, DonePhase, MeshControlPlaneStatus, UpgradeRecord, UpgradeResult, UpgradeStatus, names,
+};
 
 /// Upgrades that the status remembers.
 pub const HISTORY: usize = 10;
@@ -13,6 +15,25 @@ pub fn plan_hash(from: &str, to: &str, blockers: &[Blocker]) -> String {
         text.push_str(&format!("{}\n{}\n", blocker.reason, blocker.message));
     }
     names::short_hash(text.as_bytes())
+}
+
+/// Whether two statuses have the same on record: what has to be written before anything is done. The rest is for people, and goes
+/// with the conditions.
+pub fn is_same_position(one: &MeshControlPlaneStatus, other: &MeshControlPlaneStatus) -> bool {
+    let recorded = |status: &MeshControlPlaneStatus| {
+        status.upgrade.as_ref().map(|p| UpgradeStatus {
+            share: None,
+            verdict: None,
+            waiting: None,
+            deadline: None,
+            comparison: None,
+            ..p.clone()
+        })
+    };
+    one.active_revision == other.active_revision
+        && one.version == other.version
+        && one.history.first() == other.history.first()
+        && recorded(one) == recorded(other)
 }
 
 /// Notes that the phase, or its step, is over.
