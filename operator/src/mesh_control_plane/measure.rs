@@ -17,6 +17,9 @@ use crate::{
     upgrade::{machine::Trouble, shares},
 };
 
+/// How the control plane begins to say that a proxy refused what it was given.
+const REFUSED: &str = "a proxy refused the configuration";
+
 /// What was measured.
 #[derive(Debug, Clone, Default)]
 pub struct Measured {
@@ -62,15 +65,12 @@ pub async fn measure(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen) -> Measur
     let Some(root) = seen.root.as_ref().filter(|_| strays || position.is_some()) else {
         return Measured::default();
     };
-    let asked = inspection::Mesh {
-        namespace: &mesh.mesh.namespace,
-        trust_domain: &mesh.snapshot.trust_domain,
-        root,
-    };
+    let asked =
+        inspection::Mesh { namespace: &mesh.mesh.namespace, trust_domain: &mesh.snapshot.trust_domain, root };
     let replicas = inspection::replicas(&seen.items);
     let mut measured = Measured::default();
-    if let Some(p) = position.filter(|p| matches!(p.phase, UpgradePhase::Planned | UpgradePhase::Preflight)) {
-        before(ctx, seen, &p.from, &mut measured).await;
+    if position.is_some_and(|p| matches!(p.phase, UpgradePhase::Planned | UpgradePhase::Preflight)) {
+        before(ctx, seen, &mut measured).await;
         return measured;
     }
     observe(ctx, mesh, seen, position, &asked, &replicas, &mut measured).await;
@@ -170,11 +170,8 @@ fn finding(observation: &Observation, p: &UpgradeStatus) -> Option<Trouble> {
 }
 
 async fn aim(ctx: &Context, seen: &Seen, probes: &[Probe]) {
-    let gateways = reconciler::list::<Gateway>(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    match gateways {
-        Ok(gateways) => ctx.prober.aim(probe::targets(&seen.items, &gateways, probes)),
-        Err(error) => tracing::warn!(%error, "could not list Gateways, so nothing is probed"),
-    }
+    let gateways = gateways(ctx).await;
+    ctx.prober.aim(probe::targets(&seen.items, &gateways, probes));
 }
 
 async fn compare(
@@ -192,7 +189,7 @@ async fn compare(
 }
 
 // What the preflight looks at beyond our own objects.
-async fn before(ctx: &Context, seen: &Seen, active: &str, measured: &mut Measured) {
+async fn before(ctx: &Context, seen: &Seen, measured: &mut Measured) {
     let version = ctx.client.apiserver_version().await;
     measured.kubernetes = version.ok().and_then(|v| v.minor.trim_end_matches('+').parse().ok());
     let budgets = Api::<PodDisruptionBudget>::all(ctx.client.clone()).list(&ListParams::default()).await;
@@ -212,5 +209,20 @@ async fn before(ctx: &Context, seen: &Seen, active: &str, measured: &mut Measure
     let foreign = budgets.map(|b| b.items).unwrap_or_default().into_iter().filter(|o| !ours(o) && selects(o));
     measured.foreign_budgets =
         foreign.map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any())).collect();
-    let _ = active;
+    measured.behind = gateways(ctx).await.iter().filter(|g| is_behind(g)).map(describe).collect();
+}
+
+/// A proxy of it goes on with an older configuration; its control plane says so in its status.
+fn is_behind(gateway: &Gateway) -> bool {
+    let conditions = gateway.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.status == "False" && c.message.starts_with(REFUSED))
+}
+
+fn describe(gateway: &Gateway) -> String {
+    format!("{}/{}", gateway.namespace().unwrap_or_default(), gateway.name_any())
+}
+
+async fn gateways(ctx: &Context) -> Vec<Gateway> {
+    let gateways = reconciler::list(Api::all(ctx.client.clone()), &ListParams::default()).await;
+    gateways.inspect_err(|error| tracing::warn!(%error, "could not list Gateways")).unwrap_or_default()
 }

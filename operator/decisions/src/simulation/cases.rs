@@ -194,7 +194,7 @@ pub const CASES: &[Case] = &[
     equal(
         "equal, bursts of errors at single pods",
         LARGE,
-        Traffic { pod_outbreak: Spells { every: 900.0, lasting: 15.0, strength: 0.05 }, ..STEADY },
+        Traffic { pod_outbreak: Spells { every: 600.0, lasting: 10.0, strength: 0.05 }, ..STEADY },
     ),
     equal("equal, sparse", SMALL, Traffic { rate: 0.2, errors: 0.02, ..STEADY }),
     equal("equal, sparse and bursty", SMALL, Traffic { rate: 0.2, errors: 0.02, ..WILD }),
@@ -217,8 +217,8 @@ pub const CASES: &[Case] = &[
     faulty("errors 0.1 to 1.1 %", 3000, LARGE, STEADY, ERRORS),
     faulty("errors 0.1 to 1.1 %, few pods", 3000, SMALL, Traffic { rate: 50.0, ..STEADY }, ERRORS),
     faulty("errors 0.1 to 1.1 %, half of the traffic", 3000, &[(2, 2)], Traffic { rate: 40.0, ..STEADY }, ERRORS),
-    faulty("errors 0.1 to 1.1 %, slow traffic", 3000, LARGE, Traffic { rate: 10.0, ..STEADY }, ERRORS),
-    faulty("errors 0.1 to 1.1 %, everything at once", 3000, LARGE, Traffic { rate: 40.0, ..ROUGH }, ERRORS),
+    faulty("errors 0.1 to 1.1 %, slow traffic", 3000, LARGE, Traffic { rate: 20.0, ..STEADY }, ERRORS),
+    faulty("errors 0.1 to 1.1 %, everything at once", 3000, LARGE, Traffic { rate: 20.0, ..ROUGH }, ERRORS),
     faulty("2 % of requests answered with 503", 3000, LARGE, Traffic { errors: 0.0, ..STEADY }, Fault { failing: 0.02, ..NO_FAULT }),
     faulty(
         "2 % of requests answered with 503, everything at once",
@@ -229,7 +229,7 @@ pub const CASES: &[Case] = &[
     ),
     faulty("latency 20 % longer", 3000, LARGE, STEADY, SLOWER),
     faulty("latency 20 % longer, few pods", 3000, SMALL, Traffic { rate: 40.0, ..STEADY }, SLOWER),
-    faulty("latency 20 % longer, everything at once", 6000, LARGE, ROUGH, SLOWER),
+    faulty("latency 20 % longer, everything at once", 6000, LARGE, Traffic { rate: 50.0, ..ROUGH }, SLOWER),
     faulty("100 ms more", 1000, LARGE, STEADY, Fault { milliseconds: 100.0, ..NO_FAULT }),
     faulty("100 ms more, everything at once", 2000, SMALL, Traffic { rate: 40.0, ..ROUGH }, Fault { milliseconds: 100.0, ..NO_FAULT }),
     faulty("5 % without a route", 1000, LARGE, STEADY, Fault { no_route: 0.05, ..NO_FAULT }),
