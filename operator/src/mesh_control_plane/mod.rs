@@ -11,6 +11,7 @@ use meshwright_api::MeshControlPlane;
 use crate::{
     context::Context,
     error::{self, Class},
+    upgrade::machine::LOOK,
 };
 
 mod apply;
@@ -67,11 +68,19 @@ async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
     apply::apply(ctx, &mesh, seen, step).await.map_err(Error::from) // builds, and is the only writer
 }
 
-// What runs is kept, except where another mesh has the cluster.
+// What runs is kept, and an upgrade goes on as it was asked for, except where another mesh has the cluster.
 async fn hold(seen: &Seen, ctx: &Context, invalid: validate::Error) -> Error {
-    if !matches!(invalid, validate::Error::Conflict { .. })
-        && let Err(error) = apply::hold(ctx, seen).await
-    {
+    if matches!(invalid, validate::Error::Conflict { .. }) {
+        return invalid.into();
+    }
+    let held = match validate::going(seen, &ctx.settings.catalogue) {
+        Some(mesh) => match go_on(seen, ctx, &mesh).await {
+            Ok(()) => return Error::Meanwhile { invalid },
+            Err(error) => Err(error),
+        },
+        None => apply::hold(ctx, seen).await,
+    };
+    if let Err(error) = held {
         tracing::warn!(error = %error::chain(&error), "what is installed could not be kept");
         // Soon again, other than after a spec that only a user can correct.
         if !matches!(error.class(), Class::Terminal) {
@@ -79,6 +88,14 @@ async fn hold(seen: &Seen, ctx: &Context, invalid: validate::Error) -> Error {
         }
     }
     invalid.into()
+}
+
+// A bad revision goes back whatever the spec says.
+async fn go_on(seen: &Seen, ctx: &Context, mesh: &ValidatedMesh) -> Result<(), apply::Error> {
+    let measured = measure::measure(ctx, mesh, seen).await;
+    let step = step::next(mesh, seen, &measured, ctx.now());
+    let applied = apply::apply(ctx, mesh, seen, step).await?;
+    applied.failure.map_or(Ok(()), Err)
 }
 
 /// A reconcile failed; one variant for each step.
@@ -98,6 +115,12 @@ pub enum Error {
         /// What failed.
         #[source]
         error: Box<apply::Error>,
+    },
+    /// The spec, in the middle of an upgrade, which goes on as it was asked for before.
+    #[error("{invalid}; the upgrade that is under way goes on as it was asked for before")]
+    Meanwhile {
+        /// What is wrong with the spec.
+        invalid: validate::Error,
     },
     /// A write.
     #[error(transparent)]
@@ -123,6 +146,7 @@ impl crate::reconciler::Classified for Error {
             }
             Self::Validate(validate::Error::Root(e)) => e.class(),
             Self::Validate(_) => Class::Terminal,
+            Self::Meanwhile { .. } => Class::Waiting(LOOK),
             Self::Held { error, .. } => error.class(),
             Self::Apply(e) => e.class(),
             Self::Status(e) => e.class(),

@@ -254,7 +254,9 @@ pub(super) fn failed(
     let installed = before.active_revision.is_some();
     let message = error::chain(failure);
     let reason = match failure {
-        Failure::Validate(invalid) | Failure::Held { invalid, .. } => invalid.reason(),
+        Failure::Validate(invalid) | Failure::Held { invalid, .. } | Failure::Meanwhile { invalid } => {
+            invalid.reason()
+        }
         _ => reason::API_REQUEST_FAILED,
     };
     let mut status =

@@ -489,3 +489,24 @@ fn conditions_of_a_revision_are_complete() {
     let types: Vec<_> = step.findings[&step.target].iter().map(|f| f.type_).collect();
     assert_eq!(types, [READY, IN_USE, DRAINING]);
 }
+
+#[test]
+fn an_upgrade_goes_on_as_it_was_asked_for_while_the_spec_is_invalid() {
+    let (mut seen, _) = installed();
+    seen.root = Some(crate::certificates::tests::root(3650));
+    assert!(validate::going(&seen, &releases("1")).is_none(), "there is no upgrade");
+    seen.fresh.spec.version = Some("0.2.0".to_owned());
+    let mesh = valid(&seen);
+    for second in 10..20 {
+        let step = take(&mut seen, &mesh, at(second));
+        if step.create.is_some() {
+            break;
+        }
+    }
+    seen.fresh.spec.version = Some("9.9.9".to_owned());
+    seen.fresh.spec.upgrade.bake = "soon".to_owned();
+    let going = validate::going(&seen, &releases("1")).unwrap();
+    assert_eq!(going.snapshot, mesh.snapshot);
+    let step = step::next(&going, &seen, &measured(&seen), at(30));
+    assert_eq!(step.decision.position.unwrap().rollback, None, "nothing else is asked for");
+}

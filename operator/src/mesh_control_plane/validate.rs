@@ -153,6 +153,31 @@ pub fn validate(seen: &Seen, catalogue: &Catalogue, pull_secrets: &[String]) -> 
     })
 }
 
+/// An upgrade that is under way, as it was asked for; none where there is none, or its revision is not there.
+pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
+    let mcp = &seen.fresh;
+    let position = mcp.status.as_ref()?.upgrade.as_ref()?;
+    let over = position.phase == meshwright_api::UpgradePhase::RolledBack;
+    let to = seen.revisions.iter().find(|r| r.name_any() == position.to).filter(|_| !over)?;
+    let spec = &mcp.spec;
+    // What cannot be read of it counts as not said.
+    let settings = upgrade::Settings::parse(&spec.upgrade);
+    Some(ValidatedMesh {
+        snapshot: to.spec.clone(),
+        upgrade: settings.or_else(|_| upgrade::Settings::parse(&Default::default())).ok()?,
+        by_itself: false,
+        newer: None,
+        available: catalogue.versions(),
+        control_plane: solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]),
+        // Only a root that is there is used.
+        root_ttl: Duration::ZERO,
+        root_is_new: false,
+        channel: GatewayApiChannel::None,
+        mesh: reference(mcp),
+    })
+    .filter(|_| seen.root.is_some())
+}
+
 /// This mesh, for labels and owners.
 pub fn reference(mcp: &MeshControlPlane) -> MeshRef {
     MeshRef {

@@ -106,6 +106,18 @@ impl<'a> Comparison<'a> {
         self.strata.iter().fold(Cell::default(), |sum, stratum| sum.plus(stratum.canary))
     }
 
+    /// Standard error of [`Self::increase`] of events that vary as much as this; latencies have none.
+    pub fn error(&self, dispersion: f64) -> f64 {
+        if self.cut.is_some() {
+            return 0.0;
+        }
+        let variance = |side: &Side| {
+            let (events, attempts) = self.figures(side);
+            if attempts > 0 { events as f64 / (attempts as f64).powi(2) } else { 0.0 }
+        };
+        (dispersion * self.sides().map(variance).iter().sum::<f64>()).sqrt()
+    }
+
     /// What the baseline would have had with the canary's exposure in each stratum.
     fn expected(&self) -> Cell {
         let events = self.strata.iter().map(|s| s.baseline.ratio() * s.canary.exposure).sum();
@@ -160,6 +172,27 @@ impl<'a> Comparison<'a> {
         }
         let kept = |at: &usize| !worst.1.contains(at);
         self.strata.iter().enumerate().filter(|(at, _)| kept(at)).map(|(_, s)| *s).collect()
+    }
+
+    /// The strata without the canary's pod that stands out most; None where it has only one.
+    pub fn without_the_worst_pod(&self) -> Option<Vec<Stratum>> {
+        let pods: Vec<Vec<Cell>> = self.timeline.canary.pods.iter().map(|pod| self.pod(pod)).collect();
+        if pods.len() < 2 {
+            return None;
+        }
+        let excess = |pod: &Vec<Cell>| -> f64 {
+            self.strata.iter().zip(pod).map(|(s, cell)| cell.events - s.baseline.ratio() * cell.exposure).sum()
+        };
+        let worst = pods.iter().max_by(|a, b| excess(a).total_cmp(&excess(b)))?;
+        let without = |(stratum, cell): (&Stratum, &Cell)| Stratum {
+            canary: Cell {
+                events: stratum.canary.events - cell.events,
+                exposure: stratum.canary.exposure - cell.exposure,
+            },
+            baseline: stratum.baseline,
+        };
+        let strata = self.strata.iter().zip(worst).map(without);
+        Some(strata.map(|s| if s.comparable() { s } else { Stratum::default() }).collect())
     }
 
     /// The last strata that cover so many seconds; at least two, as one slot alone says nothing about time.

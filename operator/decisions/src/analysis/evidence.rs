@@ -37,10 +37,10 @@ impl Split {
         if self.binomial > 0.0 { self.hypergeometric / self.binomial } else { 1.0 }
     }
 
-    /// Natural logarithm of the Bayes factor. `dispersion`: by how much events vary more than independent ones.
-    /// `difference`: variance of the logarithm of the ratio of two healthy sides. The share of a stratum changes with time;
+    /// Natural logarithm of the Bayes factor. `ratio`: of the rates, about what a bad canary's is; a wrong one costs some
+    /// power and no validity. `dispersion`: by how much events vary more than independent ones. `difference`: variance of the logarithm of the ratio of two healthy sides. The share of a stratum changes with time;
     /// taking its mean only widens the distribution of the sum (Hoeffding 1956), so it errs on the safe side.
-    pub fn evidence(&self, dispersion: f64, difference: f64) -> f64 {
+    pub fn evidence(&self, ratio: f64, dispersion: f64, difference: f64) -> f64 {
         if self.binomial <= 0.0 || self.hypergeometric <= 0.0 {
             return 0.0;
         }
@@ -50,8 +50,8 @@ impl Split {
         let share = self.expected / self.both;
         let precision = 1.0 / (difference.max(1e-6) * share * (1.0 - share));
         let alike = (share * precision, (1.0 - share) * precision);
-        // Shares near 1 are likelier than those near 0 when the canary is worse.
-        let worse = (2.0, 1.0);
+        // The mean of this distribution is the canary's share at that ratio; no ratio is ruled out.
+        let worse = (ratio * share / (1.0 - share), 1.0);
         marginal(canary, baseline, worse) - marginal(canary, baseline, alike)
     }
 }
@@ -96,16 +96,16 @@ mod tests {
 
     #[test]
     fn what_is_alike_has_no_evidence_and_a_tenfold_rise_has() {
-        assert!(even(10.0, 10.0).evidence(1.0, 0.01) < 0.0);
-        assert!(even(33.0, 3.0).evidence(1.0, 0.01) > 9.0);
-        assert_eq!(even(0.0, 0.0).evidence(1.0, 0.01), 0.0);
+        assert!(even(10.0, 10.0).evidence(8.0, 1.0, 0.01) < 0.0);
+        assert!(even(33.0, 3.0).evidence(8.0, 1.0, 0.01) > 9.0);
+        assert_eq!(even(0.0, 0.0).evidence(8.0, 1.0, 0.01), 0.0);
     }
 
     #[test]
     fn clusters_and_differing_pods_weaken_evidence() {
         let split = even(60.0, 20.0);
-        assert!(split.evidence(3.0, 0.01) < split.evidence(1.0, 0.01));
-        assert!(split.evidence(1.0, 0.2) < split.evidence(1.0, 0.01));
+        assert!(split.evidence(8.0, 3.0, 0.01) < split.evidence(8.0, 1.0, 0.01));
+        assert!(split.evidence(8.0, 1.0, 0.2) < split.evidence(8.0, 1.0, 0.01));
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
         // Ten events, each the canary's with probability one half: all outcomes weighted by their probability.
         let choose = |k: u32| (0..k).fold(1.0, |c, i| c * f64::from(10 - i) / f64::from(i + 1));
         let factor = |k: u32| {
-            let (alike, worse) = ((0.5e9, 0.5e9), (2.0, 1.0));
+            let (alike, worse) = ((0.5e9, 0.5e9), (8.0, 1.0));
             let (canary, baseline) = (f64::from(k), f64::from(10 - k));
             (marginal(canary, baseline, worse) - marginal(canary, baseline, alike)).exp()
         };

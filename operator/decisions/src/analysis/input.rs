@@ -61,8 +61,8 @@ pub fn bucket_end(bucket: u32) -> f64 {
 pub struct Settings {
     /// So much more of the canary's requests may fail, as a ratio of requests: 0.005 for half a percent.
     pub max_error_increase: f64,
-    /// So much longer the canary's requests may take, as a ratio of the baseline's latency: a rise by this much is found,
-    /// one below half of it never counts. A fraction of the user's figure is needed here because buckets are wide.
+    /// So much longer the canary's requests may take, as a ratio of the baseline's latency. A rise by this much is found, so
+    /// one by half of it counts already when it is certain; less never counts.
     pub max_latency_increase: f64,
     /// Fewest requests of the canary, and of the baseline, that pass.
     pub min_requests: u64,

@@ -38,11 +38,11 @@ impl Metric {
     /// fails by the hundred needs little.
     pub fn budget(self) -> f64 {
         match self {
-            Self::Errors => 0.35,
-            Self::Slow(_) => 0.15,
-            Self::NoRoute | Self::NoHealthyUpstream | Self::TlsFailures => 0.05,
-            Self::UpstreamConnectionFailures => 0.05,
-            Self::UpstreamOverflow | Self::RetryLimitExceeded | Self::ClientErrors => 0.05,
+            Self::Errors => 0.6,
+            Self::Slow(_) => 0.1,
+            Self::NoRoute | Self::NoHealthyUpstream | Self::TlsFailures => 0.025,
+            Self::UpstreamConnectionFailures => 0.025,
+            Self::UpstreamOverflow | Self::RetryLimitExceeded | Self::ClientErrors => 0.025,
         }
     }
 
@@ -51,7 +51,15 @@ impl Metric {
     pub fn difference_of_pods(self) -> f64 {
         match self {
             Self::ClientErrors | Self::TlsFailures => 0.3,
-            _ => 0.1,
+            _ => 0.17,
+        }
+    }
+
+    /// About how many times as much of it a bad canary has.
+    pub fn ratio(self) -> f64 {
+        match self {
+            Self::Slow(_) => 3.0,
+            _ => 8.0,
         }
     }
 

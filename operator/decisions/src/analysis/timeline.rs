@@ -7,6 +7,10 @@ use super::input::{ProxySeries, SLOT_SECONDS, Slot};
 const MIN_ATTEMPTS: u64 = 5;
 /// Most strata: a window that grows for hours costs no more than one of twenty minutes.
 const MAX_STRATA: usize = 240;
+/// A window that grows for longer counts from so long ago.
+const LONGEST_SECONDS: i64 = 24 * 3600;
+/// No proxy has as many requests in a slot; what claims to is cut, so that no sum overflows.
+const MOST: u64 = 1 << 30;
 /// Latencies above the end of this bucket (five minutes) count as this bucket.
 const LAST_BUCKET: u32 = 60;
 
@@ -33,15 +37,15 @@ impl Totals {
     }
 
     fn add(&mut self, slot: &Slot) {
-        self.requests += slot.requests;
-        self.failed += slot.failed;
-        self.client_errors += slot.client_errors;
-        self.upstream_connection_failure += slot.flags.upstream_connection_failure;
-        self.no_route += slot.flags.no_route;
-        self.no_healthy_upstream += slot.flags.no_healthy_upstream;
-        self.retry_limit_exceeded += slot.flags.retry_limit_exceeded;
-        self.upstream_overflow += slot.flags.upstream_overflow;
-        self.tls_failures += slot.tls_failures;
+        self.requests += slot.requests.min(MOST);
+        self.failed += slot.failed.min(MOST);
+        self.client_errors += slot.client_errors.min(MOST);
+        self.upstream_connection_failure += slot.flags.upstream_connection_failure.min(MOST);
+        self.no_route += slot.flags.no_route.min(MOST);
+        self.no_healthy_upstream += slot.flags.no_healthy_upstream.min(MOST);
+        self.retry_limit_exceeded += slot.flags.retry_limit_exceeded.min(MOST);
+        self.upstream_overflow += slot.flags.upstream_overflow.min(MOST);
+        self.tls_failures += slot.tls_failures.min(MOST);
     }
 
     fn add_totals(&mut self, other: &Self) {
@@ -102,9 +106,8 @@ pub(super) struct Side {
 }
 
 impl Side {
-    fn new(series: &[&ProxySeries], starts: &[i64], strata: &[usize], count: usize) -> Self {
-        let pods: Vec<Track> =
-            series.iter().map(|series| track(&series.slots, starts, strata, count)).collect();
+    fn new(series: &[&ProxySeries], axis: Axis, strata: &[usize], count: usize) -> Self {
+        let pods: Vec<Track> = series.iter().map(|series| track(&series.slots, axis, strata, count)).collect();
         let mut sum = Track::new(count);
         pods.iter().for_each(|pod| sum.add(pod));
         Self { pods, sum }
@@ -116,28 +119,52 @@ impl Side {
     }
 }
 
-fn track(slots: &[Slot], starts: &[i64], strata: &[usize], count: usize) -> Track {
+/// The slots of a window, numbered.
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    first: i64,
+    slots: usize,
+}
+
+impl Axis {
+    fn new<'a>(series: impl Iterator<Item = &'a ProxySeries> + Clone) -> Self {
+        let starts = series.flat_map(|series| series.slots.iter().map(|slot| slot.start));
+        let (first, last) = starts.fold((i64::MAX, i64::MIN), |(first, last), at| (first.min(at), last.max(at)));
+        if first > last {
+            return Self { first: 0, slots: 0 };
+        }
+        let first = first.max(last.saturating_sub(LONGEST_SECONDS));
+        Self { first, slots: ((last - first) / SLOT_SECONDS) as usize + 1 }
+    }
+
+    /// None for what is too old.
+    fn slot(self, start: i64) -> Option<usize> {
+        let at = start.checked_sub(self.first)? / SLOT_SECONDS;
+        (start >= self.first).then_some(at as usize)
+    }
+}
+
+fn track(slots: &[Slot], axis: Axis, strata: &[usize], count: usize) -> Track {
     let mut track = Track::new(count);
+    let mut there: Option<(usize, usize)> = None;
     for slot in slots {
-        let Some(&stratum) = starts.binary_search(&slot.start).ok().and_then(|at| strata.get(at)) else { continue };
+        let Some((at, &stratum)) = axis.slot(slot.start).and_then(|at| Some((at, strata.get(at)?))) else { continue };
+        there = Some(there.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
         if let Some(totals) = track.totals.get_mut(stratum) {
             totals.add(slot);
         }
         for (&bucket, &requests) in &slot.latency {
             let at = stratum * BUCKETS + bucket.min(LAST_BUCKET) as usize;
             if let Some(sum) = track.latency.get_mut(at) {
-                *sum += requests;
+                *sum += requests.min(MOST);
             }
         }
     }
     // A pod was there from its first slot to its last one, also where it had nothing to report.
-    let first = slots.iter().map(|slot| slot.start).min();
-    let last = slots.iter().map(|slot| slot.start).max();
-    for (start, stratum) in starts.iter().zip(strata) {
-        if Some(*start) >= first && Some(*start) <= last {
-            if let Some(totals) = track.totals.get_mut(*stratum) {
-                totals.present += 1;
-            }
+    let (first, last) = there.unwrap_or((1, 0));
+    for stratum in strata.get(first..=last).unwrap_or_default() {
+        if let Some(totals) = track.totals.get_mut(*stratum) {
+            totals.present += 1;
         }
     }
     track
@@ -154,22 +181,19 @@ pub(super) struct Timeline {
 
 impl Timeline {
     pub fn new(canary: &[&ProxySeries], baseline: &[&ProxySeries]) -> Self {
-        let mut starts: Vec<i64> =
-            canary.iter().chain(baseline).flat_map(|series| series.slots.iter().map(|slot| slot.start)).collect();
-        starts.sort_unstable();
-        starts.dedup();
-        let strata = strata(&attempts(canary, &starts), &attempts(baseline, &starts));
+        let axis = Axis::new(canary.iter().chain(baseline).copied());
+        let strata = strata(&attempts(canary, axis), &attempts(baseline, axis));
         let count = strata.last().map_or(0, |last| last + 1);
-        let mut begin = vec![i64::MAX; count];
-        for (start, stratum) in starts.iter().zip(&strata) {
-            if let Some(begin) = begin.get_mut(*stratum) {
-                *begin = (*begin).min(*start);
+        let mut starts = Vec::with_capacity(count);
+        for (at, stratum) in strata.iter().enumerate() {
+            if starts.len() <= *stratum {
+                starts.push(axis.first + at as i64 * SLOT_SECONDS);
             }
         }
         Self {
-            canary: Side::new(canary, &starts, &strata, count),
-            baseline: Side::new(baseline, &starts, &strata, count),
-            starts: begin,
+            canary: Side::new(canary, axis, &strata, count),
+            baseline: Side::new(baseline, axis, &strata, count),
+            starts,
         }
     }
 
@@ -180,11 +204,11 @@ impl Timeline {
     }
 }
 
-fn attempts(series: &[&ProxySeries], starts: &[i64]) -> Vec<u64> {
-    let mut attempts = vec![0; starts.len()];
+fn attempts(series: &[&ProxySeries], axis: Axis) -> Vec<u64> {
+    let mut attempts = vec![0; axis.slots];
     for slot in series.iter().flat_map(|series| &series.slots) {
-        if let Some(sum) = starts.binary_search(&slot.start).ok().and_then(|at| attempts.get_mut(at)) {
-            *sum += slot.requests + slot.tls_failures;
+        if let Some(sum) = axis.slot(slot.start).and_then(|at| attempts.get_mut(at)) {
+            *sum += slot.requests.min(MOST) + slot.tls_failures.min(MOST);
         }
     }
     attempts
@@ -235,6 +259,13 @@ mod tests {
     fn a_long_window_has_a_bounded_number_of_strata() {
         let strata = strata(&[9; 10_000], &[9; 10_000]);
         assert!(strata.last().is_some_and(|last| *last < MAX_STRATA));
+    }
+
+    #[test]
+    fn slots_from_long_ago_are_left_out() {
+        let (canary, baseline) = (series(&[(0, 9), (10_000_000, 7), (10_000_005, 7)]), series(&[(10_000_000, 9)]));
+        let timeline = Timeline::new(&[&canary], &[&baseline]);
+        assert_eq!(timeline.canary.requests(), 14);
     }
 
     #[test]
