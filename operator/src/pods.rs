@@ -1,8 +1,14 @@
 //! Pods of a mesh, counted by what they run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::{
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    jiff::Timestamp,
+};
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::labels;
 
@@ -83,18 +89,29 @@ pub fn is_of(pod: &Pod, revision: &str, component: &str) -> bool {
     is(labels::REVISION, revision) && is(labels::COMPONENT, component)
 }
 
-/// Some container of it runs.
-pub fn is_running(pod: &Pod) -> bool {
-    containers(pod).any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
-}
-
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten())
 }
 
-/// How often containers of these pods ended by themselves.
-pub fn restarts<'a>(pods: impl Iterator<Item = &'a Pod>) -> i32 {
-    pods.flat_map(containers).map(|c| c.restart_count).sum()
+/// How often containers of these pods ended by themselves, of those that did so after this moment; of one at most twice are known.
+pub fn restarts<'a>(pods: impl Iterator<Item = &'a Pod>, after: Timestamp) -> i32 {
+    let ended = |c: &&ContainerStatus| {
+        let last = c.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+        let now = c.state.as_ref().and_then(|s| s.terminated.as_ref());
+        let at = |t: &ContainerStateTerminated| t.finished_at.as_ref().is_some_and(|t| t.0 >= after);
+        last.is_some_and(at) || now.is_some_and(at)
+    };
+    pods.flat_map(containers).filter(ended).map(|c| c.restart_count.clamp(1, 2)).sum()
+}
+
+/// For how long a pod has run without ever having been ready; none where it does not run, or was ready before.
+pub fn never_ready_for(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let running = containers(pod).find_map(|c| c.state.as_ref()?.running.as_ref()?.started_at.clone())?.0;
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let ready = conditions.into_iter().find(|c| c.type_ == "Ready" && c.status != "True")?;
+    // It turns False when the pod is made, and only a pod that was ready turns again.
+    let turned = ready.last_transition_time.as_ref().map_or(running, |t| t.0);
+    if turned > running { None } else { Duration::try_from(now.duration_since(running)).ok() }
 }
 
 /// Why a container does not run, in the kubelet's words: reason and message.

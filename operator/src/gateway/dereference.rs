@@ -21,7 +21,10 @@ use crate::{
     context::Context,
     error::Class,
     mesh_control_plane::mesh_of_cluster,
-    upgrade::routing::{self, Routing},
+    upgrade::{
+        routing::{self, Routing},
+        shares::Load,
+    },
 };
 
 /// Every change of the mesh's status brings the Gateways, too.
@@ -88,8 +91,10 @@ pub struct Seen {
 pub struct There {
     /// Its proxies, by revision.
     pub deployments: BTreeMap<String, Deployment>,
-    /// Average use of CPU by the proxies, percent of the request, by revision.
-    pub cpu: BTreeMap<String, i32>,
+    /// What the autoscalers saw last, by revision.
+    pub load: BTreeMap<String, Load>,
+    /// The address.
+    pub service: Option<Service>,
     /// The revision that the Service is limited to.
     pub behind: Option<String>,
 }
@@ -125,8 +130,8 @@ pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Whose, Erro
     for part in std::iter::once(&routing.lead).chain(&routing.other) {
         match revision(ctx, &mesh, &part.revision).await {
             Ok(found) => drop(revisions.insert(part.revision.clone(), found)),
-            // It may be gone already where it is to go.
-            Err(Error::NotYet) if part.size == routing::Size::Ending => {}
+            // Somebody may have removed it by force; the one that leads serves.
+            Err(Error::NotYet) if part.revision != routing.lead.revision => {}
             Err(error) => return Err(error),
         }
     }
@@ -190,18 +195,23 @@ async fn there(ctx: &Context, gateway: &Gateway) -> Result<There, Error> {
             .filter(|d| ours(d.owner_references()) && d.metadata.deletion_timestamp.is_none())
             .filter_map(|d| Some((d.labels().get(labels::REVISION)?.clone(), d)))
             .collect(),
-        cpu: scalers
+        load: scalers
             .iter()
             .filter(|s| ours(s.owner_references()))
-            .filter_map(|s| Some((s.labels().get(labels::REVISION)?.clone(), cpu(s)?)))
+            .filter_map(|s| Some((s.labels().get(labels::REVISION)?.clone(), load(s)?)))
             .collect(),
-        behind: service.and_then(|s| s.spec?.selector?.remove(labels::REVISION)),
+        behind: service
+            .as_ref()
+            .and_then(|s| s.spec.as_ref()?.selector.as_ref()?.get(labels::REVISION).cloned()),
+        service: service.filter(|s| ours(s.owner_references())),
     })
 }
 
-fn cpu(scaler: &HorizontalPodAutoscaler) -> Option<i32> {
-    let metrics = scaler.status.as_ref()?.current_metrics.as_ref()?;
-    metrics.iter().find_map(|m| m.resource.as_ref()?.current.average_utilization)
+fn load(scaler: &HorizontalPodAutoscaler) -> Option<Load> {
+    let status = scaler.status.as_ref()?;
+    let metrics = status.current_metrics.as_ref()?;
+    let cpu_percent = metrics.iter().find_map(|m| m.resource.as_ref()?.current.average_utilization)?;
+    Some(Load { pods: status.current_replicas?, cpu_percent })
 }
 
 async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<MeshRevision, Error> {

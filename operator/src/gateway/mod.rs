@@ -4,18 +4,22 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler},
+    api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
-    Resource, ResourceExt,
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
     core::ApiResource,
     runtime::{controller::Action, events::EventType},
 };
 use meshwright_api::{gateway::Gateway, labels, names};
 
+use serde_json::json;
+
 use crate::{
     apply::{self, Problem, prune},
+    availability::{Workload, solve},
     context::Context,
     error::{self, Class},
     mesh_control_plane::of_gateways,
@@ -47,6 +51,8 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         Whose::Nobodys => return Ok(error::settled(None)),
     };
     let (routing, there) = (seen.routing.clone(), seen.there.clone());
+    // First of all, and whatever is wrong with the rest: a bad revision must lose its connections.
+    redirect(&ctx, &gateway, &seen).await?;
     let gateway = match validate(&gateway, &seen) {
         Ok(valid) => valid,
         Err(invalid) => {
@@ -73,6 +79,29 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         end_others(&ctx, &gateway).await?;
     }
     Ok(error::settled(outcome.recheck))
+}
+
+// Limits the Service that is there to the revision that is to have the connections. Going over to all of them is for `apply`.
+async fn redirect(ctx: &Context, gateway: &Gateway, seen: &Seen) -> Result<(), Error> {
+    let Some(service) = &seen.there.service else { return Ok(()) };
+    let plan = solve(Workload::Gateway, seen.mesh.spec.profile, &[]);
+    let Some(revision) = sizes::behind(&seen.routing, &seen.there, &plan) else { return Ok(()) };
+    if seen.there.behind.as_ref() == Some(&revision) || seen.routing.other.is_none() {
+        return Ok(());
+    }
+    let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
+    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &namespace);
+    let body = json!({
+        "metadata": {"resourceVersion": service.resource_version()},
+        "spec": {"selector": {labels::REVISION: revision}},
+    });
+    ctx.metrics.wrote("Service", "apply");
+    let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
+    let patched = ctx.write(api.patch(&name, &params, &Patch::Merge(&body))).await;
+    patched.map_err(apply::Error::request("redirect", format!("Service {namespace}/{name}")))?;
+    let note = format!("new connections go to revision {revision} only");
+    tell(ctx, gateway, EventType::Normal, "Redirected", note).await;
+    Ok(())
 }
 
 // Proxies of revisions that have no part any more. Not before those that have one serve, and the Service is limited to them.

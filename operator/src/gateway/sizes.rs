@@ -14,12 +14,13 @@ use crate::{
 /// The revisions that have proxies, each with its plan; the leading one first.
 pub fn sizes(routing: &Routing, there: &There, plan: &Plan, surge_percent: i32) -> Vec<(String, Plan)> {
     let steady = steady(routing, there, plan);
+    let leads = |part: &Part| part.revision == routing.lead.revision;
     let sized = |part: &Part| {
         let plan = match part.size {
             Size::Scaled => plan.clone(),
-            Size::Held => {
-                plan.held(own(there, &part.revision).unwrap_or(steady).max(steady_of(part, routing, steady)))
-            }
+            Size::Held if leads(part) => plan.held(steady),
+            // Nobody makes new proxies of the revision that is left.
+            Size::Held => plan.held(own(there, &part.revision)?),
             Size::Share(percent) => plan.held(shares::canary_pods(steady, percent, surge_percent)),
             Size::Full => plan.held(steady),
             Size::Ending => return None,
@@ -29,19 +30,17 @@ pub fn sizes(routing: &Routing, there: &There, plan: &Plan, surge_percent: i32) 
     std::iter::once(&routing.lead).chain(&routing.other).filter_map(sized).collect()
 }
 
-// A held canary keeps what it has; the leading revision is never below the steady number.
-fn steady_of(part: &Part, routing: &Routing, steady: i32) -> i32 {
-    if part.revision == routing.lead.revision { steady } else { 1 }
+/// The number of pods that the Gateway needs whatever becomes of the upgrade: what it has, and more where they have too much to do. A
+/// maximum that was lowered in the middle takes nothing away that serves.
+fn steady(routing: &Routing, there: &There, plan: &Plan) -> i32 {
+    let now = before(routing, there).unwrap_or(plan.min).max(plan.min);
+    let load = there.load.get(&routing.lead.revision).copied();
+    shares::steady(now, load, plan.target_cpu_percent, plan.max)
 }
 
-/// The number of pods that the Gateway needs whatever becomes of the upgrade.
-pub fn steady(routing: &Routing, there: &There, plan: &Plan) -> i32 {
-    let other = routing.other.as_ref().map(|o| o.revision.as_str());
-    let of_lead = own(there, &routing.lead.revision);
-    let now = of_lead.or_else(|| own(there, other?)).unwrap_or(plan.min);
-    let pods = ready(there, &routing.lead.revision) + other.map_or(0, |o| ready(there, o));
-    let cpu = there.cpu.get(&routing.lead.revision).copied();
-    shares::steady(now, pods.max(now), cpu, plan.target_cpu_percent, (plan.min, plan.max))
+fn before(routing: &Routing, there: &There) -> Option<i32> {
+    let of_other = || own(there, &routing.other.as_ref()?.revision);
+    own(there, &routing.lead.revision).or_else(of_other)
 }
 
 fn own(there: &There, revision: &str) -> Option<i32> {
@@ -61,21 +60,31 @@ pub fn ready_of(deployment: &Deployment) -> i32 {
 /// The revision that the Service is limited to; none: all of them. It is never one that has too few ready proxies while another
 /// one serves.
 pub fn behind(routing: &Routing, there: &There, plan: &Plan) -> Option<String> {
-    let Behind::Only(wanted) = &routing.behind else { return None };
-    let others = [&routing.lead, routing.other.as_ref().unwrap_or(&routing.lead)];
-    let other = others.into_iter().find(|p| p.revision != *wanted).map(|p| ready(there, &p.revision));
-    let (Some(other), now) = (other.filter(|n| *n > 0), there.behind.as_ref()) else {
-        return Some(wanted.clone());
+    let (wanted, urgent) = match &routing.behind {
+        Behind::Both => return None,
+        Behind::Only(wanted) => (wanted, false),
+        Behind::AnyOf(wanted) => (wanted, true),
     };
-    let ready = ready(there, wanted);
-    // Back to proxies that got connections all the time there is nothing to wait for; to others, until they are enough.
-    let back = *wanted == routing.lead.revision && now.is_none();
-    let needed = if back || now == Some(wanted) { 1 } else { steady(routing, there, plan) };
-    if ready >= needed.max(1) {
+    let others = there.deployments.keys().filter(|revision| *revision != wanted);
+    let now = there.behind.as_ref();
+    if others.map(|revision| ready(there, revision)).sum::<i32>() == 0 {
+        return Some(wanted.clone());
+    }
+    let steady = before(routing, there).unwrap_or(plan.min);
+    let leads = *wanted == routing.lead.revision;
+    let needed = if urgent || now == Some(wanted) {
+        1
+    } else if leads {
+        // Proxies that were there all the time, of which some may be away at any time.
+        steady - plan.max_disrupted
+    } else {
+        steady
+    };
+    if ready(there, wanted) >= needed.max(1) {
         return Some(wanted.clone());
     }
     // What serves goes on to serve.
-    now.filter(|n| *n != wanted && other > 0).cloned()
+    now.filter(|n| *n != wanted && ready(there, n) > 0).cloned()
 }
 
 #[cfg(test)]
@@ -100,7 +109,8 @@ mod tests {
         };
         There {
             deployments: pods.iter().map(|(n, r, y)| ((*n).to_owned(), deployment(*r, *y))).collect(),
-            cpu: BTreeMap::new(),
+            service: None,
+            load: BTreeMap::new(),
             behind: behind.map(str::to_owned),
         }
     }
@@ -135,19 +145,47 @@ mod tests {
     }
 
     #[test]
-    fn going_back_waits_for_nobody_that_serves_already() {
-        let back = routing(Size::Held, Size::Held, Some("old"));
-        assert_eq!(
-            behind(&back, &there(&[("old", 3, 1), ("new", 1, 1)], None), &plan()).as_deref(),
-            Some("old")
-        );
-        let cold = there(&[("old", 3, 1), ("new", 3, 3)], Some("new"));
-        assert_eq!(
-            behind(&back, &cold, &plan()).as_deref(),
-            Some("new"),
-            "three served, so three must be there"
-        );
+    fn going_back_from_what_is_bad_waits_for_nobody() {
+        let mut back = routing(Size::Held, Size::Held, None);
+        back.behind = Behind::AnyOf("old".to_owned());
+        for before in [None, Some("new")] {
+            let there = there(&[("old", 3, 1), ("new", 3, 3)], before);
+            assert_eq!(behind(&back, &there, &plan()).as_deref(), Some("old"));
+        }
+        let cold = there(&[("old", 3, 0), ("new", 3, 3)], Some("new"));
+        assert_eq!(behind(&back, &cold, &plan()).as_deref(), Some("new"), "something has to serve");
         let gone = there(&[("old", 3, 0), ("new", 3, 0)], Some("new"));
         assert_eq!(behind(&back, &gone, &plan()).as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn going_back_without_need_waits_for_as_many_as_a_drain_leaves() {
+        let back = routing(Size::Held, Size::Held, Some("old"));
+        let few = there(&[("old", 3, 1), ("new", 3, 3)], Some("new"));
+        assert_eq!(behind(&back, &few, &plan()).as_deref(), Some("new"));
+        let enough = there(&[("old", 3, 2), ("new", 3, 3)], Some("new"));
+        assert_eq!(behind(&back, &enough, &plan()).as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn a_lowered_maximum_takes_nothing_away_and_no_proxies_are_made_of_what_is_left() {
+        let mut low = plan();
+        low.max = 4;
+        let held = routing(Size::Held, Size::Full, None);
+        let there = there(&[("old", 8, 8)], None);
+        assert_eq!(
+            numbers(sizes(&held, &there, &low, 100)),
+            [("old".to_owned(), 8, 8), ("new".to_owned(), 8, 8)]
+        );
+        let back = routing(Size::Held, Size::Held, Some("old"));
+        assert_eq!(numbers(sizes(&back, &there, &low, 100)), [("old".to_owned(), 8, 8)]);
+    }
+
+    #[test]
+    fn a_revision_that_lost_its_part_serves_until_another_one_can() {
+        let lead = Part { revision: "new".to_owned(), size: Size::Scaled };
+        let alone = Routing { behind: Behind::Only("new".to_owned()), lead, other: None };
+        let there = there(&[("old", 3, 3)], Some("old"));
+        assert_eq!(behind(&alone, &there, &plan()).as_deref(), Some("old"));
     }
 }

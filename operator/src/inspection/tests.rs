@@ -141,11 +141,7 @@ async fn nobody() -> SocketAddr {
 }
 
 fn mesh(root: &Root) -> Mesh<'_> {
-    Mesh {
-        namespace: "mesh",
-        trust_domain: "cluster.local",
-        root,
-    }
+    Mesh { namespace: "mesh", trust_domain: "cluster.local", root }
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -102,7 +102,7 @@ async fn observe(
             .insert(revision.clone(), observed.streams.as_ref().map(std::collections::BTreeSet::len));
     }
     let Some(p) = position else { return };
-    measured.proxies = observation.revisions.get(&p.to).map(|o| totals(o));
+    measured.proxies = observation.revisions.get(&p.to).map(totals);
     if !matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake | UpgradePhase::Drain)
         || p.without_baseline
     {

@@ -51,7 +51,16 @@ pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<
     }; // every read
     status::write(&ctx, &mcp, seen.as_ref(), &outcome).await?; // also after an error; only when it changed
     let applied = outcome.inspect_err(|e| tracing::debug!(error = %error::chain(e), "reconcile failed"))?;
-    applied.failure.map_or_else(|| Ok(error::settled(applied.recheck)), |error| Err(error.into()))
+    let recheck = applied.recheck;
+    match applied.failure {
+        None => Ok(error::settled(recheck)),
+        // Whatever cannot be written: a bad revision is looked for as often as without that.
+        Some(error) if applied.step.decision.position.is_some() => {
+            tracing::warn!(error = %error::chain(&error), "not all could be applied, while an upgrade is under way");
+            Ok(error::settled(recheck.or(Some(LOOK))))
+        }
+        Some(error) => Err(error.into()),
+    }
 }
 
 async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
@@ -68,7 +77,7 @@ async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
     apply::apply(ctx, &mesh, seen, step).await.map_err(Error::from) // builds, and is the only writer
 }
 
-// What runs is kept, and an upgrade goes on as it was asked for, except where another mesh has the cluster.
+// What runs is kept, and an upgrade is watched, except where another mesh has the cluster.
 async fn hold(seen: &Seen, ctx: &Context, invalid: validate::Error) -> Error {
     if matches!(invalid, validate::Error::Conflict { .. }) {
         return invalid.into();
@@ -116,8 +125,10 @@ pub enum Error {
         #[source]
         error: Box<apply::Error>,
     },
-    /// The spec, in the middle of an upgrade, which goes on as it was asked for before.
-    #[error("{invalid}; the upgrade that is under way goes on as it was asked for before")]
+    /// The spec, in the middle of an upgrade, which waits.
+    #[error(
+        "{invalid}; the upgrade that is under way waits where it is, and goes back if its revision is bad"
+    )]
     Meanwhile {
         /// What is wrong with the spec.
         invalid: validate::Error,

@@ -160,11 +160,12 @@ pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
     let over = position.phase == meshwright_api::UpgradePhase::RolledBack;
     let to = seen.revisions.iter().find(|r| r.name_any() == position.to).filter(|_| !over)?;
     let spec = &mcp.spec;
-    // What cannot be read of it counts as not said.
+    // What cannot be read of it counts as not said; and while it cannot, nothing new begins.
     let settings = upgrade::Settings::parse(&spec.upgrade);
+    let settings = settings.or_else(|_| upgrade::Settings::parse(&Default::default())).ok()?;
     Some(ValidatedMesh {
         snapshot: to.spec.clone(),
-        upgrade: settings.or_else(|_| upgrade::Settings::parse(&Default::default())).ok()?,
+        upgrade: upgrade::Settings { paused: true, ..settings },
         by_itself: false,
         newer: None,
         available: catalogue.versions(),
@@ -234,9 +235,10 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
     let Some(asked) = seen.fresh.spec.version.as_deref() else {
         // One that is under way goes on to its end, whatever became known since.
         let going = status.and_then(|s| s.upgrade.as_ref());
-        let going = going.filter(|u| u.phase != meshwright_api::UpgradePhase::RolledBack);
+        let begun = meshwright_api::UpgradePhase::InstallCanary..meshwright_api::UpgradePhase::RolledBack;
+        let going = going.filter(|u| begun.contains(&u.phase));
         return match (going, pinned) {
-            (Some(going), _) => Ok(choice(parse(&going.to_version)?, upgrade.automatic)),
+            (Some(going), _) => Ok(choice(parse(&going.to_version)?, false)),
             (None, Some(pinned)) if upgrade.automatic => Ok(choice(newer.unwrap_or(pinned), newer.is_some())),
             (None, Some(pinned)) => Ok(choice(pinned, false)),
             (None, None) => Ok(choice(catalogue.newest().ok_or_else(|| unknown("(none)"))?, false)),

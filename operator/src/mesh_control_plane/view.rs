@@ -1,6 +1,9 @@
 //! From what was read to what the state machine decides on. Pure.
 
-use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::ResourceExt;
 use meshwright_api::{MeshRevision, UpgradePhase, UpgradeStatus, labels};
 
@@ -22,8 +25,10 @@ use crate::{
     },
 };
 
-/// Two containers that ended by themselves are no accident.
+/// Two containers that ended by themselves within minutes are no accident.
 const RESTARTS: i32 = 2;
+/// So long ago is another story.
+const LATELY: SignedDuration = SignedDuration::from_mins(10);
 
 /// Everything that a decision depends on.
 pub fn view<'a>(
@@ -112,7 +117,7 @@ fn health(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, name: &str, no
     }
 }
 
-fn age(pod: &k8s_openapi::api::core::v1::Pod, now: Timestamp) -> std::time::Duration {
+fn age(pod: &Pod, now: Timestamp) -> std::time::Duration {
     let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
     std::time::Duration::try_from(now.duration_since(created)).unwrap_or_default()
 }
@@ -120,7 +125,7 @@ fn age(pod: &k8s_openapi::api::core::v1::Pod, now: Timestamp) -> std::time::Dura
 /// What keeps a control plane's pods from running.
 fn trouble(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trouble> {
     let of = || seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_CONTROL_PLANE));
-    let restarts = pods::restarts(of());
+    let restarts = pods::restarts(of(), now - LATELY);
     let waits = of().find_map(|p| pods::waiting(p).map(|w| (p, w)));
     if let Some((pod, (reason, message))) = waits {
         let image = reason.contains("Image");
@@ -142,10 +147,24 @@ fn trouble(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trouble> {
 }
 
 /// Proxies of the new revision that do not become ready, with the cause that its control plane knows.
-fn proxies_in_trouble(seen: &Seen, measured: &Measured, revision: &str, now: Timestamp) -> Option<Trouble> {
+fn proxies_in_trouble(
+    seen: &Seen,
+    measured: &Measured,
+    (from, revision): (&str, &str),
+    now: Timestamp,
+) -> Option<Trouble> {
     let of = seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_GATEWAY));
     let mut unready = of.filter(|p| p.metadata.deletion_timestamp.is_none() && !pods::is_ready(p));
     let pod = unready.find(|p| age(p, now) >= PATIENCE)?;
+    let of = (
+        pod.namespace().unwrap_or_default(),
+        pod.labels().get(labels::GATEWAY_NAME).cloned().unwrap_or_default(),
+    );
+    // What the old proxies of the same Gateway lack too is not the new version's doing.
+    let alike = seen
+        .gateways
+        .get(&of)
+        .is_some_and(|g| g.deployments.get(from).is_some_and(|d| sizes::ready_of(d) < replicas(d)));
     let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     if let Some(why) = pods::unschedulable(pod) {
         let message = format!("pod {name} has no node: {why}");
@@ -155,8 +174,10 @@ fn proxies_in_trouble(seen: &Seen, measured: &Measured, revision: &str, now: Tim
         let image = reason.contains("Image");
         let cause = if image { "ImageCannotBePulled" } else { "ProxyCrashes" };
         let message = format!("pod {name}: {reason}: {message}");
-        return Some(Trouble { cause: cause.to_owned(), message, lasting: true });
+        return Some(Trouble { cause: cause.to_owned(), message, lasting: !alike });
     }
+    // Images are pulled, nodes get lost: only one that runs and has never been ready tells of its version.
+    let idle = pods::never_ready_for(pod, now);
     let (cause, what) = match &measured.proxies {
         Some(p) if p.certificates_refused > 0 && p.certificates_signed == 0 => (
             "CertificatesRefused",
@@ -167,9 +188,9 @@ fn proxies_in_trouble(seen: &Seen, measured: &Measured, revision: &str, now: Tim
         }
         _ => ("ProxiesNotReady", "; its control plane gives it no complete configuration".to_owned()),
     };
-    let seconds = age(pod, now).as_secs();
-    let message = format!("pod {name} is not ready after {seconds} s{what}");
-    Some(Trouble { cause: cause.to_owned(), message, lasting: true })
+    let lasting = !alike && idle.is_some_and(|idle| idle >= PATIENCE);
+    let message = format!("pod {name} is not ready after {} s{what}", idle.unwrap_or_default().as_secs());
+    Some(Trouble { cause: cause.to_owned(), message, lasting })
 }
 
 fn replicas(deployment: &Deployment) -> i32 {
@@ -214,7 +235,7 @@ fn gateways(
         back,
         connections: shares::share(canary, all - canary),
         waiting,
-        trouble: proxies_in_trouble(seen, measured, &p.to, now),
+        trouble: proxies_in_trouble(seen, measured, (&p.from, &p.to), now),
     }
 }
 
@@ -259,9 +280,7 @@ fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
     let ledger = crate::certificates::ledger(seen.root.as_ref(), &seen.revisions);
     let first = ledger.iter().min_by_key(|e| e.not_after);
     let proxies = || seen.items.iter().filter(|p| pods::is_of(p, active, labels::COMPONENT_GATEWAY));
-    let name = |p: &k8s_openapi::api::core::v1::Pod| {
-        format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any())
-    };
+    let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
     let unready = seen.gateways.iter().filter(|(_, g)| {
         let of_active = g.deployments.get(active);
         of_active.is_some_and(|d| sizes::ready_of(d) < replicas(d))

@@ -20,6 +20,8 @@ pub use record::{HISTORY, is_same_position, plan_hash};
 
 /// A canary that cannot even start, or that broke, is given this long to mend itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Cause of going back because something else is asked for: nothing is wrong with the revision.
+pub const SUPERSEDED: &str = "Superseded";
 /// How often to look where nothing says that something changed.
 pub const LOOK: Duration = Duration::from_secs(5);
 
@@ -194,6 +196,7 @@ fn begin(view: &View<'_>, active: Revision) -> Decision {
         started: now.clone(),
         since: now,
         measured_since: None,
+        blocked_since: None,
         waiting: None,
         deadline: None,
         share: None,
@@ -262,11 +265,18 @@ impl<'a> Going<'a> {
     fn next(mut self) -> Decision {
         self.note_approval();
         let before = self.position.phase;
-        if before < UpgradePhase::Retire {
-            if let Some(why) = self.must_go_back() {
-                self.go_back(why);
-                return self.end(Outcome::Stays);
-            }
+        if self.position.without_baseline
+            && before < UpgradePhase::Promote
+            && self.view.target.name != self.position.to
+        {
+            let outcome = self.replace_again();
+            return self.end(outcome);
+        }
+        if before < UpgradePhase::Retire
+            && let Some(why) = self.must_go_back()
+        {
+            self.go_back(why);
+            return self.end(Outcome::Stays);
         }
         let outcome = match before {
             UpgradePhase::Planned => self.planned(),
@@ -307,16 +317,19 @@ impl<'a> Going<'a> {
     fn must_go_back(&self) -> Option<(String, String)> {
         let p = &self.position;
         let why = |cause: &str, message: String| Some((cause.to_owned(), message));
+        // Without a baseline there is nothing to go back to.
+        if p.without_baseline {
+            return None;
+        }
         if self.view.wishes.rollback.as_deref() == Some(p.to.as_str()) {
             return why("Requested", format!("annotation {} asks for it", meshwright_api::labels::ROLLBACK));
         }
         // From Promote on another target waits.
         if p.phase < UpgradePhase::Promote && self.view.target.name != p.to {
             let message = format!("the spec asks for revision {} now", self.view.target.name);
-            return why("Superseded", message);
+            return why(SUPERSEDED, message);
         }
-        // Without a baseline there is nothing to go back to.
-        if p.without_baseline || p.phase <= UpgradePhase::Preflight {
+        if p.phase <= UpgradePhase::Preflight {
             return None;
         }
         // Once the old pods end their connections, going back is a person's decision.
@@ -350,6 +363,18 @@ impl<'a> Going<'a> {
         self.enter(UpgradePhase::RollingBack);
     }
 
+    /// Neither revision was ever ready: the next one replaces whichever there is.
+    fn replace_again(&mut self) -> Outcome {
+        if self.view.to.exists {
+            let p = &self.position;
+            self.active = Revision { name: p.to.clone(), version: p.to_version.clone() };
+        }
+        self.recheck = Some(Duration::ZERO);
+        let reason = format!("revision {} was asked for instead", self.view.target.name);
+        let result = meshwright_api::UpgradeResult::Superseded;
+        Outcome::Over(Some(record::record(&self.position, result, reason, self.view.now)))
+    }
+
     // === Common parts
 
     /// Goes on to another phase, or step of one.
@@ -359,6 +384,7 @@ impl<'a> Going<'a> {
         p.phase = phase;
         p.since = Time(self.view.now);
         p.measured_since = None;
+        p.blocked_since = None;
         p.verdict = None;
         if phase != UpgradePhase::Shift {
             p.step = None;
@@ -426,15 +452,20 @@ impl<'a> Going<'a> {
     }
 
     /// Somebody must agree first; says whom it waits for.
-    fn must_ask(&mut self, even_if_never: bool) -> bool {
-        let Some(step) = self.awaited() else { return false };
+    fn must_ask(&mut self) -> bool {
         let asked = match self.view.settings.approval {
             Approval::EveryStep => true,
-            Approval::BeforePromote => step == "promote",
+            Approval::BeforePromote => self.awaited().as_deref() == Some("promote"),
             Approval::Never => false,
         };
-        let approved = self.position.approvals.iter().any(|a| a.step == step);
-        if approved || !(asked || even_if_never) {
+        asked && self.must_agree(None)
+    }
+
+    /// Somebody must have agreed, after this moment: who agreed before did not know what is known now.
+    fn must_agree(&mut self, after: Option<Timestamp>) -> bool {
+        let Some(step) = self.awaited() else { return false };
+        let counts = |a: &Approved| a.step == step && after.is_none_or(|t| a.time.0 >= t);
+        if self.position.approvals.iter().any(counts) {
             return false;
         }
         let what = match step.as_str() {

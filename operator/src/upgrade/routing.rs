@@ -3,6 +3,8 @@
 
 use meshwright_api::{MeshControlPlaneStatus, UpgradePhase, UpgradeStatus};
 
+use super::machine::SUPERSEDED;
+
 /// How many pods a revision has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
@@ -21,8 +23,10 @@ pub enum Size {
 /// Which pods are behind the Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behind {
-    /// Those of this revision, as soon as it has enough of them ready; until then all.
+    /// Those of this revision, as soon as it has enough of them ready; until then what was before.
     Only(String),
+    /// Those of this revision as soon as any is ready: the other one is bad.
+    AnyOf(String),
     /// All.
     Both,
 }
@@ -92,9 +96,12 @@ fn during(upgrade: &UpgradeStatus) -> Option<Routing> {
         }
         // The new one goes only after the traffic has: its pods serve until then.
         UpgradePhase::RollingBack => {
-            let back = upgrade.rollback.as_ref().is_some_and(|r| r.traffic_back.is_some());
-            let size = if back { Size::Ending } else { Size::Held };
-            routing(part(from, Size::Held), part(to, size), only(from))
+            let rollback = upgrade.rollback.as_ref();
+            let size =
+                if rollback.is_some_and(|r| r.traffic_back.is_some()) { Size::Ending } else { Size::Held };
+            let harmless = rollback.is_some_and(|r| r.cause == SUPERSEDED);
+            let behind = if harmless { only(from) } else { Behind::AnyOf(from.to_owned()) };
+            routing(part(from, Size::Held), part(to, size), behind)
         }
         UpgradePhase::RolledBack => routing(part(from, Size::Scaled), part(to, Size::Ending), only(from)),
     }

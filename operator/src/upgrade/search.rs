@@ -201,7 +201,9 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
         t.0 = now() - kept;
     };
     back(&mut p.since);
-    p.measured_since.iter_mut().for_each(back);
+    p.measured_since.iter_mut().for_each(&back);
+    p.blocked_since.iter_mut().for_each(&back);
+    p.approvals.iter_mut().for_each(|a| back(&mut a.time));
     p.started = Time(now() - LONG);
 }
 
@@ -214,7 +216,6 @@ fn forget(p: &mut UpgradeStatus) {
         rollback.traffic_back.iter_mut().for_each(|t| t.0 = now());
         rollback.message.clear();
     }
-    p.approvals.iter_mut().for_each(|a| a.time = Time(now()));
     age(p, SignedDuration::ZERO);
 }
 
@@ -305,13 +306,14 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
     }
     if before.active != after.active {
         let by = phase(before).unwrap();
-        assert!(matches!(by, UpgradePhase::Promote | UpgradePhase::RollingBack), "{}", context());
+        let replaced = before.position.as_ref().is_some_and(|p| p.without_baseline);
+        assert!(matches!(by, UpgradePhase::Promote | UpgradePhase::RollingBack) || replaced, "{}", context());
     }
     let routing = routing_of(after);
     let parts = [Some(&routing.lead), routing.other.as_ref()].into_iter().flatten();
     let served: Vec<_> = parts.filter(|p| p.size != Size::Ending).collect();
     assert!(served.iter().all(|p| exists(&p.revision)), "only what exists has pods\n{}", context());
-    if let Behind::Only(name) = &routing.behind {
+    if let Behind::Only(name) | Behind::AnyOf(name) = &routing.behind {
         assert!(served.iter().any(|p| p.revision == *name), "who gets connections has pods\n{}", context());
     }
 }
@@ -340,7 +342,7 @@ fn search(way: Way) -> usize {
         for seen in all(way, phase) {
             let (decision, after) = step(way, &world, &seen);
             check(&world, &seen, &decision, &after);
-            let may_go_back = phase.is_some_and(|p| p < UpgradePhase::Retire);
+            let may_go_back = phase.is_some_and(|p| p < UpgradePhase::Retire) && way.baseline;
             if may_go_back && seen.rollback {
                 let back = after.position.as_ref().map(|p| p.phase);
                 assert_eq!(back, Some(UpgradePhase::RollingBack), "every phase can go back\n{world:#?}");
@@ -366,7 +368,7 @@ fn search(way: Way) -> usize {
             } else {
                 ends(way, &world, &good, over);
                 let retires = world.position.as_ref().is_some_and(|p| p.phase == UpgradePhase::Retire);
-                if !retires {
+                if !retires && way.baseline {
                     ends(way, &world, &Seen { rollback: true, ..good }, back);
                 }
             }

@@ -21,14 +21,23 @@ pub fn share(canary: i32, baseline: i32) -> i32 {
     if all == 0 { 0 } else { i32::try_from((200 * canary + all) / (2 * all)).unwrap_or(100) }
 }
 
-/// The steady number of a Gateway while its autoscaler is held: what it has, or more where its pods have too much to do.
-/// `cpu_percent` is the average use of all pods of the Gateway, in percent of their request.
-pub fn steady(now: i32, pods: i32, cpu_percent: Option<i32>, target: i32, (min, max): (i32, i32)) -> i32 {
-    let busy = cpu_percent.filter(|used| *used > target + target / 10).unwrap_or(0);
-    // As the autoscaler counts, but never down: every pod that goes ends connections.
-    let needed = (i64::from(pods) * i64::from(busy)).div_euclid(i64::from(target.max(1)));
-    let above = i32::try_from(needed).unwrap_or(i32::MAX).saturating_sub(pods).max(0);
-    now.saturating_add(above).clamp(min, max.max(min))
+/// What an autoscaler saw last: its pods, and their average use of CPU in percent of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Pods at that moment.
+    pub pods: i32,
+    /// Average use.
+    pub cpu_percent: i32,
+}
+
+/// The steady number of a Gateway while its autoscaler is held: what it has, or what the autoscaler would make it where its pods have too
+/// much to do. Never less: every pod that goes ends connections. The same load asks for the same number however often it is looked at.
+pub fn steady(now: i32, load: Option<Load>, target: i32, max: i32) -> i32 {
+    let busy = load.filter(|l| l.cpu_percent > target + target / 10);
+    let needed = busy.map_or(0, |l| {
+        (i64::from(l.pods) * i64::from(l.cpu_percent) + i64::from(target) - 1) / i64::from(target.max(1))
+    });
+    now.max(i32::try_from(needed).unwrap_or(i32::MAX).min(max))
 }
 
 #[cfg(test)]
@@ -51,10 +60,12 @@ mod tests {
 
     #[test]
     fn a_held_autoscaler_does_not_leave_pods_alone_with_more_load() {
-        assert_eq!(steady(3, 4, Some(70), 70, (3, 10)), 3);
-        assert_eq!(steady(3, 4, Some(140), 70, (3, 10)), 7);
-        assert_eq!(steady(3, 4, Some(900), 70, (3, 10)), 10);
-        assert_eq!(steady(5, 6, None, 70, (3, 10)), 5);
+        let load = |cpu_percent| Some(Load { pods: 3, cpu_percent });
+        assert_eq!(steady(3, load(75), 70, 10), 3);
+        assert_eq!(steady(3, load(140), 70, 10), 6);
+        assert_eq!(steady(6, load(140), 70, 10), 6, "the same load, looked at again");
+        assert_eq!(steady(3, load(900), 70, 10), 10);
+        assert_eq!((steady(5, None, 70, 10), steady(8, load(900), 70, 4)), (5, 8));
     }
 
     proptest! {
@@ -78,12 +89,13 @@ mod tests {
         }
 
         #[test]
-        fn a_held_number_only_grows_and_within_its_bounds(
-            now in 1..50i32, more in 0..50i32, cpu in proptest::option::of(0..2000i32), min in 1..10i32, max in 10..60i32,
+        fn a_held_number_only_grows_within_its_bound_and_settles_at_once(
+            now in 1..50i32, pods in 1..50i32, cpu_percent in 0..2000i32, max in 1..60i32,
         ) {
-            let now = now.clamp(min, max);
-            let held = super::steady(now, now + more, cpu, 70, (min, max));
-            prop_assert!(held >= now && held <= max);
+            let load = Some(Load { pods, cpu_percent });
+            let held = super::steady(now, load, 70, max);
+            prop_assert!(held >= now && held <= now.max(max));
+            prop_assert_eq!(super::steady(held, load, 70, max), held);
         }
     }
 }

@@ -38,11 +38,11 @@ impl Metric {
     /// fails by the hundred needs little.
     pub fn budget(self) -> f64 {
         match self {
-            Self::Errors => 0.6,
-            Self::Slow(_) => 0.1,
-            Self::NoRoute | Self::NoHealthyUpstream | Self::TlsFailures => 0.025,
-            Self::UpstreamConnectionFailures => 0.025,
-            Self::UpstreamOverflow | Self::RetryLimitExceeded | Self::ClientErrors => 0.025,
+            Self::Errors => 0.72,
+            Self::Slow(_) => 0.06,
+            Self::NoRoute | Self::NoHealthyUpstream | Self::TlsFailures => 0.02,
+            Self::UpstreamConnectionFailures => 0.02,
+            Self::UpstreamOverflow | Self::RetryLimitExceeded | Self::ClientErrors => 0.02,
         }
     }
 
@@ -51,7 +51,7 @@ impl Metric {
     pub fn difference_of_pods(self) -> f64 {
         match self {
             Self::ClientErrors | Self::TlsFailures => 0.3,
-            _ => 0.17,
+            _ => 0.18,
         }
     }
 

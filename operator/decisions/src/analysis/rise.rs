@@ -24,7 +24,7 @@ const LATENCY_OF_PODS: f64 = 0.02;
 const BURST_SECONDS: i64 = 30;
 const BURST_SECONDS_OF_ONE_POD: i64 = 45;
 /// Natural logarithms of the evidence that must be left without the worst burst, and without the worst pod.
-const WITHOUT_BURST: f64 = 1.6;
+const WITHOUT_BURST: f64 = 1.2;
 const WITHOUT_POD: f64 = 1.0;
 /// A canary that fails this share of its requests is a disaster, and is not given the time of a burst.
 const DISASTER: f64 = 0.4;

@@ -171,6 +171,7 @@ pub const CASES: &[Case] = &[
     equal("equal, steady, 1,000 requests/s", SMALL, Traffic { rate: 1000.0, errors: 0.02, ..STEADY }),
     equal("equal, one pod each", ONE_EACH, Traffic { rate: 50.0, cluster: 2.0, pod_latency: 0.03, ..STEADY }),
     equal("equal, errors in clusters", SMALL, Traffic { cluster: 3.0, ..STEADY }),
+    equal("equal, errors in large clusters", LARGE, Traffic { cluster: 8.0, errors: 0.005, ..STEADY }),
     equal(
         "equal, wandering errors in clusters",
         LARGE,
@@ -214,6 +215,8 @@ pub const CASES: &[Case] = &[
     equal("equal, everything at once", LARGE, ROUGH),
     equal("equal, everything at once, few pods", SMALL, Traffic { errors: 0.02, rate: 50.0, ..WILD }),
     equal("equal, everything at once, wild", LARGE, WILD),
+    equal("equal, everything at once, one pod each", ONE_EACH, Traffic { rate: 50.0, ..WILD }),
+    equal("equal, everything at once, 500 requests/s", SMALL, Traffic { rate: 500.0, ..WILD }),
     faulty("errors 0.1 to 1.1 %", 3000, LARGE, STEADY, ERRORS),
     faulty("errors 0.1 to 1.1 %, few pods", 3000, SMALL, Traffic { rate: 50.0, ..STEADY }, ERRORS),
     faulty("errors 0.1 to 1.1 %, half of the traffic", 3000, &[(2, 2)], Traffic { rate: 40.0, ..STEADY }, ERRORS),

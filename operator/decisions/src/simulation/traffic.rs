@@ -7,8 +7,12 @@ use super::latencies::Above;
 use super::random::{Random, Spell, Wander};
 use crate::analysis::{Flags, SLOT_SECONDS, Slot, bucket_end};
 
-/// Buckets that are filled; the last one ends at five minutes.
-const BUCKETS: u32 = 60;
+/// The last bucket that is filled; it ends at five minutes.
+const LAST_BUCKET: u32 = 60;
+/// Fewer requests than these are drawn one by one, more are drawn bucket by bucket.
+const FEW: f64 = 20.0;
+/// A share of requests that never comes up.
+const NOTHING: f64 = 1e-7;
 /// Failed handshakes of scanners, per pod and second.
 const SCANNERS: f64 = 0.02;
 /// Share of requests for hosts that do not exist.
@@ -42,7 +46,6 @@ pub(super) struct Pod {
     /// What makes it differ from the others for good, about 1.
     slower: f64,
     failing: f64,
-    /// Where latencies are on the table of shares, kept from slot to slot to spare allocations.
     clients: Wander,
 }
 
@@ -125,24 +128,39 @@ impl<'a> World<'a> {
     }
 
     fn latencies(&self, expected: f64, log: f64, more: f64, random: &mut Random) -> (u64, BTreeMap<u32, u64>) {
-        let (mut requests, mut latency) = (0, BTreeMap::new());
-        let mut before = 1.0;
-        for bucket in 0..=BUCKETS {
+        let above = |bucket: u32| {
             let end = bucket_end(bucket) - more;
-            let above = if end <= 0.0 || bucket == BUCKETS {
-                f64::from(bucket < BUCKETS)
-            } else {
-                self.above.share((end / self.traffic.median).ln() - log)
-            };
-            let share = before - above;
-            before = above;
-            if share < 1e-7 {
-                continue;
+            match bucket {
+                LAST_BUCKET => 0.0,
+                _ if end <= 0.0 => 1.0,
+                _ => self.above.share((end / self.traffic.median).ln() - log),
             }
-            let count = random.poisson(expected * share);
+        };
+        let mut latency = BTreeMap::new();
+        if expected < FEW {
+            let requests = random.poisson(expected);
+            for _ in 0..requests {
+                let slower = random.uniform();
+                let (mut from, mut to) = (0, LAST_BUCKET);
+                while from < to {
+                    let middle = (from + to) / 2;
+                    if above(middle) <= slower { to = middle } else { from = middle + 1 }
+                }
+                *latency.entry(from).or_default() += 1;
+            }
+            return (requests, latency);
+        }
+        let (mut requests, mut before) = (0, 1.0);
+        for bucket in 0..=LAST_BUCKET {
+            let share = before - above(bucket);
+            before -= share;
+            let count = if share > NOTHING { random.poisson(expected * share) } else { 0 };
             if count > 0 {
                 latency.insert(bucket, count);
                 requests += count;
+            }
+            if before <= NOTHING {
+                break;
             }
         }
         (requests, latency)

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshwright_api::{Blocker, Strategy, UpgradePhase, UpgradeResult, VerdictResult};
+use meshwright_api::{Approval, Blocker, Strategy, UpgradePhase, UpgradeResult, VerdictResult};
 
-use super::{Going, Insufficient, Outcome, PATIENCE, Revision, Usage, record};
+use super::{Going, Insufficient, Outcome, PATIENCE, Revision, SUPERSEDED, Usage, record};
 
 /// Longest time for a new control plane to become ready, and for pods to follow a share.
 const INSTALL: Duration = Duration::from_secs(600);
@@ -67,25 +67,32 @@ impl Going<'_> {
     }
 
     pub(super) fn compare(&mut self) -> Outcome {
-        let since = self.position.since.clone();
         let deadline = self.view.settings.deadline.max(PATIENCE);
+        // Counted since it stands in the way without a break: somebody may be waited for all night before.
+        let good = matches!(&self.view.comparison, Some(Ok(comparison)) if comparison.lost == 0);
+        let blocked = self.position.blocked_since.get_or_insert(Time(self.view.now)).clone();
+        if good {
+            self.position.blocked_since = None;
+        }
         match self.view.comparison.clone() {
             None => self.wait("both control planes to say what they give the proxies", None),
             Some(Ok(comparison)) => {
                 let lost = comparison.lost;
-                let examples = comparison.examples.join("; ");
+                // The first are those that are lost; the rest changes with every route.
+                let lost_ones = comparison.examples.iter().filter(|e| e.starts_with("lost"));
+                let examples = lost_ones.cloned().collect::<Vec<_>>().join("; ");
                 self.position.comparison = Some(comparison);
                 self.block(if lost > 0 { vec![is_lost(lost, examples)] } else { Vec::new() });
                 if lost == 0 || self.is_acknowledged() {
                     return self.first_step();
                 }
-                if self.is_over(&since, deadline) {
+                if self.is_over(&blocked, deadline) {
                     let message = self.position.blockers.first().map_or(String::new(), |b| b.message.clone());
                     self.go_back(("ConfigurationLost".to_owned(), message));
                     return Outcome::Stays;
                 }
-                let until = self.after(&since, deadline);
-                if self.is_over(&since, SETTLE) {
+                let until = self.after(&blocked, deadline);
+                if self.is_over(&blocked, SETTLE) {
                     let ask = format!(
                         "{} lost: kubectl mesh upgrade status",
                         count(usize::try_from(lost).unwrap_or(0), "part")
@@ -98,20 +105,20 @@ impl Going<'_> {
             }
             Some(Err(why)) => {
                 // An active control plane that is gone cannot be compared with; a fix for that must be able to roll out.
-                if !self.view.from.ready && self.is_acknowledged() {
-                    return self.first_step();
-                }
                 if !self.view.from.ready {
                     self.block(vec![baseline_is_gone(&self.position.from)]);
+                    if self.is_acknowledged() {
+                        return self.first_step();
+                    }
                     self.asks = Some(
                         "the active control plane cannot be asked: kubectl mesh upgrade status".to_owned(),
                     );
                 }
-                if self.is_over(&since, deadline) {
+                if self.is_over(&blocked, deadline) {
                     self.go_back(("NotComparable".to_owned(), why));
                     return Outcome::Stays;
                 }
-                let until = self.after(&since, deadline);
+                let until = self.after(&blocked, deadline);
                 self.wait(why, Some(until));
             }
         }
@@ -119,7 +126,7 @@ impl Going<'_> {
     }
 
     fn first_step(&mut self) -> Outcome {
-        if self.paused() || self.must_ask(false) {
+        if self.paused() || self.must_ask() {
             return Outcome::Stays;
         }
         if self.position.steps.is_empty() {
@@ -138,7 +145,7 @@ impl Going<'_> {
         let Some(measured) = self.position.measured_since.clone() else {
             return self.gather();
         };
-        self.position.verdict = self.view.verdict.clone();
+        self.note_verdict();
         // By its share, not by its place: the settings may have changed since it began.
         let asked = self.position.share.as_ref().map_or(0, |s| s.asked);
         let hold = self.view.settings.steps.iter().find(|s| s.0 == asked).map_or(Duration::ZERO, |s| s.1);
@@ -154,6 +161,10 @@ impl Going<'_> {
         let until = self.after(&measured, self.view.settings.deadline);
         let why =
             self.position.verdict.as_ref().map_or_else(|| "no figures yet".to_owned(), |v| v.reason.clone());
+        // Without a verdict nothing is decided that a person is to decide.
+        if self.paused() || self.must_ask() {
+            return Outcome::Stays;
+        }
         if self.view.now < until {
             self.wait(format!("a verdict: {why}"), Some(until));
             return Outcome::Stays;
@@ -165,7 +176,7 @@ impl Going<'_> {
                 Outcome::Stays
             }
             Insufficient::Ask => {
-                if !self.must_ask(true) {
+                if !self.must_agree(Some(until)) {
                     return self.next_step(step);
                 }
                 Outcome::Stays
@@ -173,8 +184,25 @@ impl Going<'_> {
         }
     }
 
+    // While somebody is waited for, only what changes the picture is worth a write.
+    fn note_verdict(&mut self) {
+        let waits = self.view.settings.paused || self.view.settings.approval == Approval::EveryStep;
+        let held = self
+            .position
+            .measured_since
+            .as_ref()
+            .is_some_and(|m| self.is_over(m, self.view.settings.deadline));
+        let same =
+            self.position.verdict.as_ref().map(|v| v.result) == self.view.verdict.as_ref().map(|v| v.result);
+        if !(waits && held && same) {
+            self.position.verdict.clone_from(&self.view.verdict);
+        } else if let Some(before) = self.view.position.and_then(|p| p.share.as_ref()) {
+            self.position.share = Some(before.clone());
+        }
+    }
+
     fn next_step(&mut self, step: i32) -> Outcome {
-        if self.paused() || self.must_ask(false) {
+        if self.paused() || self.must_ask() {
             return Outcome::Stays;
         }
         let more = usize::try_from(step).is_ok_and(|s| s < self.position.steps.len());
@@ -217,7 +245,7 @@ impl Going<'_> {
             );
         } else if !self.view.gateways.settled {
             self.wait(self.view.gateways.waiting.clone().unwrap_or_default(), None);
-        } else if !self.paused() && !self.must_ask(false) {
+        } else if !self.paused() && !self.must_ask() {
             self.enter(UpgradePhase::Promote);
         }
         Outcome::Stays
@@ -303,13 +331,20 @@ impl Going<'_> {
                 self.recheck = Some(Duration::ZERO);
             } else {
                 let why = self.view.gateways.waiting.clone();
+                let since = self.position.since.clone();
+                if self.is_over(&since, INSTALL) {
+                    let from = &self.position.from;
+                    self.asks = Some(format!(
+                        "proxies of revision {from} that are to take the traffic back do not come up"
+                    ));
+                }
                 self.wait(why.unwrap_or_else(|| format!("the traffic to go back to revision {from}")), None);
             }
             return Outcome::Stays;
         }
         // The record first: whoever reads it must not find a revision that goes.
         self.active = Revision { name: from, version };
-        let superseded = rollback.cause == "Superseded";
+        let superseded = rollback.cause == SUPERSEDED;
         let reason = format!("{}: {}", rollback.cause, rollback.message);
         self.enter(UpgradePhase::RolledBack);
         if superseded {
@@ -321,12 +356,19 @@ impl Going<'_> {
     /// Stays until the spec asks for something else: what went back is not tried again by itself.
     pub(super) fn rolled_back(&mut self) -> Outcome {
         let p = &self.position;
-        let superseded = p.rollback.as_ref().is_some_and(|r| r.cause == "Superseded");
+        let superseded = p.rollback.as_ref().is_some_and(|r| r.cause == SUPERSEDED);
         let wanted = &self.view.target.name;
         let again = superseded || *wanted != p.to || self.view.wishes.retry.as_deref() == Some(p.to.as_str());
         if self.view.to.exists {
             let to = p.to.clone();
-            self.wait(format!("connections of revision {to} to end"), None);
+            let what = match self.view.to.in_use {
+                Usage::Unknown => format!(
+                    "its control plane to say whether anything uses revision {to}; kubectl delete mrev {to} removes it all the same"
+                ),
+                Usage::Used => format!("connections of revision {to} to end"),
+                Usage::Unused | Usage::Gone => format!("nothing to use revision {to} for a while"),
+            };
+            self.wait(what, None);
             return Outcome::Stays;
         }
         if !again {
