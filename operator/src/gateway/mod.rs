@@ -76,7 +76,7 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         report(&ctx, &gateway.source, problem).await;
     }
     if sizes::ready(&there, &routing.lead.revision) > 0 && gateway.behind == there.behind {
-        end_others(&ctx, &gateway).await?;
+        end_others(&ctx, &gateway, &there).await?;
     }
     Ok(error::settled(outcome.recheck))
 }
@@ -105,16 +105,31 @@ async fn redirect(ctx: &Context, gateway: &Gateway, seen: &Seen) -> Result<(), E
 }
 
 // Proxies of revisions that have no part any more. Not before those that have one serve, and the Service is limited to them.
-async fn end_others(ctx: &Context, gateway: &ValidatedGateway) -> Result<(), Error> {
-    let selector = made_for(&gateway.source);
-    for kind in [ApiResource::erase::<HorizontalPodAutoscaler>(&()), ApiResource::erase::<Deployment>(&())] {
-        let has_part = |name: &str| gateway.parts.iter().any(|p| p.name == name);
-        prune(ctx, &kind, Some(&gateway.namespace), &selector, |o| {
-            !is_owned(o.owner_references(), &gateway.source) || has_part(&o.name_any())
-        })
-        .await?;
+//
+// A Deployment stays until its last pod is gone: pods without one make the budget of all proxies of the Gateway allow no eviction.
+async fn end_others(ctx: &Context, gateway: &ValidatedGateway, there: &There) -> Result<(), Error> {
+    let has_part = |name: &str| gateway.parts.iter().any(|p| p.name == name);
+    let scalers = ApiResource::erase::<HorizontalPodAutoscaler>(&());
+    prune(ctx, &scalers, Some(&gateway.namespace), &made_for(&gateway.source), |o| {
+        !is_owned(o.owner_references(), &gateway.source) || has_part(&o.name_any())
+    })
+    .await?;
+    for deployment in there.deployments.values().filter(|d| !has_part(&d.name_any())) {
+        if deployment.spec.replicas != Some(0) {
+            apply::scale_to_zero(ctx, deployment).await?;
+        } else if is_empty(deployment) {
+            apply::delete(ctx, &ApiResource::erase::<Deployment>(&()), deployment).await?;
+        }
     }
     Ok(())
+}
+
+// Where Kubernetes does not count ending pods yet, the budget is blocked while they end.
+fn is_empty(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    let seen = status.and_then(|s| s.observed_generation) >= deployment.metadata.generation;
+    let left = status.map_or(0, |s| s.replicas.unwrap_or(0) + s.terminating_replicas.unwrap_or(0));
+    seen && left == 0
 }
 
 fn made_for(gateway: &Gateway) -> String {

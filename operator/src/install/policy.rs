@@ -80,7 +80,7 @@ pub(super) fn approvals() -> ValidatingAdmissionPolicy {
             ]),
             validations: Some(vec![Validation {
                 expression:
-                    "variables.now in ['', variables.before] || (variables.now.split('/', 3).size() == 3 \
+                    "variables.now == '' || variables.now == variables.before || (variables.now.split('/', 3).size() == 3 \
                              && variables.now.split('/', 3)[2] == request.userInfo.username)"
                         .to_owned(),
                 message: Some(format!(

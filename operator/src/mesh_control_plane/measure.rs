@@ -1,8 +1,8 @@
 //! What only control planes and proxies can tell: asked while an upgrade is under way, or while a revision may be removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::{api::policy::v1::PodDisruptionBudget, jiff::SignedDuration};
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::{
     Comparison, Probe, UpgradePhase, UpgradeStatus, Verdict, VerdictResult, gateway::Gateway, labels,
@@ -17,6 +17,11 @@ use crate::{
     upgrade::{machine::Trouble, shares},
 };
 
+/// Of the traffic before a step this much is looked at.
+const LOOK_BACK: SignedDuration = SignedDuration::from_secs(60);
+/// So many requests a second to each proxy, over so many seconds, need none of ours beside them.
+const BUSY_RATE: u64 = 2;
+const BUSY_SECONDS: i64 = 30;
 /// How the control plane begins to say that a proxy refused what it was given.
 const REFUSED: &str = "a proxy refused the configuration";
 
@@ -92,14 +97,12 @@ async fn observe(
     let names: Vec<String> = seen.revisions.iter().map(ResourceExt::name_any).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let now = ctx.now();
-    let since = position.and_then(|p| p.measured_since.as_ref()).map_or(now, |t| t.0);
+    let since = position.and_then(|p| p.measured_since.as_ref()).map_or(now - LOOK_BACK, |t| t.0);
     let upgrade = position.map_or_else(String::new, |p| format!("{} {} {}", p.from, p.to, p.started.0));
     let scope = Scope { upgrade: &upgrade, since };
     let observation = ctx.inspector.observe(asked, &scope, &names, replicas, now).await;
     for (revision, observed) in &observation.revisions {
-        measured
-            .streams
-            .insert(revision.clone(), observed.streams.as_ref().map(std::collections::BTreeSet::len));
+        measured.streams.insert(revision.clone(), observed.streams.as_ref().map(BTreeSet::len));
     }
     let Some(p) = position else { return };
     measured.proxies = observation.revisions.get(&p.to).map(totals);
@@ -110,7 +113,7 @@ async fn observe(
     }
     measured.finding = finding(&observation, p);
     if p.phase == UpgradePhase::Shift {
-        aim(ctx, seen, &mesh.upgrade.probes).await;
+        aim(ctx, seen, &mesh.upgrade.probes, &busy(&observation, &p.from)).await;
         if p.measured_since.is_some() {
             judge(ctx, mesh, seen, p, &observation, measured);
         }
@@ -169,8 +172,25 @@ fn finding(observation: &Observation, p: &UpgradeStatus) -> Option<Trouble> {
     Some(Trouble { cause: found.cause.as_str().to_owned(), message: found.reason, lasting: true })
 }
 
-async fn aim(ctx: &Context, seen: &Seen, probes: &[Probe]) {
-    let gateways = gateways(ctx).await;
+/// Gateways whose users send so many requests that our own would only blur the picture: proxies answer those faster than any backend, and
+/// not every pod has the same share of them.
+fn busy(observation: &Observation, baseline: &str) -> BTreeSet<(String, String)> {
+    let until = observation.at.as_second() - 10;
+    let mut rates = BTreeMap::<(String, String), (u64, u64)>::new();
+    for seen in observation.revisions.get(baseline).into_iter().flat_map(|o| o.proxies.values()) {
+        let gateway = (seen.proxy.gateway_namespace.clone(), seen.proxy.gateway_name.clone());
+        let lately = seen.slots.range(until - BUSY_SECONDS..until).map(|(_, slot)| slot);
+        let routed: u64 = lately.map(|t| t.requests().saturating_sub(t.flags.no_route)).sum();
+        let (pods, requests) = rates.entry(gateway).or_default();
+        (*pods, *requests) = (*pods + 1, *requests + routed);
+    }
+    let is_busy = |(pods, requests): &(u64, u64)| *requests >= pods * BUSY_RATE * BUSY_SECONDS.unsigned_abs();
+    rates.into_iter().filter(|(_, rate)| is_busy(rate)).map(|(gateway, _)| gateway).collect()
+}
+
+async fn aim(ctx: &Context, seen: &Seen, probes: &[Probe], busy: &BTreeSet<(String, String)>) {
+    let mut gateways = gateways(ctx).await;
+    gateways.retain(|g| !busy.contains(&(g.namespace().unwrap_or_default(), g.name_any())));
     ctx.prober.aim(probe::targets(&seen.items, &gateways, probes));
 }
 

@@ -3,7 +3,8 @@
 use super::input::SLOT_SECONDS;
 use super::latency::{Cut, Quantile, quantile};
 use super::metric::Metric;
-use super::timeline::{Side, Timeline, Track};
+use super::timeline::{Side, Timeline};
+use super::track::Track;
 
 /// Events and what gave rise to them, on both sides of a stratum. Only strata where both sides have something can be compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -181,7 +182,11 @@ impl<'a> Comparison<'a> {
             return None;
         }
         let excess = |pod: &Vec<Cell>| -> f64 {
-            self.strata.iter().zip(pod).map(|(s, cell)| cell.events - s.baseline.ratio() * cell.exposure).sum()
+            self.strata
+                .iter()
+                .zip(pod)
+                .map(|(s, cell)| cell.events - s.baseline.ratio() * cell.exposure)
+                .sum()
         };
         let worst = pods.iter().max_by(|a, b| excess(a).total_cmp(&excess(b)))?;
         let without = |(stratum, cell): (&Stratum, &Cell)| Stratum {
@@ -198,7 +203,8 @@ impl<'a> Comparison<'a> {
     /// The last strata that cover so many seconds; at least two, as one slot alone says nothing about time.
     pub fn last(&self, seconds: i64) -> &[Stratum] {
         let newest = self.timeline.starts.last().map_or(0, |start| start + SLOT_SECONDS);
-        let covered = self.timeline.starts.iter().rev().take_while(|start| **start >= newest - seconds).count();
+        let covered =
+            self.timeline.starts.iter().rev().take_while(|start| **start >= newest - seconds).count();
         let from = self.strata.len().saturating_sub(covered.max(2));
         self.strata.get(from..).unwrap_or_default()
     }

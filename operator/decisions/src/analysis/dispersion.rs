@@ -35,7 +35,9 @@ impl Dispersion {
     pub fn of(comparison: &Comparison<'_>, assumed: f64) -> Self {
         let strata = &comparison.strata;
         let replaced = Split::of(strata).without_replacement();
-        let sides = comparison.sides().map(|side| Pods::of(side.pods.iter().map(|pod| comparison.pod(pod)).collect()));
+        let sides = comparison
+            .sides()
+            .map(|side| Pods::of(side.pods.iter().map(|pod| comparison.pod(pod)).collect()));
         // Each of them is a course in time.
         let mut courses = vec![against_each_other(strata)];
         courses.extend(sides.iter().flat_map(|side| side.residuals(replaced)));
@@ -139,7 +141,9 @@ struct Pods {
 impl Pods {
     fn of(pods: Vec<Vec<Cell>>) -> Self {
         let strata = pods.first().map_or(0, Vec::len);
-        let sum = |at: usize| pods.iter().filter_map(|pod| pod.get(at)).fold(Cell::default(), |sum, cell| sum.plus(*cell));
+        let sum = |at: usize| {
+            pods.iter().filter_map(|pod| pod.get(at)).fold(Cell::default(), |sum, cell| sum.plus(*cell))
+        };
         let sums: Vec<Cell> = (0..strata).map(sum).collect();
         let exposures = pods.iter().map(|pod| pod.iter().map(|cell| cell.exposure).sum::<f64>());
         let (all, squares) = exposures.fold((0.0, 0.0), |(all, squares), e| (all + e, squares + e * e));

@@ -36,6 +36,31 @@ pub struct Slot {
     pub latency: BTreeMap<u32, u64>,
 }
 
+/// What the operator's own requests to one pod came to. They go to each pod alike, however much of the users' traffic it has, so
+/// they would hide what happens to users, and a pod with few users would look worse for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProbeSeries {
+    /// The pod's Gateway, as in its [`ProxySeries`].
+    pub gateway: String,
+    /// The pod, as in its [`ProxySeries`]; without one there it counts for nothing.
+    pub pod: String,
+    /// What happened, each start at most once.
+    pub slots: Vec<ProbeSlot>,
+}
+
+/// What probes that began within [`SLOT_SECONDS`] came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProbeSlot {
+    /// Unix seconds, a multiple of [`SLOT_SECONDS`]; the proxy's clock may be some seconds off.
+    pub start: i64,
+    /// Those whose end is known.
+    pub sent: u64,
+    /// Those for a host without a route, which the proxy answered with 404 and counted. They are taken out of what it counted.
+    pub unrouted: u64,
+    /// Those without an answer, which no proxy counted.
+    pub unanswered: u64,
+}
+
 /// How often Envoy set a response flag, or counted what the flag stands for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {

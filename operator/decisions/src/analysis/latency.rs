@@ -3,7 +3,7 @@
 //! of shares into latency, interpolate. A distribution that fits into one bucket hides what happens within it.
 
 use super::input::bucket_end;
-use super::timeline::BUCKETS;
+use super::track::BUCKETS;
 
 /// The first end of a bucket with no more than this share above it stands for the median. Above a half, because a cut with
 /// few requests above it still shows a rise, one with few below it does not.
@@ -69,7 +69,11 @@ impl Cut {
         let mut before = 1.0;
         for (bucket, &above) in self.above.iter().enumerate() {
             if above <= canary_above || above == 0.0 {
-                let within = if before > above { ((before - canary_above) / (before - above)).clamp(0.0, 1.0) } else { 0.0 };
+                let within = if before > above {
+                    ((before - canary_above) / (before - above)).clamp(0.0, 1.0)
+                } else {
+                    0.0
+                };
                 let buckets = self.bucket as f64 - (bucket as f64 - 1.0 + within);
                 return 1.25_f64.powf(buckets) - 1.0;
             }

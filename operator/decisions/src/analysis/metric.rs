@@ -1,7 +1,7 @@
 //! What is compared, and how much of the bound on false alarms each comparison may use.
 
 use super::latency::Quantile;
-use super::timeline::Totals;
+use super::track::Totals;
 use super::verdict::Cause;
 
 /// Events that are counted against what gave rise to them.
@@ -15,12 +15,15 @@ pub(super) enum Metric {
     UpstreamOverflow,
     RetryLimitExceeded,
     ClientErrors,
+    /// Requests of the operator's own.
+    UnansweredProbes,
     /// Requests that take longer than a quantile of the baseline.
     Slow(Quantile),
 }
 
 /// All of them, in the order in which they give the cause when several rose: a lost route is better news than the 404 it leads to.
-pub(super) const METRICS: [Metric; 10] = [
+pub(super) const METRICS: [Metric; 11] = [
+    Metric::UnansweredProbes,
     Metric::NoRoute,
     Metric::NoHealthyUpstream,
     Metric::TlsFailures,
@@ -38,10 +41,10 @@ impl Metric {
     /// fails by the hundred needs little.
     pub fn budget(self) -> f64 {
         match self {
-            Self::Errors => 0.72,
+            Self::Errors => 0.7,
             Self::Slow(_) => 0.06,
             Self::NoRoute | Self::NoHealthyUpstream | Self::TlsFailures => 0.02,
-            Self::UpstreamConnectionFailures => 0.02,
+            Self::UpstreamConnectionFailures | Self::UnansweredProbes => 0.02,
             Self::UpstreamOverflow | Self::RetryLimitExceeded | Self::ClientErrors => 0.02,
         }
     }
@@ -74,6 +77,7 @@ impl Metric {
             Self::UpstreamOverflow => totals.upstream_overflow,
             Self::RetryLimitExceeded => totals.retry_limit_exceeded,
             Self::ClientErrors => totals.client_errors,
+            Self::UnansweredProbes => totals.unanswered,
             Self::Slow(_) => 0,
         }
     }
@@ -83,6 +87,7 @@ impl Metric {
     pub fn exposure(self, totals: &Totals) -> u64 {
         match self {
             Self::TlsFailures => totals.present,
+            Self::UnansweredProbes => totals.probes,
             _ => totals.requests,
         }
     }
@@ -91,6 +96,7 @@ impl Metric {
     pub fn attempts(self, totals: &Totals) -> u64 {
         match self {
             Self::TlsFailures => totals.attempts(),
+            Self::UnansweredProbes => totals.probes,
             _ => totals.requests,
         }
     }
@@ -106,6 +112,7 @@ impl Metric {
             Self::UpstreamOverflow => Cause::UpstreamOverflowRose,
             Self::RetryLimitExceeded => Cause::RetryLimitExceededRose,
             Self::ClientErrors => Cause::ClientErrorsRose,
+            Self::UnansweredProbes => Cause::UnansweredProbesRose,
             Self::Slow(Quantile::Median) => Cause::LatencyRose,
             Self::Slow(Quantile::Tail) => Cause::TailLatencyRose,
         }
@@ -122,6 +129,7 @@ impl Metric {
             Self::UpstreamOverflow => "requests refused by circuit breakers (UO)",
             Self::RetryLimitExceeded => "requests that ran out of retries (URX)",
             Self::ClientErrors => "client errors (4xx)",
+            Self::UnansweredProbes => "unanswered probes",
             Self::Slow(Quantile::Median) => "median latency",
             Self::Slow(Quantile::Tail) => "95th percentile of the latency",
         }

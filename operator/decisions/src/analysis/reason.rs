@@ -4,6 +4,7 @@ use super::comparison::Comparison;
 use super::latency::Quantile;
 use super::metric::Metric;
 use super::timeline::Timeline;
+use super::track::Totals;
 
 /// What rose, with the figures.
 pub(super) fn rose(comparison: &Comparison<'_>) -> String {
@@ -20,32 +21,34 @@ pub(super) fn rose(comparison: &Comparison<'_>) -> String {
             thousands(canary.requests())
         );
     }
-    let of = |(events, attempts)| format!("{} ({} of {}", percent(events, attempts), thousands(events), thousands(attempts));
-    let unit = if comparison.metric == Metric::TlsFailures { "requests and handshakes" } else { "requests" };
+    let of = |(events, attempts)| {
+        format!("{} ({} of {}", percent(events, attempts), thousands(events), thousands(attempts))
+    };
+    let unit = match comparison.metric {
+        Metric::TlsFailures => "requests and handshakes",
+        Metric::UnansweredProbes => "probes",
+        _ => "requests",
+    };
     let (before, now) = (comparison.figures(baseline), comparison.figures(canary));
     format!("{name} rose from {}) to {} {unit})", of(before), of(now))
 }
 
 /// That nothing rose, with the figures that people ask for first.
 pub(super) fn nothing_rose(timelines: &[&Timeline]) -> String {
-    let (mut errors, mut requests) = ([0; 2], [0; 2]);
+    let (mut before, mut now) = (Totals::default(), Totals::default());
     for timeline in timelines {
-        for (at, side) in [&timeline.baseline, &timeline.canary].into_iter().enumerate() {
-            errors[at] += side.sum.totals.iter().map(|totals| totals.failed).sum::<u64>();
-            requests[at] += side.requests();
-        }
+        timeline.baseline.sum.totals.iter().for_each(|totals| before.add_totals(totals));
+        timeline.canary.sum.totals.iter().for_each(|totals| now.add_totals(totals));
     }
-    let mut sentence = format!(
-        "nothing rose: errors {} ({} of {}) and {} ({} of {} requests)",
-        percent(errors[0], requests[0]),
-        thousands(errors[0]),
-        thousands(requests[0]),
-        percent(errors[1], requests[1]),
-        thousands(errors[1]),
-        thousands(requests[1]),
-    );
+    let (what, figures): (_, fn(&Totals) -> (u64, u64)) = match now.requests {
+        0 => ("unanswered probes", |totals| (totals.unanswered, totals.probes)),
+        _ => ("errors", |totals| (totals.failed, totals.requests)),
+    };
+    let of = |(part, of)| format!("{} ({} of {}", percent(part, of), thousands(part), thousands(of));
+    let unit = if now.requests == 0 { "" } else { " requests" };
+    let mut sentence = format!("nothing rose: {what} {}) and {}{unit})", of(figures(&before)), of(figures(&now)));
     // Medians of several Gateways are no median.
-    if let [timeline] = timelines {
+    if let ([timeline], 1..) = (timelines, now.requests) {
         let of = |side| milliseconds(Comparison::milliseconds(side, Quantile::Median));
         sentence += &format!(", median latency {} and {}", of(&timeline.baseline), of(&timeline.canary));
     }

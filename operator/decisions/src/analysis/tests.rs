@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SETTINGS: Settings = Settings { max_error_increase: 0.005, max_latency_increase: 0.2, min_requests: 300 };
+const SETTINGS: Settings =
+    Settings { max_error_increase: 0.005, max_latency_increase: 0.2, min_requests: 300 };
 const LOOK: Look = Look { steps: 3 };
 
 /// A pod with `slots` slots; `make` fills each by its number. Latencies lie in three buckets.
@@ -15,7 +16,11 @@ fn pod(name: &str, slots: i64, make: impl Fn(i64, &mut Slot)) -> ProxySeries {
         }
         slot
     };
-    ProxySeries { gateway: "demo/gateway".to_owned(), pod: name.to_owned(), slots: (0..slots).map(slot).collect() }
+    ProxySeries {
+        gateway: "demo/gateway".to_owned(),
+        pod: name.to_owned(),
+        slots: (0..slots).map(slot).collect(),
+    }
 }
 
 /// Around 20 ms, shifted by buckets.
@@ -27,7 +32,9 @@ fn latencies(requests: u64, shift: u32) -> BTreeMap<u32, u64> {
 
 /// Three pods that fail one request in a thousand.
 fn baseline(slots: i64) -> Vec<ProxySeries> {
-    ["old-0", "old-1", "old-2"].map(|name| pod(name, slots, |at, slot| slot.failed = u64::from(at % 10 == 3))).into()
+    ["old-0", "old-1", "old-2"]
+        .map(|name| pod(name, slots, |at, slot| slot.failed = u64::from(at % 10 == 3)))
+        .into()
 }
 
 fn canary(slots: i64, make: impl Fn(i64, &mut Slot)) -> Vec<ProxySeries> {
@@ -71,7 +78,7 @@ fn equal_sides_pass_with_their_figures() {
     assert_eq!(ends(&verdict), (VerdictResult::Pass, Cause::NothingRose));
     assert_eq!(
         verdict.reason,
-        "nothing rose: errors 0.1 % (9 of 7,200) and 0.08 % (2 of 2,400 requests), median latency 17 ms and 17 ms"
+        "nothing rose: errors 0.1 % (9 of 7,200) and 0.08 % (2 of 2,400 requests), median latency 16 ms and 16 ms"
     );
 }
 
@@ -121,7 +128,9 @@ fn a_burst_of_one_side_does_not_fail_until_it_has_lasted() {
 #[test]
 fn one_pod_of_several_does_not_condemn_the_revision() {
     let pods = |bad: usize| -> Vec<ProxySeries> {
-        (0..3).map(|n| pod(&format!("new-{n}"), 24, move |_, slot| slot.failed = 5 * u64::from(n < bad))).collect()
+        (0..3)
+            .map(|n| pod(&format!("new-{n}"), 24, move |_, slot| slot.failed = 5 * u64::from(n < bad)))
+            .collect()
     };
     assert_ne!(look(&pods(1), &baseline(24)).result, VerdictResult::Fail);
     assert_eq!(look(&pods(3), &baseline(24)).result, VerdictResult::Fail);
@@ -161,14 +170,14 @@ fn slow_requests_fail_with_their_median() {
     let slow = canary(24, |_, slot| slot.latency = latencies(slot.requests, 2));
     let verdict = look(&slow, &baseline(24));
     assert_eq!(ends(&verdict), (VerdictResult::Fail, Cause::LatencyRose));
-    assert_eq!(verdict.reason, "median latency rose from 17 ms (7,200 requests) to 26 ms (2,400 requests)");
+    assert_eq!(verdict.reason, "median latency rose from 16 ms (7,200 requests) to 26 ms (2,400 requests)");
 }
 
 #[test]
 fn a_slow_tail_fails_although_the_median_stays() {
     let tail = canary(24, |_, slot| {
         slot.latency = latencies(slot.requests, 0);
-        slot.latency.extend([(16, 10), (26, 20)]);
+        slot.latency.extend([(17, 15), (26, 10)]);
     });
     assert_eq!(ends(&look(&tail, &baseline(24))), (VerdictResult::Fail, Cause::TailLatencyRose));
 }
@@ -226,14 +235,69 @@ fn a_gateway_that_the_canary_does_not_serve_is_not_passed_over() {
     assert_eq!(verdict.reason, "Gateway demo/b: no request of the canary, 2,400 of the baseline");
 }
 
+/// Twenty-five probes per slot of a pod, so many of them unanswered; the answered ones are in the series.
+fn probes(series: &mut ProxySeries, unanswered: u64) -> ProbeSeries {
+    let probe = |slot: &mut Slot| {
+        let unrouted = 25 - unanswered;
+        slot.requests += unrouted;
+        slot.client_errors += unrouted;
+        slot.flags.no_route += unrouted;
+        *slot.latency.entry(0).or_default() += unrouted;
+        ProbeSlot { start: slot.start, sent: 25, unrouted, unanswered }
+    };
+    let slots = series.slots.iter_mut().map(probe).collect();
+    ProbeSeries { gateway: series.gateway.clone(), pod: series.pod.clone(), slots }
+}
+
+#[test]
+fn a_pod_with_fewer_users_beside_its_probes_is_not_worse() {
+    let users = |requests: u64| move |_: i64, slot: &mut Slot| slot.requests = requests;
+    let (mut canary, mut baseline) = (canary(24, users(10)), vec![pod("old-0", 24, users(100))]);
+    let all = [probes(&mut canary[0], 0), probes(&mut baseline[0], 0)];
+    let blind = look(&canary, &baseline);
+    assert_eq!(ends(&blind), (VerdictResult::Fail, Cause::NoRouteRose));
+    let verdict = judge_with_probes(&canary, &baseline, &all, &SETTINGS, &LOOK);
+    assert_eq!(ends(&verdict), (VerdictResult::Pass, Cause::NothingRose), "{}", verdict.reason);
+    assert_eq!(verdict.canary_requests, 24 * 35);
+}
+
+#[test]
+fn probes_do_not_hide_what_users_get() {
+    let lost = |_: i64, slot: &mut Slot| {
+        slot.requests = 20;
+        (slot.client_errors, slot.flags.no_route) = (1, 1);
+    };
+    let (mut canary, mut baseline) = (canary(24, lost), vec![pod("old-0", 24, |_, slot| slot.requests = 20)]);
+    let all = [probes(&mut canary[0], 0), probes(&mut baseline[0], 0)];
+    assert_eq!(look(&canary, &baseline).result, VerdictResult::Pass);
+    let verdict = judge_with_probes(&canary, &baseline, &all, &SETTINGS, &LOOK);
+    assert_eq!(ends(&verdict), (VerdictResult::Fail, Cause::NoRouteRose));
+}
+
+#[test]
+fn probes_alone_pass_a_canary_and_fail_one_that_does_not_answer() {
+    let silent = |_: i64, slot: &mut Slot| slot.requests = 0;
+    let judged = |unanswered: u64, slots: i64| {
+        let (mut canary, mut baseline) = (canary(slots, silent), vec![pod("old-0", slots, silent)]);
+        let all = [probes(&mut canary[0], unanswered), probes(&mut baseline[0], 0)];
+        judge_with_probes(&canary, &baseline, &all, &SETTINGS, &LOOK)
+    };
+    let answers = judged(0, 24);
+    assert_eq!(ends(&answers), (VerdictResult::Pass, Cause::NothingRose));
+    assert_eq!(answers.reason, "nothing rose: unanswered probes 0 % (0 of 600) and 0 % (0 of 600)");
+    let dead = judged(25, 2);
+    assert_eq!(ends(&dead), (VerdictResult::Fail, Cause::UnansweredProbesRose));
+    assert_eq!(dead.reason, "unanswered probes rose from 0 % (0 of 50) to 100 % (50 of 50 probes)");
+}
+
 #[test]
 fn more_steps_need_more_evidence() {
-    // 16 errors against 3 of as many requests, evenly over time: about one in five hundred by chance.
-    let canary = canary(24, |at, slot| slot.failed = u64::from(at % 3 != 0));
+    // 24 errors against 3 of as many requests: less than one in ten thousand by chance.
+    let canary = canary(24, |_, slot| slot.failed = 1);
     let baseline = [pod("old-0", 24, |at, slot| slot.failed = u64::from(at % 8 == 0))];
-    let result = |steps| judge(&canary, &baseline, &Settings { max_error_increase: 0.0, ..SETTINGS }, &Look { steps }).result;
+    let result = |steps| judge(&canary, &baseline, &SETTINGS, &Look { steps }).result;
     assert_eq!(result(1), VerdictResult::Fail);
-    assert_eq!(result(20), VerdictResult::Insufficient);
+    assert_eq!(result(1000), VerdictResult::Insufficient);
 }
 
 fn counts() -> impl Strategy<Value = u64> {
@@ -256,7 +320,8 @@ fn sides() -> impl Strategy<Value = Vec<ProxySeries>> {
         pod: "pod".to_owned(),
         slots,
     };
-    let one = (any::<bool>(), proptest::collection::vec(slots(), 0..12)).prop_map(move |(g, slots)| series(g, slots));
+    let one = (any::<bool>(), proptest::collection::vec(slots(), 0..12))
+        .prop_map(move |(g, slots)| series(g, slots));
     proptest::collection::vec(one, 0..4)
 }
 
@@ -266,7 +331,13 @@ proptest! {
         canary in sides(), baseline in sides(), steps in 0..20_usize, allowed in -1.0..2.0_f64, min_requests in counts(),
     ) {
         let settings = Settings { max_error_increase: allowed, max_latency_increase: allowed, min_requests };
-        let verdict = judge(&canary, &baseline, &settings, &Look { steps });
+        let probe = |series: &ProxySeries| ProbeSeries {
+            gateway: series.gateway.clone(),
+            pod: series.pod.clone(),
+            slots: series.slots.iter().map(|s| ProbeSlot { start: s.start, sent: s.failed, unrouted: s.requests, unanswered: s.tls_failures }).collect(),
+        };
+        let probes: Vec<ProbeSeries> = canary.iter().map(probe).collect();
+        let verdict = judge_with_probes(&canary, &baseline, &probes, &settings, &Look { steps });
         prop_assert!(!verdict.reason.is_empty());
     }
 

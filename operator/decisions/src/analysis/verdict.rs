@@ -11,9 +11,9 @@ pub struct Verdict {
     pub cause: Cause,
     /// Why, in one sentence with the figures.
     pub reason: String,
-    /// Requests of the canary in the window.
+    /// Requests of the canary in the window, probes among them.
     pub canary_requests: u64,
-    /// Requests of the baseline in the window.
+    /// Requests of the baseline in the window, probes among them.
     pub baseline_requests: u64,
 }
 
@@ -55,6 +55,8 @@ pub enum Cause {
     UpstreamOverflowRose,
     /// Fail: more handshakes fail.
     TlsFailuresRose,
+    /// Fail: more probes get no answer.
+    UnansweredProbesRose,
     /// Fail: the median latency rose.
     LatencyRose,
     /// Fail: the 95th percentile of the latency rose.
@@ -77,6 +79,7 @@ impl Cause {
             Self::RetryLimitExceededRose => "RetryLimitExceededRose",
             Self::UpstreamOverflowRose => "UpstreamOverflowRose",
             Self::TlsFailuresRose => "TlsFailuresRose",
+            Self::UnansweredProbesRose => "UnansweredProbesRose",
             Self::LatencyRose => "LatencyRose",
             Self::TailLatencyRose => "TailLatencyRose",
         }

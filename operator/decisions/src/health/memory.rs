@@ -74,7 +74,8 @@ fn steady_growth(samples: &[&ReplicaHealth], started: i64) -> Option<Growth> {
         })
         .collect();
     let streams = last.open_streams.saturating_sub(first.open_streams) as f64;
-    let (from, bytes) = (first.resident_bytes as f64, last.resident_bytes as f64 - first.resident_bytes as f64);
+    let (from, bytes) =
+        (first.resident_bytes as f64, last.resident_bytes as f64 - first.resident_bytes as f64);
     let explained = streams * BYTES_PER_STREAM;
     let fair = bytes / PARTS as f64 * FAIR_PART;
     let steady = means.windows(2).all(|pair| matches!(pair, [before, after] if after - before >= fair));

@@ -128,7 +128,9 @@ fn configuration_refused(canary: &Change, baseline: &Change) -> Option<Finding> 
     let (now, before) = (canary.ever.configurations_refused, baseline.ever.configurations_refused);
     let more = now > before * REFUSED_FACTOR && now >= REFUSED_BESIDE_BASELINE;
     let times = if now == 1 { "once" } else { &format!("{now} times") };
-    let reason = format!("proxies refused the new control plane's configuration {times}, the old one's {before} times");
+    let reason = format!(
+        "proxies refused the new control plane's configuration {times}, the old one's {before} times"
+    );
     (now > 0 && before == 0 || more).then_some(Finding { cause: Cause::ConfigurationRefused, reason })
 }
 
@@ -147,7 +149,8 @@ fn streams_reopened(canary: &Change, baseline: &Change) -> Option<Finding> {
     let reason = format!(
         "each xDS stream of the new control plane was opened again {now:.1} times, of the old one {before:.1} times"
     );
-    let found = canary.reopened() >= REOPENED && now >= REOPENED_PER_STREAM && now >= before * REOPENED_FACTOR;
+    let found =
+        canary.reopened() >= REOPENED && now >= REOPENED_PER_STREAM && now >= before * REOPENED_FACTOR;
     found.then_some(Finding { cause: Cause::StreamsReopened, reason })
 }
 
@@ -159,5 +162,6 @@ fn translations_slow(canary: &Change, baseline: &Change) -> Option<Finding> {
     let reason = format!(
         "the new control plane takes {now:.2} s from a change to its configuration, the old one {before:.2} s"
     );
-    (now >= SLOW_SECONDS && now >= before * SLOW_FACTOR).then_some(Finding { cause: Cause::TranslationsSlow, reason })
+    (now >= SLOW_SECONDS && now >= before * SLOW_FACTOR)
+        .then_some(Finding { cause: Cause::TranslationsSlow, reason })
 }

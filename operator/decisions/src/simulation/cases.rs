@@ -64,6 +64,8 @@ pub struct Traffic {
     pub pod_latency: f64,
     /// By how much pods differ for good, in latency and in failures.
     pub pods_differ: f64,
+    /// The operator's own requests to each pod in five seconds, beside those of users.
+    pub probes: u64,
 }
 
 /// Times that come and go.
@@ -97,6 +99,8 @@ impl Default for Fault {
 }
 
 const NO_FAULT: Fault = Fault { failing: 0.0, no_route: 0.0, slower: 1.0, milliseconds: 0.0 };
+/// Five per second.
+const PROBES: u64 = 25;
 const NEVER: Spells = Spells { every: 0.0, lasting: 0.0, strength: 0.0 };
 /// 10, 25 and 50 % of pods of a large Gateway.
 const LARGE: &[(usize, usize)] = &[(1, 9), (3, 9), (6, 6)];
@@ -122,6 +126,7 @@ const STEADY: Traffic = Traffic {
     latency_wander: 0.05,
     pod_latency: 0.01,
     pods_differ: 0.03,
+    probes: 0,
 };
 
 /// Everything that varies does so, together, in time and between pods; over time a tenth of a percent fails.
@@ -203,26 +208,40 @@ pub const CASES: &[Case] = &[
     equal(
         "equal, heavy-tailed latency",
         LARGE,
-        Traffic {
-            shape: Shape { sigma: 1.0, tail: 0.08 },
-            latency_wander: 0.4,
-            pod_latency: 0.08,
-            ..STEADY
-        },
+        Traffic { shape: Shape { sigma: 1.0, tail: 0.08 }, latency_wander: 0.4, pod_latency: 0.08, ..STEADY },
     ),
     equal("equal, narrow latency", SMALL, Traffic { shape: Shape { sigma: 0.15, tail: 0.01 }, ..STEADY }),
     equal("equal, busy and quiet hours", LARGE, Traffic { drift: 0.8, errors_wander: 0.5, ..STEADY }),
     equal("equal, everything at once", LARGE, ROUGH),
     equal("equal, everything at once, few pods", SMALL, Traffic { errors: 0.02, rate: 50.0, ..WILD }),
     equal("equal, everything at once, wild", LARGE, WILD),
+    equal("equal, probes, users stay with their pods", SMALL, Traffic { pod_rate: 1.0, probes: PROBES, ..STEADY }),
+    equal("equal, probes, sparse", SMALL, Traffic { rate: 0.2, errors: 0.02, probes: PROBES, ..WILD }),
+    equal(
+        "equal, probes, everything at once, few pods",
+        SMALL,
+        Traffic { errors: 0.02, rate: 50.0, probes: PROBES, ..WILD },
+    ),
     equal("equal, everything at once, one pod each", ONE_EACH, Traffic { rate: 50.0, ..WILD }),
     equal("equal, everything at once, 500 requests/s", SMALL, Traffic { rate: 500.0, ..WILD }),
     faulty("errors 0.1 to 1.1 %", 3000, LARGE, STEADY, ERRORS),
     faulty("errors 0.1 to 1.1 %, few pods", 3000, SMALL, Traffic { rate: 50.0, ..STEADY }, ERRORS),
-    faulty("errors 0.1 to 1.1 %, half of the traffic", 3000, &[(2, 2)], Traffic { rate: 40.0, ..STEADY }, ERRORS),
+    faulty(
+        "errors 0.1 to 1.1 %, half of the traffic",
+        3000,
+        &[(2, 2)],
+        Traffic { rate: 40.0, ..STEADY },
+        ERRORS,
+    ),
     faulty("errors 0.1 to 1.1 %, slow traffic", 3000, LARGE, Traffic { rate: 20.0, ..STEADY }, ERRORS),
     faulty("errors 0.1 to 1.1 %, everything at once", 3000, LARGE, Traffic { rate: 20.0, ..ROUGH }, ERRORS),
-    faulty("2 % of requests answered with 503", 3000, LARGE, Traffic { errors: 0.0, ..STEADY }, Fault { failing: 0.02, ..NO_FAULT }),
+    faulty(
+        "2 % of requests answered with 503",
+        3000,
+        LARGE,
+        Traffic { errors: 0.0, ..STEADY },
+        Fault { failing: 0.02, ..NO_FAULT },
+    ),
     faulty(
         "2 % of requests answered with 503, everything at once",
         3000,
@@ -234,11 +253,50 @@ pub const CASES: &[Case] = &[
     faulty("latency 20 % longer, few pods", 3000, SMALL, Traffic { rate: 40.0, ..STEADY }, SLOWER),
     faulty("latency 20 % longer, everything at once", 6000, LARGE, Traffic { rate: 50.0, ..ROUGH }, SLOWER),
     faulty("100 ms more", 1000, LARGE, STEADY, Fault { milliseconds: 100.0, ..NO_FAULT }),
-    faulty("100 ms more, everything at once", 3000, SMALL, Traffic { rate: 40.0, ..ROUGH }, Fault { milliseconds: 100.0, ..NO_FAULT }),
+    faulty(
+        "100 ms more, everything at once",
+        3000,
+        SMALL,
+        Traffic { rate: 40.0, ..ROUGH },
+        Fault { milliseconds: 100.0, ..NO_FAULT },
+    ),
     faulty("5 % without a route", 1000, LARGE, STEADY, Fault { no_route: 0.05, ..NO_FAULT }),
-    faulty("5 % without a route, everything at once", 3000, SMALL, Traffic { rate: 40.0, ..ROUGH }, Fault { no_route: 0.05, ..NO_FAULT }),
+    faulty(
+        "5 % without a route, everything at once",
+        3000,
+        SMALL,
+        Traffic { rate: 40.0, ..ROUGH },
+        Fault { no_route: 0.05, ..NO_FAULT },
+    ),
     faulty("all requests fail", 150, LARGE, STEADY, Fault { failing: 1.0, ..NO_FAULT }),
-    faulty("half of the requests fail", 200, SMALL, Traffic { rate: 20.0, ..STEADY }, Fault { failing: 0.5, ..NO_FAULT }),
-    faulty("all requests fail, sparse", 40, LARGE, Traffic { rate: 5.0, ..STEADY }, Fault { failing: 1.0, ..NO_FAULT }),
-    faulty("all requests fail, everything at once", 400, SMALL, Traffic { rate: 20.0, ..ROUGH }, Fault { failing: 1.0, ..NO_FAULT }),
+    faulty(
+        "half of the requests fail",
+        200,
+        SMALL,
+        Traffic { rate: 20.0, ..STEADY },
+        Fault { failing: 0.5, ..NO_FAULT },
+    ),
+    faulty(
+        "all requests fail, sparse",
+        40,
+        LARGE,
+        Traffic { rate: 5.0, ..STEADY },
+        Fault { failing: 1.0, ..NO_FAULT },
+    ),
+    faulty(
+        "all requests fail, everything at once",
+        400,
+        SMALL,
+        Traffic { rate: 20.0, ..ROUGH },
+        Fault { failing: 1.0, ..NO_FAULT },
+    ),
+    faulty("probes, errors 0.1 to 1.1 %", 3000, SMALL, Traffic { rate: 50.0, probes: PROBES, ..STEADY }, ERRORS),
+    faulty("probes, latency 20 % longer", 3000, SMALL, Traffic { rate: 50.0, probes: PROBES, ..STEADY }, SLOWER),
+    faulty(
+        "probes, 5 % without a route",
+        1000,
+        SMALL,
+        Traffic { rate: 50.0, probes: PROBES, ..STEADY },
+        Fault { no_route: 0.05, ..NO_FAULT },
+    ),
 ];

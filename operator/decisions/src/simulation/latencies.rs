@@ -68,7 +68,9 @@ mod tests {
     #[test]
     fn the_table_has_the_quantiles_of_the_normal_distribution() {
         let above = Above::new(Shape { sigma: 0.5, tail: 0.0 });
-        for (z, share) in [(0.0, 0.5), (1.0, 0.158_655), (-1.0, 0.841_345), (1.645, 0.049_985), (3.5, 0.000_233)] {
+        for (z, share) in
+            [(0.0, 0.5), (1.0, 0.158_655), (-1.0, 0.841_345), (1.645, 0.049_985), (3.5, 0.000_233)]
+        {
             let got = above.share(0.5 * z);
             assert!((got - share).abs() < 2e-4, "{z}: {got}");
         }

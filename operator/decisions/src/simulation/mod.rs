@@ -1,4 +1,4 @@
-//! Whole upgrades, judged by [`crate::analysis::judge`] itself on made-up traffic. Each step begins a new window, is looked at
+//! Whole upgrades, judged by [`crate::analysis::judge_with_probes`] itself on made-up traffic. Each step begins a new window, is looked at
 //! every five seconds, and goes on after its hold with a Pass or at its deadline without one, as the operator does; a Fail
 //! rolls back at any time. Every upgrade has a seed of its own, so a figure can be had again, on any number of cores.
 
@@ -15,13 +15,16 @@ use std::num::NonZero;
 pub use cases::{CASES, Case, Fault, Kind, Spells, Traffic};
 pub use latencies::Shape;
 
-use crate::analysis::{Cause, Look, ProxySeries, SLOT_SECONDS, Settings, VerdictResult, judge};
+use crate::analysis::{
+    Cause, Look, ProbeSeries, ProxySeries, SLOT_SECONDS, Settings, VerdictResult, judge_with_probes,
+};
 use latencies::Above;
 use random::Random;
 use traffic::{Pod, World};
 
 /// What the API's defaults say.
-const SETTINGS: Settings = Settings { max_error_increase: 0.005, max_latency_increase: 0.2, min_requests: 300 };
+const SETTINGS: Settings =
+    Settings { max_error_increase: 0.005, max_latency_increase: 0.2, min_requests: 300 };
 /// Shortest and longest time of a step, in seconds.
 const HOLD: i64 = 120;
 const DEADLINE: i64 = 900;
@@ -37,7 +40,7 @@ pub struct Outcome {
     pub missed: u32,
     /// Those with a step that came to its deadline without a verdict.
     pub undecided: u32,
-    /// Requests of the canary in all steps until it was rolled back: median, 95th percentile.
+    /// Users' requests to the canary in all steps until it was rolled back: median, 95th percentile.
     pub canary_requests_p50: u64,
     /// See above.
     pub canary_requests_p95: u64,
@@ -102,7 +105,8 @@ fn outcome(case: &Case, ends: &[End]) -> Outcome {
     }
     requests.sort_unstable();
     seconds.sort_unstable();
-    (outcome.canary_requests_p50, outcome.canary_requests_p95) = (quantile(&requests, 50), quantile(&requests, 95));
+    (outcome.canary_requests_p50, outcome.canary_requests_p95) =
+        (quantile(&requests, 50), quantile(&requests, 95));
     (outcome.seconds_p50, outcome.seconds_p95) = (quantile(&seconds, 50), quantile(&seconds, 95));
     outcome
 }
@@ -123,22 +127,25 @@ fn upgrade(case: &Case, above: &Above, seed: u64) -> End {
     let look = Look { steps: case.steps.len() };
     let mut end = End { rolled_back: None, undecided: false, canary_requests: 0, seconds: 0 };
     for &(of_canary, of_baseline) in case.steps {
-        let (mut canary_series, mut baseline_series) = (series(of_canary, "canary"), series(of_baseline, "baseline"));
-        let mut requests = 0;
+        let mut sides = [Series::new(of_canary, "canary"), Series::new(of_baseline, "baseline")];
+        let mut probes = [sides[0].probes(), sides[1].probes()].concat();
         for at in 1..=DEADLINE / SLOT_SECONDS {
             world.go(&mut random);
             end.seconds += SLOT_SECONDS;
-            let sides = [(&mut canary, &mut canary_series), (&mut baseline, &mut baseline_series)];
-            for (pods, series) in sides {
-                for (pod, series) in pods.iter_mut().zip(series) {
-                    let all = of_canary + of_baseline;
-                    series.slots.push(world.slot(at * SLOT_SECONDS, pod, all, &case.fault, &mut random));
+            let pods = canary.iter_mut().take(of_canary).chain(baseline.iter_mut().take(of_baseline));
+            let series = sides.iter_mut().flat_map(|side| &mut side.0);
+            for ((pod, series), probes) in pods.zip(series).zip(&mut probes) {
+                let all = of_canary + of_baseline;
+                let mut slot = world.slot(at * SLOT_SECONDS, pod, all, &case.fault, &mut random);
+                if pod.canary {
+                    end.canary_requests += slot.requests;
                 }
+                probes.slots.push(pod.probe(case.traffic.probes, &mut slot));
+                series.slots.push(slot);
             }
-            let verdict = judge(&canary_series, &baseline_series, &SETTINGS, &look);
-            requests = verdict.canary_requests;
+            let known = if case.traffic.probes > 0 { probes.as_slice() } else { &[] };
+            let verdict = judge_with_probes(&sides[0].0, &sides[1].0, known, &SETTINGS, &look);
             if verdict.result == VerdictResult::Fail {
-                end.canary_requests += requests;
                 end.rolled_back = Some(verdict.cause);
                 return end;
             }
@@ -147,12 +154,29 @@ fn upgrade(case: &Case, above: &Above, seed: u64) -> End {
             }
             end.undecided |= at * SLOT_SECONDS == DEADLINE;
         }
-        end.canary_requests += requests;
     }
     end
 }
 
-fn series(pods: usize, side: &str) -> Vec<ProxySeries> {
-    let one = |pod| ProxySeries { gateway: "demo/gateway".to_owned(), pod: format!("{side}-{pod}"), slots: Vec::new() };
-    (0..pods).map(one).collect()
+/// What the pods of a side report in a step.
+struct Series(Vec<ProxySeries>);
+
+impl Series {
+    fn new(pods: usize, side: &str) -> Self {
+        let one = |pod| ProxySeries {
+            gateway: "demo/gateway".to_owned(),
+            pod: format!("{side}-{pod}"),
+            slots: Vec::new(),
+        };
+        Self((0..pods).map(one).collect())
+    }
+
+    fn probes(&self) -> Vec<ProbeSeries> {
+        let one = |series: &ProxySeries| ProbeSeries {
+            gateway: series.gateway.clone(),
+            pod: series.pod.clone(),
+            slots: Vec::new(),
+        };
+        self.0.iter().map(one).collect()
+    }
 }

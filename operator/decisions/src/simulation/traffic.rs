@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::cases::{Fault, Traffic};
 use super::latencies::Above;
 use super::random::{Random, Spell, Wander};
-use crate::analysis::{Flags, SLOT_SECONDS, Slot, bucket_end};
+use crate::analysis::{Flags, ProbeSlot, SLOT_SECONDS, Slot, bucket_end};
 
 /// The last bucket that is filled; it ends at five minutes.
 const LAST_BUCKET: u32 = 60;
@@ -38,7 +38,7 @@ pub(super) struct World<'a> {
 /// A proxy.
 #[derive(Debug, Clone)]
 pub(super) struct Pod {
-    canary: bool,
+    pub canary: bool,
     rate: Wander,
     errors: Wander,
     latency: Wander,
@@ -47,6 +47,9 @@ pub(super) struct Pod {
     slower: f64,
     failing: f64,
     clients: Wander,
+    /// Share of the probes that the proxy counts a slot later than the operator, whose clock is another one.
+    late: f64,
+    counted_later: u64,
 }
 
 impl Pod {
@@ -61,7 +64,23 @@ impl Pod {
             slower: differ(random),
             failing: differ(random),
             clients: Wander::new(traffic.pod_errors, 60.0, random),
+            late: random.uniform(),
+            counted_later: 0,
         }
+    }
+
+    /// Adds the operator's own requests to what the proxy counts, and says what the operator knows of them.
+    pub fn probe(&mut self, probes: u64, slot: &mut Slot) -> ProbeSlot {
+        let later = (probes as f64 * self.late) as u64;
+        let counted = probes - later + self.counted_later;
+        self.counted_later = later;
+        slot.requests += counted;
+        slot.client_errors += counted;
+        slot.flags.no_route += counted;
+        if counted > 0 {
+            *slot.latency.entry(0).or_default() += counted;
+        }
+        ProbeSlot { start: slot.start, sent: probes, unrouted: probes, unanswered: 0 }
     }
 }
 
@@ -101,7 +120,10 @@ impl<'a> World<'a> {
         let none = Fault::default();
         let fault = if pod.canary { fault } else { &none };
 
-        let log = self.latency.now + pod.latency.now + (pod.slower * fault.slower).ln() + traffic.drift * hour * 0.5;
+        let log = self.latency.now
+            + pod.latency.now
+            + (pod.slower * fault.slower).ln()
+            + traffic.drift * hour * 0.5;
         let (requests, latency) = self.latencies(rate * SLOT_SECONDS as f64, log, fault.milliseconds, random);
 
         let mut ratio = traffic.errors * (self.errors.now + pod.errors.now).exp() * pod.failing;
@@ -111,13 +133,16 @@ impl<'a> World<'a> {
         if pod.outbreak.on {
             ratio += traffic.pod_outbreak.strength;
         }
-        let failed = clusters(requests, ratio, traffic.cluster, random) + part(requests, fault.failing, random);
+        let failed =
+            clusters(requests, ratio, traffic.cluster, random) + part(requests, fault.failing, random);
         let failed = failed.min(requests);
         let no_route = part(requests, NO_ROUTE + fault.no_route, random);
         let clients = traffic.client_errors * pod.clients.now.exp();
-        let client_errors = (clusters(requests, clients, traffic.cluster, random) + no_route).min(requests - failed);
+        let client_errors =
+            (clusters(requests, clients, traffic.cluster, random) + no_route).min(requests - failed);
         let flags = Flags {
-            upstream_connection_failure: part(failed, OF_CONNECTIONS, random) + part(requests, RETRIED, random),
+            upstream_connection_failure: part(failed, OF_CONNECTIONS, random)
+                + part(requests, RETRIED, random),
             no_route,
             no_healthy_upstream: part(failed, OF_CONNECTIONS / 2.0, random),
             retry_limit_exceeded: part(failed, OF_CONNECTIONS / 2.0, random),
@@ -127,7 +152,13 @@ impl<'a> World<'a> {
         Slot { start, requests, failed, client_errors, flags, tls_failures, latency }
     }
 
-    fn latencies(&self, expected: f64, log: f64, more: f64, random: &mut Random) -> (u64, BTreeMap<u32, u64>) {
+    fn latencies(
+        &self,
+        expected: f64,
+        log: f64,
+        more: f64,
+        random: &mut Random,
+    ) -> (u64, BTreeMap<u32, u64>) {
         let above = |bucket: u32| {
             let end = bucket_end(bucket) - more;
             match bucket {

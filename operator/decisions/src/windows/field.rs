@@ -20,8 +20,12 @@ pub(super) const MONTH: Kind = Kind {
     names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
 };
 /// Sunday is 0 and 7.
-pub(super) const DAY_OF_WEEK: Kind =
-    Kind { name: "day of week", first: 0, last: 7, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] };
+pub(super) const DAY_OF_WEEK: Kind = Kind {
+    name: "day of week",
+    first: 0,
+    last: 7,
+    names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+};
 
 /// The values that a field allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +73,9 @@ fn values(part: &str, kind: Kind) -> Result<u64, String> {
             // fri-sun and 5-0: a week may end with Sunday.
             (from, if kind.names.len() == 7 && to == 0 && from > 0 { 7 } else { to })
         }
-        None if step.is_some() => return Err(format!("a step follows a range, such as {range}-{}", kind.last)),
+        None if step.is_some() => {
+            return Err(format!("a step follows a range, such as {range}-{}", kind.last));
+        }
         None => (value(range, kind)?, value(range, kind)?),
     };
     if from > to {

@@ -32,7 +32,9 @@ pub enum Error {
     #[error("schedule {0:?} never opens: no year has such a day")]
     NeverOpens(String),
     /// The duration is none.
-    #[error("duration {0:?} is not understood: it needs hours, minutes or seconds above 0, such as \"4h\" or \"1h30m\"")]
+    #[error(
+        "duration {0:?} is not understood: it needs hours, minutes or seconds above 0, such as \"4h\" or \"1h30m\""
+    )]
     Duration(String),
     /// There is no such time zone.
     #[error("time zone {0:?} is not known: it needs an IANA name, such as \"Europe/Berlin\" or \"UTC\"")]
@@ -69,8 +71,8 @@ impl Schedule {
             .filter(|length| !length.is_zero())
             .and_then(|length| SignedDuration::try_from(length).ok())
             .ok_or_else(|| Error::Duration(duration.to_owned()))?;
-        let parsed =
-            Self::new(schedule, zone).map_err(|why| Error::Schedule { schedule: schedule.to_owned(), why })?;
+        let parsed = Self::new(schedule, zone)
+            .map_err(|why| Error::Schedule { schedule: schedule.to_owned(), why })?;
         if !parsed.opens() {
             return Err(Error::NeverOpens(schedule.to_owned()));
         }

@@ -29,7 +29,9 @@ impl Schedule {
         let [minute, hour, day_of_month, month, day_of_week] = fields[..] else {
             return Err(format!("it has {} fields, not 5", fields.len()));
         };
-        let field = |text, kind: super::field::Kind| Field::parse(text, kind).map_err(|why| format!("{} {why}", kind.name));
+        let field = |text, kind: super::field::Kind| {
+            Field::parse(text, kind).map_err(|why| format!("{} {why}", kind.name))
+        };
         Ok(Self {
             minute: field(minute, MINUTE)?,
             hour: field(hour, HOUR)?,
@@ -42,17 +44,18 @@ impl Schedule {
 
     /// Whether there is a day on which it opens.
     pub(super) fn opens(&self) -> bool {
-        jiff::civil::date(2000, 1, 1)
-            .series(jiff::Span::new().days(1))
-            .take(CYCLE)
-            .any(|day| self.on(day))
+        jiff::civil::date(2000, 1, 1).series(jiff::Span::new().days(1)).take(CYCLE).any(|day| self.on(day))
     }
 
     /// cron's rule: where both day fields restrict, one of them is enough.
     fn on(&self, day: Date) -> bool {
         let of_month = self.day_of_month.has(day.day().unsigned_abs().into());
         let of_week = self.day_of_week.has(day.weekday().to_sunday_zero_offset().unsigned_abs().into());
-        let days = if self.day_of_month.star || self.day_of_week.star { of_month && of_week } else { of_month || of_week };
+        let days = if self.day_of_month.star || self.day_of_week.star {
+            of_month && of_week
+        } else {
+            of_month || of_week
+        };
         days && self.month.has(day.month().unsigned_abs().into())
     }
 
@@ -61,8 +64,10 @@ impl Schedule {
         if !self.on(day) {
             return Vec::new();
         }
-        let times = self.hour.values().flat_map(|hour| self.minute.values().map(move |minute| (hour, minute)));
-        let mut openings: Vec<Timestamp> = times.flat_map(|(hour, minute)| self.at(day, hour, minute)).flatten().collect();
+        let times =
+            self.hour.values().flat_map(|hour| self.minute.values().map(move |minute| (hour, minute)));
+        let mut openings: Vec<Timestamp> =
+            times.flat_map(|(hour, minute)| self.at(day, hour, minute)).flatten().collect();
         openings.sort_unstable();
         openings.dedup();
         openings
@@ -104,7 +109,12 @@ impl Schedule {
         for _ in 0..CYCLE {
             if let Some(found) = self.openings(day).into_iter().find(|opening| *opening > after) {
                 // A day before may have been moved behind this one, never the other way round.
-                return Some(self.openings(on(day, 1)).into_iter().find(|o| *o > after).map_or(found, |o| o.min(found)));
+                return Some(
+                    self.openings(on(day, 1))
+                        .into_iter()
+                        .find(|o| *o > after)
+                        .map_or(found, |o| o.min(found)),
+                );
             }
             day = day.tomorrow().ok()?;
         }

@@ -56,7 +56,11 @@ fn either_day_is_enough_where_both_are_restricted() {
     assert_eq!(opens(&either, "2026-01-07T00:00:00Z"), "2026-01-09T00:00:00Z", "a Friday");
     assert_eq!(opens(&either, "2026-01-10T00:00:00Z"), "2026-01-13T00:00:00Z", "a thirteenth");
     let both = window("0 0 13 * */5", "1h", "UTC");
-    assert_eq!(opens(&both, "2026-01-07T00:00:00Z"), "2026-02-13T00:00:00Z", "a star with a step restricts nothing to cron");
+    assert_eq!(
+        opens(&both, "2026-01-07T00:00:00Z"),
+        "2026-02-13T00:00:00Z",
+        "a star with a step restricts nothing to cron"
+    );
 }
 
 #[test]
@@ -99,7 +103,11 @@ fn a_day_that_a_zone_left_out_opens_on_the_next() {
 fn what_is_wrong_is_said() {
     let error = |schedule: &str| Schedule::parse(schedule, "1h", "UTC").unwrap_err().to_string();
     assert!(error("0 2 * *").contains("4 fields, not 5"), "{}", error("0 2 * *"));
-    assert!(error("60 2 * * *").contains("minute \"60\": \"60\" is no number from 0 to 59"), "{}", error("60 2 * * *"));
+    assert!(
+        error("60 2 * * *").contains("minute \"60\": \"60\" is no number from 0 to 59"),
+        "{}",
+        error("60 2 * * *")
+    );
     assert!(error("0 2 * * foo").contains("sun to sat"), "{}", error("0 2 * * foo"));
     assert!(error("0 5-2 * * *").contains("runs backwards"), "{}", error("0 5-2 * * *"));
     assert!(error("*/0 2 * * *").contains("above 0"), "{}", error("*/0 2 * * *"));
@@ -109,7 +117,10 @@ fn what_is_wrong_is_said() {
     assert_eq!(Schedule::parse("0 2 31 4,6,9,11 *", "1h", "UTC").is_err(), true);
     assert_eq!(Schedule::parse("0 2 * * *", "0s", "UTC"), Err(Error::Duration("0s".into())));
     assert_eq!(Schedule::parse("0 2 * * *", "1d", "UTC"), Err(Error::Duration("1d".into())));
-    assert_eq!(Schedule::parse("0 2 * * *", "1h", "Mars/Olympus"), Err(Error::TimeZone("Mars/Olympus".into())));
+    assert_eq!(
+        Schedule::parse("0 2 * * *", "1h", "Mars/Olympus"),
+        Err(Error::TimeZone("Mars/Olympus".into()))
+    );
 }
 
 fn field(first: u32, last: u32) -> impl Strategy<Value = String> {

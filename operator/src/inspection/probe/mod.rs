@@ -37,7 +37,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// As long as control planes remember reports.
 const REMEMBERED: i64 = 3600;
 
-/// What a pod did not answer.
+/// What a pod made of the operator's own requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
     /// Its revision.
@@ -54,6 +54,8 @@ pub struct Unanswered {
     pub answers: bool,
     /// Requests without an answer, by the start of the slot in which they began: slots like those of the reports.
     pub slots: BTreeMap<i64, u64>,
+    /// Built-in requests that it answered, by slot: by itself, so that its statistics have them as requests without a route.
+    pub builtin: BTreeMap<i64, u64>,
 }
 
 /// Sends requests in the background.
@@ -137,23 +139,27 @@ impl State {
             since: now,
             answers: false,
             slots: BTreeMap::new(),
+            builtin: BTreeMap::new(),
         });
     }
 
-    fn count(&mut self, target: &Target, began: i64, answered: bool) {
+    fn count(&mut self, target: &Target, (began, builtin): (i64, bool), answered: bool) {
         let Some(unanswered) = self.unanswered.get_mut(&target.key()) else { return };
-        if answered {
-            unanswered.answers = true;
-        } else {
-            *unanswered.slots.entry(began - began.rem_euclid(SLOT_SECONDS)).or_default() += 1;
-        }
+        unanswered.answers |= answered;
+        let slots = match (answered, builtin) {
+            (false, _) => &mut unanswered.slots,
+            (true, true) => &mut unanswered.builtin,
+            (true, false) => return,
+        };
+        *slots.entry(began - began.rem_euclid(SLOT_SECONDS)).or_default() += 1;
     }
 
     fn forget(&mut self, before: i64) {
         let running: BTreeSet<_> = self.running.keys().map(Target::key).collect();
         self.unanswered.retain(|key, unanswered| {
             unanswered.slots = unanswered.slots.split_off(&before);
-            !unanswered.slots.is_empty() || running.contains(key)
+            unanswered.builtin = unanswered.builtin.split_off(&before);
+            !unanswered.slots.is_empty() || !unanswered.builtin.is_empty() || running.contains(key)
         });
     }
 }
@@ -174,7 +180,7 @@ async fn run(target: Target, shared: Arc<Shared>) {
                 // None if there is nothing to ask for; then there is nothing to do either.
                 let Some(ask) = asks.next() else { return };
                 if under_way.len() < CONCURRENT {
-                    let began = Timestamp::now().as_second();
+                    let began = (Timestamp::now().as_second(), ask.is_builtin());
                     let request = connections.answers(ask);
                     under_way.push(async move {
                         (began, matches!(tokio::time::timeout(DEADLINE, request).await, Ok(true)))

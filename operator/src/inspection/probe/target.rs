@@ -66,6 +66,11 @@ impl Ask {
         Ok(Self { port: number, host: host.to_owned(), path: path.to_owned() })
     }
 
+    /// The proxy answers it by itself.
+    pub(super) fn is_builtin(&self) -> bool {
+        self.host == NOBODY
+    }
+
     fn builtin(port: i32) -> Option<Self> {
         Self::new(port, NOBODY, "/").ok()
     }

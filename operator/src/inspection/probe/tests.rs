@@ -178,9 +178,9 @@ fn what_is_older_than_an_hour_is_forgotten() {
     let mut state = State::default();
     let target = target("a", &[(80, "one")]);
     state.expect(&target, 1000);
-    state.count(&target, 1003, false);
-    state.count(&target, 1004, false);
-    state.count(&target, 1004, true);
+    state.count(&target, (1003, false), false);
+    state.count(&target, (1004, false), false);
+    state.count(&target, (1004, true), true);
     assert_eq!(state.unanswered.values().next().unwrap().slots, BTreeMap::from([(1000, 2)]));
     state.forget(1000);
     assert_eq!(state.unanswered.len(), 1);

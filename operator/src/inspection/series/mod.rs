@@ -118,6 +118,20 @@ impl PodTraffic {
             let slot = Slot { start: *start, requests: *count, failed: *count, ..Slot::default() };
             add(self.slots.entry(*start).or_default(), slot);
         }
+        self.forgive(&failed.builtin);
+    }
+
+    // That nobody routes the operator's own requests is no finding, and their share of a pod's requests is not the same for all pods. A
+    // request may be counted in the slot after the one in which it began.
+    fn forgive(&mut self, builtin: &BTreeMap<i64, u64>) {
+        let mut left = 0;
+        for (start, slot) in &mut self.slots {
+            left += builtin.get(start).copied().unwrap_or(0);
+            let known = left.min(slot.flags.no_route).min(slot.client_errors);
+            slot.flags.no_route -= known;
+            slot.client_errors -= known;
+            left -= known;
+        }
     }
 }
 

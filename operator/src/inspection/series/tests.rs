@@ -83,6 +83,7 @@ fn unanswered(pod: &str, since: i64, slots: &[(i64, u64)]) -> Unanswered {
         pod: pod.to_owned(),
         since,
         answers: false,
+        builtin: BTreeMap::new(),
         slots: slots.iter().copied().collect(),
     }
 }
