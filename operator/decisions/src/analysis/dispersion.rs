@@ -9,7 +9,7 @@ use super::evidence::Split;
 /// longest correlation that shows up counts.
 const BLOCKS: [usize; 4] = [1, 2, 4, 8];
 /// Dispersion before anything was seen: some failures come in pairs. It counts as so many blocks.
-const ASSUMED: f64 = 1.15;
+const ASSUMED: f64 = 1.2;
 const ASSUMED_BLOCKS: f64 = 5.0;
 /// Fewer blocks than these, weighted by what they say, say nothing about variation.
 const FEWEST_BLOCKS: f64 = 3.0;

@@ -54,7 +54,7 @@ impl Metric {
     pub fn difference_of_pods(self) -> f64 {
         match self {
             Self::ClientErrors | Self::TlsFailures => 0.3,
-            _ => 0.18,
+            _ => 0.2,
         }
     }
 

@@ -20,7 +20,7 @@
 //! - Events count less by as much as they vary more than independent ones. That is measured in blocks of 5 to 40 seconds, so that
 //!   bursts count as what they are, between the sides and between the pods of a side; with few events, along each side's own time.
 //! - "Alike" means alike but for a random difference of pods, measured between the pods of each side. With few pods an assumption
-//!   takes its place: 18 % in rates, 30 % in client errors, 2 % in latency. Where each side has one or two pods, a rise of errors
+//!   takes its place: 20 % in rates, 30 % in client errors, 2 % in latency. Where each side has one or two pods, a rise of errors
 //!   to less than about twice the baseline's is therefore taken for a difference between pods, however many requests it shows in.
 //!
 //! What no variance describes is ruled out (`rise`): there must be evidence left without the 30 seconds that stand out most (45
@@ -59,9 +59,7 @@ mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use input::{
-    Flags, Look, ProbeSeries, ProbeSlot, ProxySeries, SLOT_SECONDS, Settings, Slot, bucket_end,
-};
+pub use input::{Flags, Look, ProbeSeries, ProbeSlot, ProxySeries, SLOT_SECONDS, Settings, Slot, bucket_end};
 pub use verdict::{Cause, Verdict, VerdictResult};
 
 use metric::{METRICS, Metric};
@@ -100,8 +98,7 @@ pub fn judge_with_probes(
             let timeline = if metric == Metric::UnansweredProbes { &gateway.probes } else { &gateway.users };
             let false_alarms = FALSE_ALARMS * metric.budget() / judgements as f64;
             let Some(rise) = Rise::find(timeline, metric, settings, false_alarms) else { continue };
-            let text =
-                if gateways.len() > 1 { format!("Gateway {name}: {}", rise.text) } else { rise.text };
+            let text = if gateways.len() > 1 { format!("Gateway {name}: {}", rise.text) } else { rise.text };
             if rise.certain {
                 return verdict(VerdictResult::Fail, rise.cause, text);
             }
@@ -145,7 +142,10 @@ struct Gateway {
 fn unserved<'a>(gateways: &BTreeMap<&'a str, Gateway>, needed: u64) -> Option<(&'a str, u64)> {
     let requests = |gateway: &Gateway| (gateway.users.canary.all(), gateway.users.baseline.all());
     let found = gateways.iter().map(|(name, gateway)| (*name, requests(gateway)));
-    found.filter(|(_, (canary, baseline))| *canary == 0 && *baseline >= needed).map(|(n, (_, b))| (n, b)).next()
+    found
+        .filter(|(_, (canary, baseline))| *canary == 0 && *baseline >= needed)
+        .map(|(n, (_, b))| (n, b))
+        .next()
 }
 
 /// The Gateways by name.
@@ -166,7 +166,8 @@ fn gateways<'a>(
     let gateway = |(name, [canary, baseline]): (_, [Vec<Pod<'_>>; 2])| {
         let without_probes = canary.iter().chain(&baseline).all(|pod| pod.probes.is_none());
         let users = Timeline::new(&canary, &baseline, Of::Users);
-        let probes = if without_probes { Timeline::empty() } else { Timeline::new(&canary, &baseline, Of::Probes) };
+        let probes =
+            if without_probes { Timeline::empty() } else { Timeline::new(&canary, &baseline, Of::Probes) };
         (name, Gateway { users, probes })
     };
     pods.into_iter().map(gateway).collect()

@@ -40,15 +40,16 @@ pub(super) fn nothing_rose(timelines: &[&Timeline]) -> String {
         timeline.baseline.sum.totals.iter().for_each(|totals| before.add_totals(totals));
         timeline.canary.sum.totals.iter().for_each(|totals| now.add_totals(totals));
     }
-    let (what, figures): (_, fn(&Totals) -> (u64, u64)) = match now.requests {
-        0 => ("unanswered probes", |totals| (totals.unanswered, totals.probes)),
-        _ => ("errors", |totals| (totals.failed, totals.requests)),
+    let users = now.requests > 0;
+    let of = |totals: &Totals| {
+        let (part, of) =
+            if users { (totals.failed, totals.requests) } else { (totals.unanswered, totals.probes) };
+        format!("{} ({} of {}", percent(part, of), thousands(part), thousands(of))
     };
-    let of = |(part, of)| format!("{} ({} of {}", percent(part, of), thousands(part), thousands(of));
-    let unit = if now.requests == 0 { "" } else { " requests" };
-    let mut sentence = format!("nothing rose: {what} {}) and {}{unit})", of(figures(&before)), of(figures(&now)));
+    let (what, unit) = if users { ("errors", "requests") } else { ("unanswered probes", "probes") };
+    let mut sentence = format!("nothing rose: {what} {}) and {} {unit})", of(&before), of(&now));
     // Medians of several Gateways are no median.
-    if let ([timeline], 1..) = (timelines, now.requests) {
+    if let ([timeline], true) = (timelines, users) {
         let of = |side| milliseconds(Comparison::milliseconds(side, Quantile::Median));
         sentence += &format!(", median latency {} and {}", of(&timeline.baseline), of(&timeline.canary));
     }
@@ -59,7 +60,7 @@ pub(super) fn nothing_rose(timelines: &[&Timeline]) -> String {
 fn percent(part: u64, of: u64) -> String {
     let percent = if of > 0 { part as f64 / of as f64 * 100.0 } else { 0.0 };
     match percent {
-        p if p == 0.0 => "0 %".to_owned(),
+        0.0 => "0 %".to_owned(),
         p if p < 0.1 => format!("{p:.2} %"),
         p if p < 10.0 => format!("{p:.1} %"),
         p => format!("{p:.0} %"),
@@ -79,7 +80,7 @@ pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -284,7 +284,7 @@ fn probes_alone_pass_a_canary_and_fail_one_that_does_not_answer() {
     };
     let answers = judged(0, 24);
     assert_eq!(ends(&answers), (VerdictResult::Pass, Cause::NothingRose));
-    assert_eq!(answers.reason, "nothing rose: unanswered probes 0 % (0 of 600) and 0 % (0 of 600)");
+    assert_eq!(answers.reason, "nothing rose: unanswered probes 0 % (0 of 600) and 0 % (0 of 600 probes)");
     let dead = judged(25, 2);
     assert_eq!(ends(&dead), (VerdictResult::Fail, Cause::UnansweredProbesRose));
     assert_eq!(dead.reason, "unanswered probes rose from 0 % (0 of 50) to 100 % (50 of 50 probes)");

@@ -92,7 +92,8 @@ struct Axis {
 impl Axis {
     fn new(starts: impl Iterator<Item = i64>) -> Self {
         let starts = starts.filter(|at| TIMES.contains(at));
-        let (first, last) = starts.fold((i64::MAX, i64::MIN), |(first, last), at| (first.min(at), last.max(at)));
+        let (first, last) =
+            starts.fold((i64::MAX, i64::MIN), |(first, last), at| (first.min(at), last.max(at)));
         if first > last {
             return Self { first: 0, slots: 0 };
         }
@@ -280,7 +281,8 @@ mod tests {
 
     #[test]
     fn slots_from_long_ago_are_left_out() {
-        let timeline = timeline(&series(&[(0, 9), (10_000_000, 7), (10_000_005, 7)]), &series(&[(10_000_000, 9)]));
+        let timeline =
+            timeline(&series(&[(0, 9), (10_000_000, 7), (10_000_005, 7)]), &series(&[(10_000_000, 9)]));
         assert_eq!(timeline.canary.requests(), 14);
     }
 

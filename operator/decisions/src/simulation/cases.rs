@@ -215,7 +215,11 @@ pub const CASES: &[Case] = &[
     equal("equal, everything at once", LARGE, ROUGH),
     equal("equal, everything at once, few pods", SMALL, Traffic { errors: 0.02, rate: 50.0, ..WILD }),
     equal("equal, everything at once, wild", LARGE, WILD),
-    equal("equal, probes, users stay with their pods", SMALL, Traffic { pod_rate: 1.0, probes: PROBES, ..STEADY }),
+    equal(
+        "equal, probes, users stay with their pods",
+        SMALL,
+        Traffic { pod_rate: 1.0, probes: PROBES, ..STEADY },
+    ),
     equal("equal, probes, sparse", SMALL, Traffic { rate: 0.2, errors: 0.02, probes: PROBES, ..WILD }),
     equal(
         "equal, probes, everything at once, few pods",
@@ -290,8 +294,20 @@ pub const CASES: &[Case] = &[
         Traffic { rate: 20.0, ..ROUGH },
         Fault { failing: 1.0, ..NO_FAULT },
     ),
-    faulty("probes, errors 0.1 to 1.1 %", 3000, SMALL, Traffic { rate: 50.0, probes: PROBES, ..STEADY }, ERRORS),
-    faulty("probes, latency 20 % longer", 3000, SMALL, Traffic { rate: 50.0, probes: PROBES, ..STEADY }, SLOWER),
+    faulty(
+        "probes, errors 0.1 to 1.1 %",
+        3000,
+        SMALL,
+        Traffic { rate: 50.0, probes: PROBES, ..STEADY },
+        ERRORS,
+    ),
+    faulty(
+        "probes, latency 20 % longer",
+        3000,
+        SMALL,
+        Traffic { rate: 50.0, probes: PROBES, ..STEADY },
+        SLOWER,
+    ),
     faulty(
         "probes, 5 % without a route",
         1000,

@@ -1,7 +1,7 @@
 use super::*;
 
 /// Upgrades per case: few enough for every run of the tests, so the bounds are widened by what chance does to so few.
-const UPGRADES: u32 = 200;
+const UPGRADES: u32 = 150;
 
 /// More than this of so many happens about once in ten thousand times when each has this probability.
 fn at_most(probability: f64) -> u32 {

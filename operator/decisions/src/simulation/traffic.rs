@@ -9,6 +9,8 @@ use crate::analysis::{Flags, ProbeSlot, SLOT_SECONDS, Slot, bucket_end};
 
 /// The last bucket that is filled; it ends at five minutes.
 const LAST_BUCKET: u32 = 60;
+/// Logarithm of the ratio of the ends of two buckets.
+const BUCKET_LOG: f64 = 0.223_143_551_314_209_76;
 /// Fewer requests than these are drawn one by one, more are drawn bucket by bucket.
 const FEW: f64 = 20.0;
 /// A share of requests that never comes up.
@@ -159,13 +161,13 @@ impl<'a> World<'a> {
         more: f64,
         random: &mut Random,
     ) -> (u64, BTreeMap<u32, u64>) {
-        let above = |bucket: u32| {
-            let end = bucket_end(bucket) - more;
-            match bucket {
-                LAST_BUCKET => 0.0,
-                _ if end <= 0.0 => 1.0,
-                _ => self.above.share((end / self.traffic.median).ln() - log),
-            }
+        let first = (bucket_end(0) / self.traffic.median).ln() - log;
+        let above = |bucket: u32| match bucket {
+            LAST_BUCKET => 0.0,
+            // Logarithms are most of what a simulation costs.
+            _ if more == 0.0 => self.above.share(first + f64::from(bucket) * BUCKET_LOG),
+            _ if bucket_end(bucket) <= more => 1.0,
+            _ => self.above.share(((bucket_end(bucket) - more) / self.traffic.median).ln() - log),
         };
         let mut latency = BTreeMap::new();
         if expected < FEW {

@@ -79,7 +79,7 @@ impl Schedule {
         let time = day.at(hour as i8, minute as i8, 0, 0);
         let ambiguous = self.zone.to_ambiguous_timestamp(time);
         let twice = self.hour.star && matches!(ambiguous.offset(), AmbiguousOffset::Fold { .. });
-        let later = if twice { ambiguous.clone().later().ok() } else { None };
+        let later = if twice { ambiguous.later().ok() } else { None };
         [ambiguous.compatible().ok(), later]
     }
 

@@ -114,7 +114,7 @@ fn what_is_wrong_is_said() {
     assert!(error("5/10 2 * * *").contains("5-59"), "{}", error("5/10 2 * * *"));
     assert!(error("+5 2 * * *").contains("no number"), "{}", error("+5 2 * * *"));
     assert_eq!(Schedule::parse("30 2 30 2 *", "1h", "UTC"), Err(Error::NeverOpens("30 2 30 2 *".into())));
-    assert_eq!(Schedule::parse("0 2 31 4,6,9,11 *", "1h", "UTC").is_err(), true);
+    assert!(Schedule::parse("0 2 31 4,6,9,11 *", "1h", "UTC").is_err());
     assert_eq!(Schedule::parse("0 2 * * *", "0s", "UTC"), Err(Error::Duration("0s".into())));
     assert_eq!(Schedule::parse("0 2 * * *", "1d", "UTC"), Err(Error::Duration("1d".into())));
     assert_eq!(
