@@ -236,7 +236,8 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
         // One that is under way goes on to its end, whatever became known since.
         let going = status.and_then(|s| s.upgrade.as_ref());
         let begun = meshwright_api::UpgradePhase::InstallCanary..meshwright_api::UpgradePhase::RolledBack;
-        let going = going.filter(|u| begun.contains(&u.phase));
+        // Asked for by nobody else: who takes a version away again has changed their mind.
+        let going = going.filter(|u| upgrade.automatic && begun.contains(&u.phase));
         return match (going, pinned) {
             (Some(going), _) => Ok(choice(parse(&going.to_version)?, false)),
             (None, Some(pinned)) if upgrade.automatic => Ok(choice(newer.unwrap_or(pinned), newer.is_some())),
