@@ -129,7 +129,8 @@ async fn demo() -> Result<()> {
     meshwright_e2e::demo::show(&cluster).await
 }
 
-/// Builds [`programs`] in a process of its own: without link-time optimisation the load generator is built in half the time.
+/// Builds [`programs`] in a process of its own, which alone has the variable: the load generator's own profile optimises while it links,
+/// which takes minutes of every first run.
 fn build_tools() -> Result<()> {
     let mut suite = Command::new(std::env::current_exe().context("find this program")?);
     suite.arg("programs").env("CARGO_PROFILE_RELEASE_LTO", "off");
