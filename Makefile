@@ -9,7 +9,7 @@ REGISTRY ?= registry.meshwright.example
 export REGISTRY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down cluster cluster-down dist test unit conformance soak bench lint deny gen gen-check
+.PHONY: help demo demo-down cluster cluster-down dist cli test unit conformance soak bench lint deny gen gen-check golden
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ cluster-down: ## Stop the local cluster and leave nothing behind
 
 dist: prerequisites ## Write target/dist: crds.yaml, install.yaml, images, push script (REGISTRY=prefix)
 	@cargo run -q -p meshwright-e2e --bin dist -- --registry $(REGISTRY)
+
+cli: prerequisites ## Build kubectl-mesh into target/bin; put that on the PATH for `kubectl mesh`
+	@cargo build -q --release -p meshwright-cli && mkdir -p target/bin && cp $(CARGO_TARGET_DIR)/release/kubectl-mesh target/bin/ && target/bin/kubectl-mesh completion kubectl > target/bin/kubectl_complete-mesh && chmod +x target/bin/kubectl_complete-mesh
 
 test: prerequisites ## Every test: unit, property, end-to-end on the real cluster (or CLUSTER=external CONTEXT=name)
 	@cargo run -q -p meshwright-e2e --bin suite -- test
@@ -46,6 +49,7 @@ bench: prerequisites ## Speed and size on the local cluster; figures in target/b
 lint: prerequisites ## rustfmt and clippy, warnings are errors
 	@cargo fmt --all --check
 	@cargo clippy -q --workspace --all-targets -- -D warnings
+	@cargo clippy -q -p meshwright-control-plane --features faults --all-targets -- -D warnings
 
 deny: prerequisites ## Licences, sources and banned crates among the dependencies; cargo-deny is built once
 	@test -x $(CACHE)/tools/cargo-deny/bin/cargo-deny || cargo install -q --locked cargo-deny --version 0.19.0 --root $(CACHE)/tools/cargo-deny
@@ -53,6 +57,9 @@ deny: prerequisites ## Licences, sources and banned crates among the dependencie
 
 gen: prerequisites ## Write crds/yaml from the Rust types
 	@cargo run -q -p meshwright-api --bin crdgen -- crds/yaml
+
+golden: prerequisites ## Write the renders of a new release; those of a released one never change
+	@MESHWRIGHT_WRITE_GOLDEN=1 cargo test -q -p meshwright-operator golden
 
 gen-check: prerequisites ## Fail where crds/yaml is not what the types say
 	@cargo test -q -p meshwright-api committed_yaml
@@ -62,7 +69,7 @@ gen-check: prerequisites ## Fail where crds/yaml is not what the types say
 .PHONY: prerequisites
 prerequisites:
 	@mkdir -p $(CARGO_TARGET_DIR) && [ "$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null)" = "$(CURDIR)" ] || { \
-	  find Cargo.toml crds operator control-plane proxy-image e2e -type f -exec touch {} + && echo "$(CURDIR)" > $(CARGO_TARGET_DIR)/checkout; }
+	  find Cargo.toml crds operator control-plane proxy-image cli e2e -type f -exec touch {} + && echo "$(CURDIR)" > $(CARGO_TARGET_DIR)/checkout; }
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup (the toolchain in rust-toolchain.toml follows by itself)"; exit 1; }
 	@command -v cmake >/dev/null && command -v cc >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq cmake gcc libc6-dev; \

@@ -13,6 +13,12 @@ pub const PROGRESSING: &str = "Progressing";
 pub const DEGRADED: &str = "Degraded";
 /// Every certificate in the ledger is valid and far from expiry.
 pub const CERTIFICATES_VALID: &str = "CertificatesValid";
+/// A newer release can be installed.
+pub const UPGRADE_AVAILABLE: &str = "UpgradeAvailable";
+/// False while an upgrade waits for a person.
+pub const APPROVED: &str = "Approved";
+/// On a MeshRevision: True while its last connections end.
+pub const DRAINING: &str = "Draining";
 /// On a MeshRevision: True while xDS streams, pods or nodes depend on it.
 pub const IN_USE: &str = "InUse";
 
@@ -54,6 +60,26 @@ pub mod reason {
     pub const NOT_REFERENCED: &str = "NotReferenced";
     /// The object is being deleted.
     pub const DELETING: &str = "Deleting";
+    /// A step over more than one minor release, or a downgrade past the one before.
+    pub const STEP_TOO_LARGE: &str = "StepTooLarge";
+    /// A newer release is known.
+    pub const NEWER_RELEASE: &str = "NewerRelease";
+    /// Nothing newer is known.
+    pub const NEWEST: &str = "Newest";
+    /// An upgrade is under way.
+    pub const UPGRADING: &str = "Upgrading";
+    /// A new revision went back.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// An upgrade is held by `spec.upgrade.paused`.
+    pub const PAUSED: &str = "Paused";
+    /// Something stands in the way of an upgrade.
+    pub const BLOCKED: &str = "Blocked";
+    /// A person must agree.
+    pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
+    /// Nobody has to agree, or somebody did.
+    pub const NOT_REQUIRED: &str = "NotRequired";
+    /// Whether something refers to this revision cannot be seen.
+    pub const USAGE_UNKNOWN: &str = "UsageUnknown";
 }
 
 /// What a condition says, without its times.

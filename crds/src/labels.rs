@@ -24,3 +24,14 @@ pub const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-na
 pub const BUNDLE_VERSION: &str = "gateway.networking.k8s.io/bundle-version";
 /// Annotation of the Gateway API CRDs: `standard` or `experimental`.
 pub const CHANNEL: &str = "gateway.networking.k8s.io/channel";
+
+/// Annotation of a MeshControlPlane: `<new revision>/<step>/<user>`, step a number or `promote`. The user must be the one who sets it.
+pub const APPROVE: &str = "meshwright.io/approve";
+/// Annotation of a MeshControlPlane: the plan whose blockers are accepted.
+pub const ACKNOWLEDGE: &str = "meshwright.io/acknowledge";
+/// Annotation of a MeshControlPlane: the new revision that is to be left again.
+pub const ROLLBACK: &str = "meshwright.io/rollback";
+/// Annotation of a MeshControlPlane: the revision that went back and is to be tried again.
+pub const RETRY: &str = "meshwright.io/retry";
+/// Annotation of a MeshControlPlane: the old revision that need not stay warm any longer.
+pub const END_KEEP_WARM: &str = "meshwright.io/end-keep-warm";

@@ -11,6 +11,7 @@ pub mod labels;
 mod mesh_control_plane;
 mod mesh_revision;
 pub mod names;
+mod upgrade;
 
 pub use definitions::{definitions, definitions_yaml};
 pub use fields::{Autoscaling, Resources, Scheduling, ServiceExposure, ServiceType};
@@ -21,6 +22,11 @@ pub use mesh_control_plane::{
 };
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
+};
+pub use upgrade::{
+    Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback, Share,
+    Step, Strategy, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus, Verdict,
+    VerdictResult, Window,
 };
 
 /// API group of every kind here.

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Autoscaling, Resources, Scheduling};
+use crate::{Autoscaling, Resources, Scheduling, Upgrade, UpgradeRecord, UpgradeStatus};
 
 /// One mesh. A cluster holds one; a second MeshControlPlane gets a Conflict condition and changes nothing.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -24,6 +24,9 @@ use crate::{Autoscaling, Resources, Scheduling};
     validation = Rule::new("self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')").message("metadata.name must be at most 40 characters without dots, because names of Services are made from it"),
     printcolumn(name = "VERSION", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "ACTIVE", type_ = "string", json_path = ".status.activeRevision"),
+    printcolumn(name = "CANARY", type_ = "string", json_path = ".status.upgrade.to"),
+    printcolumn(name = "SHARE", type_ = "integer", json_path = ".status.upgrade.share.connections"),
+    printcolumn(name = "PHASE", type_ = "string", json_path = ".status.upgrade.phase"),
     printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "STATUS", type_ = "string", json_path = ".status.summary"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -48,6 +51,9 @@ pub struct MeshControlPlaneSpec {
     /// Defaults for the proxies of every Gateway; a GatewayParameters changes them for one Gateway.
     #[serde(default)]
     pub gateways: ComponentSettings,
+    /// How a change of version, or of a setting that reaches the proxies, is carried out.
+    #[serde(default)]
+    pub upgrade: Upgrade,
     /// Lives of the certificates.
     #[serde(default)]
     pub certificates: Certificates,
@@ -135,7 +141,7 @@ pub enum GatewayApiChannel {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshControlPlaneStatus {
-    /// Reconciled, Ready, Progressing, Degraded, CertificatesValid.
+    /// Reconciled, Ready, Progressing, Degraded, CertificatesValid, UpgradeAvailable, Approved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -155,6 +161,15 @@ pub struct MeshControlPlaneStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub revisions: Vec<RevisionSummary>,
+    /// Releases that this operator can install, newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub available_versions: Vec<String>,
+    /// The upgrade that is under way, or that went back and is not tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradeStatus>,
+    /// The last ten upgrades, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<UpgradeRecord>,
     /// The mesh's certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<CertificatesStatus>,
@@ -182,7 +197,13 @@ pub struct RevisionSummary {
 /// What a revision does in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RevisionRole {
+    /// It has the traffic, or most of it.
     Active,
+    /// It is being measured.
+    Canary,
+    /// It can be gone back to.
+    Warm,
+    /// It is removed as soon as nothing uses it.
     Retiring,
 }
 

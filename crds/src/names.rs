@@ -16,6 +16,12 @@ pub fn gateway_resources(gateway: &str) -> String {
     fit(&format!("{gateway}-{}", crate::GATEWAY_CLASS))
 }
 
+/// Name of the Deployment and HPA of a Gateway's proxies of one revision: each revision has its own.
+pub fn gateway_workload(gateway: &str, revision: &str) -> String {
+    let hash = revision.rsplit('-').next().unwrap_or(revision);
+    fit(&format!("{gateway}-{}-{hash}", crate::GATEWAY_CLASS))
+}
+
 /// Name of the MeshRevision with this snapshot (any stable serialisation of it).
 pub fn revision(mesh: &str, snapshot: &[u8]) -> String {
     format!("{mesh}-{}", short_hash(snapshot))
@@ -34,6 +40,11 @@ pub fn fit(name: &str) -> String {
 /// Lease whose holder writes Gateway API status.
 pub fn status_lease(mesh: &str) -> String {
     format!("{mesh}-status")
+}
+
+/// SPIFFE id of the operator where it asks control planes. Names of namespaces have no dots, so no service account can get it.
+pub fn operator_id(trust_domain: &str) -> String {
+    spiffe_id(trust_domain, crate::GROUP, "operator")
 }
 
 /// SPIFFE id of a service account.

@@ -11,16 +11,21 @@ use crate::testing::{apply_yaml, condition, eventually, get};
 use crate::{Cluster, Layout};
 
 const PATIENCE: Duration = Duration::from_secs(300);
-const MESH: &str = r"
-apiVersion: v1
+
+/// Highly available, with `more` in its spec.
+pub fn mesh(more: &str) -> String {
+    format!(
+        "apiVersion: v1
 kind: Namespace
-metadata: { name: mesh, labels: { pod-security.kubernetes.io/enforce: restricted } }
+metadata: {{ name: mesh, labels: {{ pod-security.kubernetes.io/enforce: restricted }} }}
 ---
 apiVersion: meshwright.io/v1alpha1
 kind: MeshControlPlane
-metadata: { name: mesh, namespace: mesh }
-spec: { profile: Production }
-";
+metadata: {{ name: mesh, namespace: mesh }}
+spec: {{ profile: Production{more} }}
+"
+    )
+}
 
 /// Applies the mesh and Bookinfo, waits until the page answers, and says where.
 ///
@@ -36,7 +41,7 @@ pub async fn show(cluster: &Cluster) -> Result<()> {
         };
     println!("applying a MeshControlPlane, profile Production …");
     eventually("the MeshControlPlane to be accepted", PATIENCE, || async {
-        apply_yaml(&client, MESH, "mesh").await.map_err(|e| format!("{e:#}"))
+        apply_yaml(&client, &mesh(""), "mesh").await.map_err(|e| format!("{e:#}"))
     })
     .await?;
     let meshes = objects("meshwright.io", "v1alpha1", "MeshControlPlane", "meshcontrolplanes", "mesh");

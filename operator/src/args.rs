@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use meshwright_runtime::{admin, telemetry};
 
+use crate::catalogue::Release;
+
 /// Meshwright's operator.
 #[derive(Debug, Parser)]
 #[command(name = "operator", version, about)]
@@ -45,12 +47,9 @@ pub struct InstallArgs {
     /// Image of the operator
     #[arg(long)]
     pub operator_image: String,
-    /// Image of the control plane
-    #[arg(long)]
-    pub control_plane_image: String,
-    /// Image of the proxy
-    #[arg(long)]
-    pub proxy_image: String,
+    /// A release that it can install, VERSION=CONTROL_PLANE_IMAGE,PROXY_IMAGE; may be repeated
+    #[arg(long = "release", required = true)]
+    pub releases: Vec<Release>,
     /// Namespace of the operator
     #[arg(long, default_value = "meshwright-system")]
     pub namespace: String,
@@ -62,12 +61,6 @@ pub struct InstallArgs {
 /// Settings of a running operator.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Image of the control plane, by digest where a release made it
-    #[arg(long, env = "CONTROL_PLANE_IMAGE", default_value = "meshwright/control-plane:0.1.0")]
-    pub control_plane_image: String,
-    /// Image of the proxy
-    #[arg(long, env = "PROXY_IMAGE", default_value = "meshwright/proxy:0.1.0")]
-    pub proxy_image: String,
     /// Names of pull secrets, separated by commas
     #[arg(long, env = "IMAGE_PULL_SECRETS", value_delimiter = ',')]
     pub image_pull_secrets: Vec<String>,

@@ -12,12 +12,16 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use meshwright_api::Images;
 use meshwright_k8s::lease::Leadership;
 use meshwright_runtime::CancellationToken;
 use tokio::sync::watch;
 
-use crate::{apply::Contests, metrics::Metrics};
+use crate::{
+    apply::Contests,
+    catalogue::Catalogue,
+    inspection::{Inspector, probe::Prober},
+    metrics::Metrics,
+};
 
 /// Name under which the operator reports events.
 const REPORTER: &str = "meshwright.io/operator";
@@ -62,8 +66,10 @@ pub struct Settings {
     pub service_account: String,
     /// Deployment of the operator.
     pub deployment: String,
-    /// Images of new revisions.
-    pub images: Images,
+    /// Releases that can be installed.
+    pub catalogue: Catalogue,
+    /// Pull secrets of new revisions.
+    pub pull_secrets: Vec<String>,
     /// Where the Gateway API's CRDs are.
     pub gateway_api_dir: PathBuf,
 }
@@ -80,6 +86,10 @@ pub struct Context {
     pub contests: Contests,
     /// Whether the Gateway API's kinds are served; the Gateway controllers start on it.
     pub gateway_api_served: watch::Sender<bool>,
+    /// Asks control planes.
+    pub inspector: Inspector,
+    /// Sends requests through the proxies that are measured.
+    pub prober: Prober,
     /// Cancelled when the operator itself is being removed: nothing new is begun.
     pub leaving: CancellationToken,
     leadership: Leadership,
@@ -105,6 +115,8 @@ impl Context {
             settings,
             metrics,
             contests: Contests::default(),
+            inspector: Inspector::default(),
+            prober: Prober::default(),
             gateway_api_served: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             failures: Mutex::default(),

@@ -11,6 +11,9 @@ pub mod error;
 pub mod farewell;
 pub mod gateway;
 pub mod gateway_api;
+#[cfg(test)]
+mod golden;
+pub mod inspection;
 pub mod install;
 pub mod mesh_control_plane;
 pub mod mesh_revision;
@@ -19,3 +22,4 @@ pub mod pods;
 pub mod reconciler;
 pub mod run;
 pub mod sweep;
+pub mod upgrade;

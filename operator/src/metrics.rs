@@ -35,6 +35,13 @@ pub struct CertificateLabels {
     pub name: String,
 }
 
+/// An upgrade that is over.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpgradeLabels {
+    /// Succeeded, RolledBack or Superseded.
+    pub result: String,
+}
+
 /// All metrics; clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -48,6 +55,12 @@ pub struct Metrics {
     pub contested: Counter,
     /// End of each certificate's life, Unix time.
     pub certificate_expiry: Family<CertificateLabels, Gauge<f64, AtomicU64>>,
+    /// Upgrades that are over, by result.
+    pub upgrades: Family<UpgradeLabels, Counter>,
+    /// Seconds that an upgrade took.
+    pub upgrade_duration: Histogram,
+    /// Share of the new revision in percent of the connections; 0 without an upgrade.
+    pub canary_share: Gauge,
     /// 1 on the replica that acts.
     pub leader: Gauge,
 }
@@ -60,6 +73,9 @@ impl Default for Metrics {
             writes: Family::default(),
             contested: Counter::default(),
             certificate_expiry: Family::default(),
+            upgrades: Family::default(),
+            upgrade_duration: Histogram::new([30.0, 120.0, 600.0, 1800.0, 7200.0, 86_400.0]),
+            canary_share: Gauge::default(),
             leader: Gauge::default(),
         }
     }
@@ -76,6 +92,13 @@ impl Metrics {
             "operator_contested_writes",
             "Writes held back because another manager keeps changing the field",
             self.contested.clone(),
+        );
+        r.register("upgrades", "Upgrades that are over, by result", self.upgrades.clone());
+        r.register("upgrade_seconds", "Seconds an upgrade took", self.upgrade_duration.clone());
+        r.register(
+            "upgrade_canary_share",
+            "Share of the new revision in percent of the connections",
+            self.canary_share.clone(),
         );
         r.register("operator_leader", "1 on the replica that acts", self.leader.clone());
         r.register(

@@ -1,12 +1,21 @@
 //! Pods of a mesh, counted by what they run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    jiff::Timestamp,
+};
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::labels;
 
 use crate::{apply::Error, context::Context};
+
+#[cfg(test)]
+mod tests;
 
 /// Pods of one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,8 +32,8 @@ pub struct Count {
     pub mounted: BTreeSet<String>,
 }
 
-/// Counts the pods of a mesh by revision, in all namespaces.
-pub async fn count(ctx: &Context, namespace: &str, mesh: &str) -> Result<BTreeMap<String, Count>, Error> {
+/// The pods of a mesh, in all namespaces; without those that are over.
+pub async fn list(ctx: &Context, namespace: &str, mesh: &str) -> Result<Vec<Pod>, Error> {
     let api: Api<Pod> = Api::all(ctx.client.clone());
     let selector = format!(
         "{}={},{}={mesh},{}={namespace}",
@@ -35,7 +44,7 @@ pub async fn count(ctx: &Context, namespace: &str, mesh: &str) -> Result<BTreeMa
     );
     let list = api.list(&ListParams::default().labels(&selector)).await;
     let list = list.map_err(Error::request("list", format!("pods of mesh {mesh}")))?;
-    Ok(tally(&list.items))
+    Ok(list.items.into_iter().filter(|p| !is_over(p)).collect())
 }
 
 /// Counts these pods by revision.
@@ -66,7 +75,8 @@ fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"))
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// It has said so itself.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
@@ -74,4 +84,74 @@ fn is_ready(pod: &Pod) -> bool {
 fn mounted(pod: &Pod) -> impl Iterator<Item = String> + '_ {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
     volumes.filter_map(|v| v.secret.as_ref()?.secret_name.clone())
+}
+
+/// Whether a pod belongs to this revision's control plane, or to its proxies.
+pub fn is_of(pod: &Pod, revision: &str, component: &str) -> bool {
+    let is = |label: &str, value: &str| pod.labels().get(label).map(String::as_str) == Some(value);
+    is(labels::REVISION, revision) && is(labels::COMPONENT, component)
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten())
+}
+
+/// How often containers of these pods ended by themselves after this moment; of a pod that is older only the last two times are known.
+pub fn restarts<'a>(pods: impl Iterator<Item = &'a Pod>, after: Timestamp) -> i32 {
+    let of_container = |c: &ContainerStatus, is_young: bool| {
+        let last = c.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+        let now = c.state.as_ref().and_then(|s| s.terminated.as_ref());
+        let ended = |t: &&ContainerStateTerminated| t.finished_at.as_ref().is_some_and(|t| t.0 >= after);
+        let Some(end) = now.filter(ended).or(last.filter(ended)) else { return 0 };
+        // It had started because the one before it had just ended.
+        let again = end.started_at.as_ref().is_some_and(|t| t.0 >= after);
+        if is_young { c.restart_count.max(1) } else { c.restart_count.clamp(1, if again { 2 } else { 1 }) }
+    };
+    let of_pod = |pod: &'a Pod| {
+        let is_young = pod.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0 >= after);
+        containers(pod).map(move |c| of_container(c, is_young))
+    };
+    pods.flat_map(of_pod).sum()
+}
+
+/// A container of it runs or has run, so that its image was there.
+pub fn has_run(pod: &Pod) -> bool {
+    let ran = |c: &ContainerStatus| {
+        c.restart_count > 0 || c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+    };
+    containers(pod).any(ran)
+}
+
+/// For how long a pod has run without ever having been ready; none where it does not run, or was ready before.
+pub fn never_ready_for(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let running = containers(pod).find_map(|c| c.state.as_ref()?.running.as_ref()?.started_at.clone())?.0;
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let ready = conditions.into_iter().find(|c| c.type_ == "Ready" && c.status != "True")?;
+    // It turns False when the pod is made, and only a pod that was ready turns again.
+    let turned = ready.last_transition_time.as_ref().map_or(running, |t| t.0);
+    let restarted = containers(pod).any(|c| c.restart_count > 0);
+    if restarted || turned > running { None } else { Duration::try_from(now.duration_since(running)).ok() }
+}
+
+/// Why a container does not run, in the kubelet's words: reason and message.
+pub fn waiting(pod: &Pod) -> Option<(String, String)> {
+    let waits = |c: &ContainerStatus| {
+        let waiting = c.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting
+            .reason
+            .clone()
+            .filter(|r| !matches!(r.as_str(), "ContainerCreating" | "PodInitializing"))?;
+        // What it said last tells more than how long the kubelet waits.
+        let last = c.last_state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.message.clone());
+        let message = last.or_else(|| waiting.message.clone()).unwrap_or_default();
+        Some((reason, message.lines().last().unwrap_or_default().trim().to_owned()))
+    };
+    containers(pod).find_map(waits)
+}
+
+/// Why it has no node, in the scheduler's words.
+pub fn unschedulable(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let mut refused = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
+    refused.find_map(|c| c.message.clone())
 }

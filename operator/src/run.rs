@@ -18,7 +18,7 @@ use kube::{
     runtime::{Controller, WatchStreamExt, controller, reflector::ObjectRef, watcher},
 };
 use meshwright_api::{
-    GATEWAY_CLASS, GatewayParameters, Images, MeshControlPlane, MeshRevision,
+    GATEWAY_CLASS, GatewayParameters, MeshControlPlane, MeshRevision,
     gateway::{Gateway, GatewayClass, ReferenceGrant},
     labels,
 };
@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::{
     args::RunArgs,
+    catalogue::Catalogue,
     context::{Context, Settings},
     farewell, gateway,
     gateway::secret_access,
@@ -74,7 +75,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = LeaseConfig::created_by_us(&args.namespace, LEASE, &args.pod_name);
     let lease_drain = CancellationToken::new();
     let mut lease = lease::spawn(client.clone(), config, lease_drain.clone());
-    let ctx = Arc::new(Context::new(client, settings(&args), metrics, lease.leadership(), &args.pod_name));
+    let ctx = Arc::new(Context::new(client, settings(&args)?, metrics, lease.leadership(), &args.pod_name));
     let leader = lease.subscribe();
     let mut work = std::pin::pin!(lead(leader, &ctx, &shutdown));
     let result = tokio::select! {
@@ -98,18 +99,15 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     result
 }
 
-fn settings(args: &RunArgs) -> Settings {
-    Settings {
+fn settings(args: &RunArgs) -> anyhow::Result<Settings> {
+    Ok(Settings {
         namespace: args.namespace.clone(),
         service_account: args.service_account.clone(),
         deployment: args.deployment.clone(),
-        images: Images {
-            control_plane: args.control_plane_image.clone(),
-            proxy: args.proxy_image.clone(),
-            pull_secrets: args.image_pull_secrets.iter().filter(|s| !s.is_empty()).cloned().collect(),
-        },
+        catalogue: Catalogue::from_env(std::env::vars()).context("read the catalogue of releases")?,
+        pull_secrets: args.image_pull_secrets.iter().filter(|s| !s.is_empty()).cloned().collect(),
         gateway_api_dir: args.gateway_api_dir.clone(),
-    }
+    })
 }
 
 // Everything that only the leader does, and the farewell if it cannot.

@@ -124,6 +124,10 @@ pub fn init(service: &'static str, args: &Args) -> Result<Guard, Error> {
     });
     let records =
         logs.as_ref().map(|provider| OpenTelemetryTracingBridge::new(provider).with_filter(export_filter()));
+    if let Some(provider) = &traces {
+        // For spans of the past, which no `tracing` span can be.
+        opentelemetry::global::set_tracer_provider(provider.clone());
+    }
     tracing_subscriber::registry().with(console).with(spans).with(records).try_init()?;
     let level = Level(Some(Arc::new(move |filter| handle.reload(filter))));
     Ok(Guard { level, traces, logs })

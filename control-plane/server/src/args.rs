@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use meshwright_pki::SpiffeId;
 use meshwright_runtime::{admin, telemetry};
 
 /// The control plane of one revision of a mesh.
@@ -40,6 +41,9 @@ pub struct Args {
     /// Address for agents: certificates and ADS
     #[arg(long, env = "MESHWRIGHT_XDS_ADDR", default_value = "0.0.0.0:15012")]
     pub xds_addr: SocketAddr,
+    /// SPIFFE id of the operator, the only one that may inspect this control plane; nobody may where it is not given
+    #[arg(long, env = "OPERATOR_ID")]
+    pub operator_id: Option<SpiffeId>,
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Args,

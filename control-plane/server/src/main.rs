@@ -3,8 +3,12 @@
 mod ads;
 mod args;
 mod certificates;
+#[cfg(feature = "faults")]
+mod faults;
+mod inspection;
 mod metrics;
 mod nacks;
+mod reports;
 mod run;
 mod serving;
 mod snapshots;

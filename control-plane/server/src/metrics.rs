@@ -1,5 +1,8 @@
 //! Counts of the server.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,6 +14,15 @@ use prometheus_client::registry::Registry;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Outcome {
     outcome: &'static str,
+}
+
+/// How often a Gateway's resources were made, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Translations {
+    /// All times together.
+    pub seconds: f64,
+    /// How many.
+    pub count: u64,
 }
 
 /// Cheap to clone; all clones count together.
@@ -25,7 +37,13 @@ pub struct Metrics {
     /// Resources that proxies took or refused.
     pub answers: Family<Outcome, Counter>,
     /// Time to make a Gateway's resources.
-    pub translation_seconds: Histogram,
+    translation_seconds: Histogram,
+    /// The same, where it can be read: a histogram can only be shown.
+    translations: Arc<Mutex<Translations>>,
+    /// Proxies that reported within the last hour.
+    pub reporting_proxies: Gauge,
+    /// Reports of proxies, by outcome.
+    pub reports: Family<Outcome, Counter>,
     /// Status writes, by outcome.
     pub status_writes: Family<Outcome, Counter>,
     /// 1 while this replica writes the statuses.
@@ -45,6 +63,9 @@ impl Metrics {
             open_streams: Gauge::default(),
             answers: Family::default(),
             translation_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
+            translations: Arc::default(),
+            reporting_proxies: Gauge::default(),
+            reports: Family::default(),
             status_writes: Family::default(),
             status_leader: Gauge::default(),
             issuing_ca_expiry: Gauge::default(),
@@ -60,6 +81,12 @@ impl Metrics {
             "Time to make a Gateway's resources",
             metrics.translation_seconds.clone(),
         );
+        registry.register(
+            "reporting_proxies",
+            "Proxies that reported within the last hour",
+            metrics.reporting_proxies.clone(),
+        );
+        registry.register("reports", "Reports of proxies, taken or refused", metrics.reports.clone());
         registry.register("status_writes", "Status writes", metrics.status_writes.clone());
         registry.register(
             "status_leader",
@@ -78,6 +105,24 @@ impl Metrics {
         );
         metrics
     }
+
+    /// A Gateway's resources were made in this time.
+    pub fn translated(&self, time: Duration) {
+        self.translation_seconds.observe(time.as_secs_f64());
+        let mut all = self.translations.lock().unwrap_or_else(PoisonError::into_inner);
+        all.seconds += time.as_secs_f64();
+        all.count += 1;
+    }
+
+    /// All translations since the start.
+    pub fn translations(&self) -> Translations {
+        *self.translations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often with this outcome.
+pub fn counted(family: &Family<Outcome, Counter>, outcome: &'static str) -> u64 {
+    family.get(&Outcome { outcome }).map_or(0, |counter| counter.get())
 }
 
 /// Counts one more with this outcome.

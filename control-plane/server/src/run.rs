@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use jiff::Timestamp;
 use kube::runtime::events::{Recorder, Reporter};
 use meshwright_core::ControllerConfig;
 use meshwright_index::{Index, Setup};
@@ -12,17 +13,21 @@ use meshwright_k8s::lease::{self, Leadership, LeaseConfig, LeaseHandle};
 use meshwright_pki::SpiffeId;
 use meshwright_pki::tls::{ClientAuth, DynamicIdentity, DynamicRoots, server_config};
 use meshwright_proto::certificates::certificate_service_server::CertificateServiceServer;
+use meshwright_proto::inspection::inspection_service_server::InspectionServiceServer;
+use meshwright_proto::reports::report_service_server::ReportServiceServer;
 use meshwright_runtime::{CancellationToken, Readiness, Shutdown, admin, telemetry};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::ads::{self, Registry};
+use crate::ads::{self, Registry, Streams};
 use crate::args::Args;
 use crate::certificates::{Callers, Certificates};
+use crate::inspection::Inspection;
 use crate::metrics::Metrics;
 use crate::nacks::{Nacks, Shared};
+use crate::reports::{MAX_REPORT, Reports};
 use crate::serving::{IssuingCa, IssuingCaFiles, ServingIdentity, accept, keep_fresh, watch_files};
 use crate::snapshots::Translator;
 use crate::status::{Events, Writer};
@@ -33,6 +38,13 @@ const MAX_REQUEST: usize = 4 * 1024 * 1024;
 const MAX_STREAMS: u32 = 32;
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(5);
+
+/// What is offered to who shows a certificate.
+pub(crate) struct Services {
+    ads: Arc<ads::Ads>,
+    reports: Reports,
+    inspection: Inspection,
+}
 
 impl Args {
     /// Runs the control plane until it is told to stop.
@@ -61,6 +73,8 @@ impl Args {
         let admin = tokio::spawn(async { admin.await.context("serve admin") });
         // None of these may end before the process: what is left would look healthy and serve a world that stands still.
         let mut tasks = JoinSet::new();
+        #[cfg(feature = "faults")]
+        crate::faults::start(&mut tasks)?;
 
         let registry = Registry::default();
         let nacks = Nacks::new(registry.clone());
@@ -85,10 +99,12 @@ impl Args {
         let writer = Writer::new(client.clone(), lease.leadership(), &index, events, metrics.clone());
         named(&mut tasks, "status writer", writer.run(drain.clone()));
 
-        let ads = ads::service(registry, nacks, &self.trust_domain, &metrics, &drain);
+        let reports = Reports::new(&self.trust_domain, &metrics);
+        named(&mut tasks, "end of old reports", reports.clone().forget(drain.clone()));
+        let services = self.services(registry, nacks, reports, &metrics, &drain);
         let listener =
             TcpListener::bind(self.xds_addr).await.with_context(|| format!("bind {}", self.xds_addr))?;
-        let mut server = tokio::spawn(self.serve(client, listener, ads, metrics, drain.clone())?);
+        let mut server = tokio::spawn(self.serve(client, listener, services, metrics, drain.clone())?);
         starting.ready();
 
         supervise(&mut server, admin, &mut tasks, &mut lease, &drain).await?;
@@ -112,12 +128,36 @@ impl Args {
         Shared::new(client, &self.pod_namespace, lease, &self.pod_name, leadership)
     }
 
-    /// The server for agents: certificates and ADS on one port.
+    /// What is offered to who shows a certificate.
+    pub(crate) fn services(
+        &self,
+        registry: Registry,
+        nacks: Nacks,
+        reports: Reports,
+        metrics: &Metrics,
+        drain: &CancellationToken,
+    ) -> Services {
+        let streams = Streams::default();
+        Services {
+            ads: ads::service(registry.clone(), nacks, streams.clone(), &self.trust_domain, metrics, drain),
+            inspection: Inspection {
+                operator: self.operator_id.clone(),
+                registry,
+                reports: reports.clone(),
+                streams,
+                metrics: metrics.clone(),
+                started: Timestamp::now(),
+            },
+            reports,
+        }
+    }
+
+    /// The server for agents, and for the operator: everything on one port.
     pub(crate) fn serve(
         &self,
         client: kube::Client,
         listener: TcpListener,
-        ads: Arc<ads::Ads>,
+        services: Services,
         metrics: Metrics,
         drain: CancellationToken,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
@@ -139,8 +179,11 @@ impl Args {
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_service(CertificateServiceServer::new(certificates).max_decoding_message_size(64 * 1024))
             .add_service(
-                AggregatedDiscoveryServiceServer::from_arc(ads).max_decoding_message_size(MAX_REQUEST),
-            );
+                AggregatedDiscoveryServiceServer::from_arc(services.ads)
+                    .max_decoding_message_size(MAX_REQUEST),
+            )
+            .add_service(ReportServiceServer::new(services.reports).max_decoding_message_size(MAX_REPORT))
+            .add_service(InspectionServiceServer::new(services.inspection).max_decoding_message_size(1024));
         let connections = accept(listener, tls, drain.clone());
         Ok(async move {
             let served = router.serve_with_incoming_shutdown(connections, drain.clone().cancelled_owned());

@@ -67,6 +67,7 @@ impl Translator {
         if before != self.made.len() {
             self.registry.retain(|key| output.gateways.contains_key(key));
         }
+        self.registry.completed();
         // A resource that is gone cannot be refused any more.
         self.nacks.recheck();
     }
@@ -89,7 +90,7 @@ impl Translator {
         } else {
             let start = std::time::Instant::now();
             made.follow(gateway, moved, output, self.nacks.is_behind(key), Instant::now());
-            self.metrics.translation_seconds.observe(start.elapsed().as_secs_f64());
+            self.metrics.translated(start.elapsed());
         }
         self.registry.publish(key, made.snapshot().clone(), gateway.config.clone());
     }

@@ -1,5 +1,8 @@
 //! The server for agents in this process, over real TLS: who gets which configuration.
 
+mod inspection;
+mod reports;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,13 +25,16 @@ use meshwright_proto::certificates::SignCertificateRequest;
 use meshwright_proto::certificates::certificate_service_client::CertificateServiceClient;
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{Event, Resource, Snapshot, TypeUrl};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
-use crate::ads::{self, Registry};
+use crate::ads::Registry;
 use crate::args::Args;
 use crate::metrics::Metrics;
 use crate::nacks::Nacks;
+use crate::reports::Reports;
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -37,6 +43,7 @@ struct Running {
     root: Authority,
     issuing: Authority,
     registry: Registry,
+    metrics: Metrics,
     _dir: tempfile::TempDir,
     _drain: tokio_util_guard::Guard,
 }
@@ -51,7 +58,13 @@ mod tokio_util_guard {
     }
 }
 
+const OPERATOR: (&str, &str) = ("meshwright-system", "meshwright-operator");
+
 async fn start() -> Running {
+    start_with(&["--operator-id", "spiffe://cluster.local/ns/meshwright-system/sa/meshwright-operator"]).await
+}
+
+async fn start_with(more: &[&str]) -> Running {
     meshwright_runtime::install_crypto();
     let root = new_root("cluster.local", Timestamp::now(), DAY * 365).unwrap();
     let issuing = sign_issuing_ca(&root, "mesh-1", Timestamp::now(), DAY * 30).unwrap();
@@ -60,7 +73,7 @@ async fn start() -> Running {
     std::fs::write(dir.path().join("tls.key"), issuing.key().to_pem().unwrap().as_bytes()).unwrap();
     std::fs::write(dir.path().join("ca.crt"), certs_to_pem(&[root.cert().clone()])).unwrap();
     let dir_text = dir.path().to_str().unwrap();
-    let args = Args::parse_from([
+    let args = [
         "control-plane",
         "--pod-name",
         "cp-1",
@@ -72,7 +85,8 @@ async fn start() -> Running {
         "mesh-1",
         "--issuing-ca-dir",
         dir_text,
-    ]);
+    ];
+    let args = Args::parse_from(args.iter().chain(more));
     let reviewer = kube::Client::new(
         tower::service_fn(|_: http::Request<kube::client::Body>| async {
             let answer = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
@@ -87,11 +101,13 @@ async fn start() -> Running {
     );
     let (registry, drain) = (Registry::default(), CancellationToken::new());
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    let ads = ads::service(registry.clone(), Nacks::new(registry.clone()), "cluster.local", &metrics, &drain);
+    let reports = Reports::new("cluster.local", &metrics);
+    let nacks = Nacks::new(registry.clone());
+    let services = args.services(registry.clone(), nacks, reports, &metrics, &drain);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(args.serve(reviewer, listener, ads, metrics, drain.clone()).unwrap());
-    Running { address, root, issuing, registry, _dir: dir, _drain: tokio_util_guard::Guard(drain) }
+    tokio::spawn(args.serve(reviewer, listener, services, metrics.clone(), drain.clone()).unwrap());
+    Running { address, root, issuing, registry, metrics, _dir: dir, _drain: tokio_util_guard::Guard(drain) }
 }
 
 impl Running {
@@ -124,20 +140,31 @@ impl Running {
         account: Option<(&str, &str)>,
         gateway: &str,
     ) -> Result<DeltaDiscoveryResponse, Status> {
+        let (_open, mut responses) = self.stream(account, gateway).await?;
+        responses.message().await?.ok_or_else(|| Status::cancelled("no response"))
+    }
+
+    /// Opens an ADS stream of the pod `edge-1` and asks for clusters; it ends with the sender.
+    async fn stream(
+        &self,
+        account: Option<(&str, &str)>,
+        gateway: &str,
+    ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
         let mut client = AggregatedDiscoveryServiceClient::new(self.connect(account).await);
         let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
         let fields = HashMap::from([
             ("GATEWAY_NAME".to_owned(), text(gateway)),
             ("GATEWAY_NAMESPACE".to_owned(), text("shop")),
+            ("POD_NAME".to_owned(), text("edge-1")),
         ]);
         let first = DeltaDiscoveryRequest {
             node: Some(Node { metadata: Some(Struct { fields }), ..Node::default() }),
             type_url: TypeUrl::Cluster.as_str().to_owned(),
             ..DeltaDiscoveryRequest::default()
         };
-        let requests = futures::StreamExt::chain(futures::stream::iter([first]), futures::stream::pending());
-        let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
-        responses.message().await?.ok_or_else(|| Status::cancelled("no response"))
+        let (sender, more) = mpsc::channel(1);
+        let requests = futures::StreamExt::chain(futures::stream::iter([first]), ReceiverStream::new(more));
+        Ok((sender, client.delta_aggregated_resources(requests).await?.into_inner()))
     }
 }
 

@@ -95,8 +95,7 @@ impl Resource {
 
     /// A resource whose content was hashed part by part.
     pub(crate) fn with_digest(name: impl Into<Arc<str>>, digest: &[u8], body: Any) -> Self {
-        let version = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
-        Self::with_version(name, version, body)
+        Self::with_version(name, short(digest), body)
     }
 
     /// A resource that somebody else versioned: a relay must hand on what it got.
@@ -125,6 +124,11 @@ impl Resource {
     pub fn endpoints(&self) -> Option<&Arc<str>> {
         self.endpoints.as_ref()
     }
+}
+
+/// As much of a hash as tells contents apart.
+pub(crate) fn short(digest: &[u8]) -> String {
+    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
 // Read once here, not for each of thousands of streams.

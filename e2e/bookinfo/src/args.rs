@@ -34,6 +34,8 @@ pub enum Service {
     },
     /// The number of stars each reader gave.
     Ratings,
+    /// A WebSocket and a gRPC stream that send back what they get; no part of the page.
+    Streams,
 }
 
 #[derive(ClapArgs, Clone)]
@@ -71,13 +73,14 @@ impl Service {
             Self::Details => "details",
             Self::Reviews { .. } => "reviews",
             Self::Ratings => "ratings",
+            Self::Streams => "streams",
         }
     }
 
     pub fn version(&self) -> &'static str {
         match self {
             Self::Reviews { version, .. } => version.as_str(),
-            Self::Productpage(_) | Self::Details | Self::Ratings => "v1",
+            Self::Productpage(_) | Self::Details | Self::Ratings | Self::Streams => "v1",
         }
     }
 }

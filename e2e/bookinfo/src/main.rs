@@ -1,6 +1,6 @@
 //! Bookinfo: four small services in one binary, for showing what a mesh does with real requests.
 //!
-//! `productpage` asks `details` and `reviews`; `reviews` v2 and v3 ask `ratings`.
+//! `productpage` asks `details` and `reviews`; `reviews` v2 and v3 ask `ratings`. A fifth, `streams`, is for connections that last.
 
 mod args;
 mod catalog;
@@ -14,6 +14,7 @@ mod ratings;
 mod reviews;
 mod serve;
 mod session;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
             reviews::routes(me.clone(), version, ratings_url, Client::new(RATINGS_TIMEOUT))
         }
         Service::Ratings => ratings::routes(me.clone()),
+        Service::Streams => streams::routes(),
     };
     serve::run(listener, me, routes, stop, serve::Patience::default()).await.context("failed to serve")
 }

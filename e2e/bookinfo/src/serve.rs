@@ -1,6 +1,7 @@
-//! What all four services share: health, the version header, and going away without losing a request.
+//! What all services share: health, the version header, and going away without losing a request.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,6 +76,7 @@ pub async fn run(
         // Nobody listens if serving ended by itself, and then there is nothing left to bound.
         let _ = closing.send(());
     };
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(lingered).into_future();
     tokio::select! {
         result = serving => result,
@@ -93,7 +95,9 @@ async fn mark(State(shared): State<Arc<Shared>>, request: Request, next: Next) -
     let mut response = next.run(request).await;
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     response.headers_mut().insert(VERSION, shared.version.clone());
-    if shared.leaving.load(Ordering::Relaxed) {
+    // In the answer to a WebSocket's handshake the header says something else.
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if shared.leaving.load(Ordering::Relaxed) && !switches {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -2,6 +2,7 @@
 
 mod drain;
 mod mesh;
+mod streams;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod percentile;
 mod probe;
 mod report;
 mod routes;
+mod upgrade;
 
 use std::time::Instant;
 
@@ -42,9 +43,9 @@ pub async fn run() -> Result<()> {
 
 async fn measure(env: &Env, dist: &Dist, report: &mut Report) -> Result<()> {
     for image in dist.images() {
-        let name = image.archive.file_stem().unwrap_or_default().to_string_lossy();
-        report.add(&format!("image {name}"), image.bytes as f64 / 1e6, "MB");
+        report.add(&format!("image {} {}", image.name, image.tag), image.bytes as f64 / 1e6, "MB");
     }
+    upgrade::measure(env, report).await?;
     install(env, report).await?;
     let backend = Backend::installed(env, NAMESPACE).await?;
     memory::measure(env, "before the routes", report).await?;

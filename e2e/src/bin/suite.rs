@@ -1,6 +1,6 @@
 //! `make test`, `make demo` and what they share: build, cluster, install.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -12,8 +12,8 @@ use meshwright_e2e::testing::ensure_oha;
 use meshwright_e2e::{Cluster, conformance, prereq};
 
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 8] = [
-    ("mesh::nothing_is_written_in_five_idle_minutes", AUDIT_LOG),
+const NOT_OUTSIDE: [(&str, &str); 11] = [
+    ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     ("faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought", AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
     ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
@@ -21,6 +21,9 @@ const NOT_OUTSIDE: [(&str, &str); 8] = [
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
     ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", POWER),
+    ("upgrade::a_newer_operator_writes_nothing_to_an_older_mesh", AUDIT_LOG),
+    ("upgrade::bad_version_with_errors_goes_back_by_itself", AUDIT_LOG),
+    ("upgrade::bad_version_without_a_route_is_blocked_before_it_gets_traffic", AUDIT_LOG),
 ];
 
 #[derive(Parser)]
@@ -39,8 +42,6 @@ enum What {
     Conformance,
     /// A mesh with Bookinfo to play with
     Demo,
-    /// Programs that end-to-end tests need and unit tests do not
-    Programs,
 }
 
 #[tokio::main]
@@ -50,7 +51,6 @@ async fn main() -> ExitCode {
         What::Unit => prereq::to_fetch().and_then(|()| unit()).map(Some),
         What::Conformance => conformance_alone().await.map(Some),
         What::Demo => demo().await.map(|()| None),
-        What::Programs => programs().map(|()| None),
     };
     match outcome {
         Ok(None) => ExitCode::SUCCESS,
@@ -129,15 +129,8 @@ async fn demo() -> Result<()> {
     meshwright_e2e::demo::show(&cluster).await
 }
 
-/// Builds [`programs`] in a process of its own, which alone has the variable: the load generator's own profile optimises while it links,
-/// which takes minutes of every first run.
+/// Programs that end-to-end tests need and unit tests do not.
 fn build_tools() -> Result<()> {
-    let mut suite = Command::new(std::env::current_exe().context("find this program")?);
-    suite.arg("programs").env("CARGO_PROFILE_RELEASE_LTO", "off");
-    run(suite)
-}
-
-fn programs() -> Result<()> {
     run(cluster_command(&["build-programs"]))?;
     ensure_oha(&cache()?).map(drop)
 }

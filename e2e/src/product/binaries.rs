@@ -1,6 +1,6 @@
 //! Static release binaries of everything that runs in an image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +10,11 @@ use crate::layout::{Layout, cache};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGES: [&str; 4] =
     ["meshwright-operator", "meshwright-control-plane", "meshwright-agent", "meshwright-bookinfo"];
+/// The feature that only images for tests are built with.
+const FAULTS: &str = "meshwright-control-plane/faults";
+const CONTROL_PLANE: &str = "control-plane";
+/// Name of the control plane that has it, beside the one that has not.
+pub const FAULTY_CONTROL_PLANE: &str = "control-plane-with-faults";
 
 /// Root of the checkout that the working directory is in.
 pub fn workspace() -> PathBuf {
@@ -18,6 +23,25 @@ pub fn workspace() -> PathBuf {
 
 /// Builds the release binaries and returns the folder that holds them.
 pub fn build_release() -> Result<PathBuf> {
+    cargo_build(&[])
+}
+
+/// Builds the control plane with its faults as well; it is [`FAULTY_CONTROL_PLANE`] in the folder that is returned.
+pub fn build_faulty() -> Result<PathBuf> {
+    // All packages again, so that only the control plane differs: fewer packages would need other features of what they depend on.
+    let folder = cargo_build(&["--features", FAULTS])?;
+    let (plain, faulty) = (folder.join(CONTROL_PLANE), folder.join(FAULTY_CONTROL_PLANE));
+    let copied = std::fs::copy(&plain, &faulty)
+        .with_context(|| format!("copy {} to {}", plain.display(), faulty.display()));
+    // Both builds are kept; cargo only puts the name back to the other one.
+    cargo_build(&[])?;
+    copied?;
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    ensure!(read(&plain)? != read(&faulty)?, "{} has faults: remove it and build again", plain.display());
+    Ok(folder)
+}
+
+fn cargo_build(features: &[&str]) -> Result<PathBuf> {
     let target_dir = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => cache()?.join("cargo-target"),
@@ -29,7 +53,7 @@ pub fn build_release() -> Result<PathBuf> {
     }
     // Static, so that images need nothing but the binary; the explicit --target keeps the flag away from proc macros.
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_TARGET_DIR", &target_dir);
-    let status = cargo.status().context("start cargo to build the release binaries")?;
+    let status = cargo.args(features).status().context("start cargo to build the release binaries")?;
     ensure!(status.success(), "cargo build of the release binaries failed: {status}");
     Ok(target_dir.join(TARGET).join("release"))
 }

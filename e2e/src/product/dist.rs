@@ -6,10 +6,12 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::binaries::build_release;
-use super::images::{Image, VERSION, write_all};
+use super::images::{Image, Images, Release, write_all};
 use super::workspace;
 use crate::prereq;
 
+/// Which images there are, and how pods refer to them.
+const INDEX: &str = "images/index.json";
 /// Written by the push script beside `install.yaml`: references of the images that it has pushed.
 const PUSHED: &str = "pushed";
 
@@ -17,16 +19,27 @@ const PUSHED: &str = "pushed";
 #[derive(Debug, Clone)]
 pub struct Dist {
     pub folder: PathBuf,
-    pub operator: Image,
-    pub control_plane: Image,
-    pub proxy: Image,
-    pub bookinfo: Image,
+    pub images: Images,
 }
 
 impl Dist {
+    /// What was written last, and not changed since.
+    ///
+    /// # Errors
+    /// When nothing was.
+    pub fn written() -> Result<Self> {
+        let folder = workspace().join("target/dist");
+        let path = folder.join(INDEX);
+        let index = std::fs::read(&path)
+            .with_context(|| format!("read {}: run `make dist` to have it", path.display()))?;
+        let images =
+            serde_json::from_slice(&index).with_context(|| format!("understand {}", path.display()))?;
+        Ok(Self { folder, images })
+    }
+
     /// Every image.
-    pub fn images(&self) -> [&Image; 4] {
-        [&self.operator, &self.control_plane, &self.proxy, &self.bookinfo]
+    pub fn images(&self) -> Vec<&Image> {
+        self.images.all()
     }
 
     /// Makes sure that exactly these images were pushed: for others pods would wait in vain.
@@ -55,17 +68,14 @@ pub fn build(registry: &str, pull_secrets: &[String]) -> Result<Dist> {
     prereq::to_fetch()?;
     let folder = workspace().join("target/dist");
     let binaries = build_release()?;
-    let [operator, control_plane, proxy, bookinfo] = write_all(&binaries, registry, &folder.join("images"))?;
-    let program = binaries.join("operator");
-    write(&folder.join("crds.yaml"), &manifests(&program, &["crds"])?)?;
-    let mut args = vec!["install", "--operator-image", &operator.reference];
-    args.extend(["--control-plane-image", &control_plane.reference, "--proxy-image", &proxy.reference]);
-    for secret in pull_secrets {
-        args.extend(["--pull-secret", secret]);
-    }
-    write(&folder.join("install.yaml"), &manifests(&program, &args)?)?;
-    let dist = Dist { folder, operator, control_plane, proxy, bookinfo };
-    write(&dist.folder.join("bookinfo.yaml"), bookinfo_yaml(&dist.bookinfo)?.as_bytes())?;
+    let images = write_all(&binaries, registry, &folder.join("images"))?;
+    write(&folder.join("crds.yaml"), &manifests(&binaries, &["crds"])?)?;
+    let releases: Vec<String> = images.releases.iter().map(Release::argument).collect();
+    let install = install_yaml(&binaries, &images.operator, &releases, pull_secrets)?;
+    write(&folder.join("install.yaml"), &install)?;
+    write(&folder.join(INDEX), &serde_json::to_vec_pretty(&images)?)?;
+    let dist = Dist { folder, images };
+    write(&dist.folder.join("bookinfo.yaml"), bookinfo_yaml(&dist.images.bookinfo)?.as_bytes())?;
     let script = dist.folder.join("push.sh");
     write(&script, push_script(registry, &dist).as_bytes())?;
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -73,8 +83,21 @@ pub fn build(registry: &str, pull_secrets: &[String]) -> Result<Dist> {
     Ok(dist)
 }
 
-fn manifests(operator: &Path, args: &[&str]) -> Result<Vec<u8>> {
-    let output = Command::new(operator)
+/// The install file of an operator that knows these releases, each as [`Release::argument`] has it.
+pub(super) fn install_yaml(
+    binaries: &Path,
+    operator: &Image,
+    releases: &[String],
+    pull_secrets: &[String],
+) -> Result<Vec<u8>> {
+    let mut args = vec!["install", "--operator-image", &operator.reference];
+    args.extend(releases.iter().flat_map(|release| ["--release", release]));
+    args.extend(pull_secrets.iter().flat_map(|secret| ["--pull-secret", secret]));
+    manifests(binaries, &args)
+}
+
+fn manifests(binaries: &Path, args: &[&str]) -> Result<Vec<u8>> {
+    let output = Command::new(binaries.join("operator"))
         .arg("manifests")
         .args(args)
         .output()
@@ -106,17 +129,19 @@ fn push_script(registry: &str, dist: &Dist) -> String {
         "#!/usr/bin/env bash\n# Pushes the images to the registry that install.yaml names; needs skopeo, logged in.\nset -eu\ncd \"$(dirname \"$0\")/images\"\n",
     );
     for image in dist.images() {
-        let name = image.archive.file_stem().unwrap_or_default().to_string_lossy();
+        let Image { name, tag, archive, .. } = image;
+        let archive = archive.file_name().unwrap_or_default().to_string_lossy();
         script += &format!(
-            "skopeo copy --preserve-digests oci-archive:{name}.tar docker://{registry}/{name}:{VERSION}\n"
+            "skopeo copy --preserve-digests oci-archive:{archive} docker://{registry}/{name}:{tag}\n"
         );
     }
-    let references = dist.images().map(|image| image.reference.as_str()).join(" ");
+    let references: Vec<&str> = dist.images().iter().map(|image| image.reference.as_str()).collect();
+    let references = references.join(" ");
     script += &format!("printf '%s\\n' {references} >../{PUSHED}\n");
     script
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
 }
 
@@ -124,17 +149,35 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn image(folder: &Path, name: &str, tag: &str) -> Image {
+        Image {
+            name: name.to_owned(),
+            tag: tag.to_owned(),
+            archive: folder.join(format!("images/{name}-{tag}.tar")),
+            reference: format!("r.example/{name}@sha256:{name}{tag}"),
+            bytes: 1,
+        }
+    }
+
+    fn dist(folder: &Path) -> Dist {
+        let releases = ["1", "2"].map(|version| Release {
+            version: version.to_owned(),
+            control_plane: image(folder, "c", version),
+            proxy: image(folder, "p", version),
+        });
+        let images = Images {
+            operator: image(folder, "o", "2"),
+            releases: releases.into(),
+            bookinfo: image(folder, "b", "2"),
+        };
+        Dist { folder: folder.to_owned(), images }
+    }
+
     #[test]
     fn what_the_push_script_has_pushed_counts_until_the_images_change() {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
-        let image = |name: &str| {
-            let archive = at("images").join(format!("{name}.tar"));
-            Image { archive, reference: format!("r.example/{name}@sha256:{name}"), bytes: 1 }
-        };
-        let [operator, control_plane, proxy, bookinfo] = ["a", "b", "c", "d"].map(image);
-        let folder = folder.path().to_owned();
-        let mut dist = Dist { folder, operator, control_plane, proxy, bookinfo };
+        let mut dist = dist(folder.path());
         std::fs::create_dir(at("images")).unwrap();
         write(&at("push.sh"), push_script("r.example", &dist).as_bytes()).unwrap();
         let run = |skopeo: &str| {
@@ -147,11 +190,23 @@ mod tests {
             dist.ensure_pushed()
                 .unwrap_err()
                 .to_string()
-                .starts_with("r.example/a@sha256:a has not been pushed")
+                .starts_with("r.example/o@sha256:o2 has not been pushed")
         );
         assert!(run("true"));
         dist.ensure_pushed().unwrap();
-        dist.bookinfo = image("e");
+        dist.images.bookinfo = image(folder.path(), "b", "3");
         assert!(dist.ensure_pushed().is_err());
+    }
+
+    #[test]
+    fn every_release_is_pushed_under_its_own_tag() {
+        let script = push_script("r.example/mesh", &dist(Path::new("/dist")));
+        for line in [
+            "oci-archive:c-1.tar docker://r.example/mesh/c:1\n",
+            "oci-archive:p-2.tar docker://r.example/mesh/p:2\n",
+        ] {
+            assert!(script.contains(line), "{script}");
+        }
+        assert_eq!(script.matches("skopeo copy").count(), 6);
     }
 }

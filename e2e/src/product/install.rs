@@ -30,7 +30,7 @@ pub async fn installed(cluster: &Cluster) -> Result<Dist> {
     } else {
         run(cluster_command(&["up"]))?;
         let mut load = cluster_command(&["load"]);
-        load.args(dist.images().map(|image| image.archive.clone()));
+        load.args(dist.images().into_iter().map(|image| image.archive.as_path()));
         timed("images to the nodes", || run(load))?;
     }
     apply_files(cluster, &dist.folder)?;
@@ -52,12 +52,17 @@ fn registry(given: String, context: Option<&str>) -> Result<String> {
 /// # Errors
 /// When kubectl does.
 pub fn apply_files(cluster: &Cluster, dist: &Path) -> Result<()> {
-    for file in ["crds.yaml", "install.yaml"] {
-        let mut kubectl = cluster.kubectl()?;
-        kubectl.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(dist.join(file));
-        run(kubectl)?;
-    }
-    Ok(())
+    ["crds.yaml", "install.yaml"].into_iter().try_for_each(|file| apply_file(cluster, &dist.join(file)))
+}
+
+/// Applies a file as the documentation says it.
+///
+/// # Errors
+/// When kubectl does.
+pub fn apply_file(cluster: &Cluster, path: &Path) -> Result<()> {
+    let mut kubectl = cluster.kubectl()?;
+    kubectl.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(path);
+    run(kubectl)
 }
 
 /// The program `cluster` with these arguments.

@@ -3,6 +3,7 @@
 mod binaries;
 mod dist;
 pub mod envoy;
+pub mod faults;
 mod images;
 mod install;
 mod suite;
@@ -11,6 +12,6 @@ pub use crate::layout::cache;
 pub use binaries::workspace;
 pub use dist::{Dist, build};
 pub use envoy::{VERSION as ENVOY_VERSION, ensure as ensure_envoy};
-pub use images::{Image, VERSION};
-pub use install::{apply_files, cluster_command, installed, run, timed};
+pub use images::{Image, Images, RELEASES, Release, VERSION};
+pub use install::{apply_file, apply_files, cluster_command, installed, run, timed};
 pub use suite::{Tally, run_cargo_tests, run_counted};

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -9,6 +10,8 @@ use super::workspace;
 
 /// Characters of a reason that are said again.
 const LONGEST: usize = 600;
+/// What takes longer has a part in how long everything takes.
+const NOTABLE: Duration = Duration::from_secs(20);
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +67,43 @@ impl Reasons {
     }
 }
 
+/// How long each test took, of those that run one after the other.
+#[derive(Debug)]
+struct Times {
+    since: Instant,
+    test: String,
+    took: Vec<(Duration, String)>,
+}
+
+impl Times {
+    fn new() -> Self {
+        Self { since: Instant::now(), test: String::new(), took: Vec::new() }
+    }
+
+    /// Takes the next line, which comes when it is written.
+    fn read(&mut self, line: &str) {
+        // With --nocapture the result has a line of its own behind what the test printed.
+        let (name, result) = match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            Some((name, result)) => (Some(name), result),
+            None => (None, line),
+        };
+        if let Some(name) = name {
+            name.clone_into(&mut self.test);
+        }
+        if matches!(result, "ok" | "FAILED") && !self.test.is_empty() {
+            self.took.push((self.since.elapsed(), std::mem::take(&mut self.test)));
+            self.since = Instant::now();
+        }
+    }
+
+    /// The longest first, of those that matter.
+    fn longest(mut self) -> Vec<String> {
+        self.took.retain(|(time, _)| *time >= NOTABLE);
+        self.took.sort_unstable_by(|a, b| b.cmp(a));
+        self.took.iter().map(|(time, test)| format!("{:>6.0} s  {test}", time.as_secs_f64())).collect()
+    }
+}
+
 /// `cargo test` with these arguments; a run that breaks before it counts anything is one failure.
 ///
 /// # Errors
@@ -88,10 +128,11 @@ pub fn run_counted(command: &mut Command) -> Result<Tally> {
     let mut child = child.with_context(|| format!("start {command:?}"))?;
     // The command keeps its ends of the pipe, and the other end waits for those.
     command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
-    let (mut tally, mut reasons) = (Tally::default(), Reasons::default());
+    let (mut tally, mut reasons, mut times) = (Tally::default(), Reasons::default(), Times::new());
     for line in BufReader::new(reader).lines() {
         let line = line.with_context(|| format!("read the output of {command:?}"))?;
         println!("{line}");
+        times.read(&line);
         tally.reasons.extend(reasons.read(&line));
         if let Some(counted) = Tally::from_cargo_line(&line) {
             tally.add(counted);
@@ -102,12 +143,15 @@ pub fn run_counted(command: &mut Command) -> Result<Tally> {
         eprintln!("{command:?} failed without counting a failure: {status}");
         tally.failed += 1;
     }
+    times.longest().iter().for_each(|line| println!("{line}"));
     Ok(tally)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Reasons, Tally, run_counted};
+    use std::time::Duration;
+
+    use super::{Reasons, Tally, Times, run_counted};
 
     #[test]
     fn cargos_result_line_is_counted() {
@@ -131,6 +175,17 @@ mod tests {
         let mut reasons = Reasons::default();
         let found: Vec<_> = lines.into_iter().filter_map(|line| reasons.read(line)).collect();
         assert_eq!(found, ["b::fails: 1 of 9002 requests failed", "c::panics: assertion failed: no"]);
+    }
+
+    #[test]
+    fn a_tests_time_is_that_between_two_results() {
+        let mut times = Times::new();
+        for line in ["test a ... ok", "test b ... 5 writes", "ok", "test c ... ", "FAILED", "ok"] {
+            times.read(line);
+        }
+        assert_eq!(times.took.iter().map(|(_, test)| test.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+        times.took[1].0 = Duration::from_secs(90);
+        assert_eq!(times.longest(), ["    90 s  b"]);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use crate::testing::{Backend, DEADLINE, Env, Loads, RATE, eventually, rolled_out
 
 /// Of load before anything happens, so that connections are open.
 const LEAD_IN: Duration = Duration::from_secs(5);
-const GATEWAY_PODS: &str = "meshwright.io/component=gateway";
 /// Connections of one load.
 const CONNECTIONS: u64 = 16;
 /// Until kube-proxies have heard of what the API server knows.
@@ -31,8 +30,8 @@ const PROPAGATION: Duration = Duration::from_secs(2);
 pub async fn gateway_killed(env: &Env, mut random: Random, seconds: u32) -> Result<Vec<Figure>> {
     present(env).await?;
     let backend = Backend::installed(env, NAMESPACE).await?;
-    fresh(env, NAMESPACE, GATEWAY_PODS).await?;
-    let pods = pods(env, NAMESPACE, GATEWAY_PODS).await?;
+    fresh(env, NAMESPACE, Backend::PROXIES).await?;
+    let pods = pods(env, NAMESPACE, Backend::PROXIES).await?;
     let victim = pods.get(random.below(pods.len() as u64) as usize).context("a gateway pod")?;
     let loads = Loads::start(env, backend.address, &backend.host(), Backend::PATH, seconds)?;
     tokio::time::sleep(LEAD_IN).await;
@@ -46,7 +45,7 @@ pub async fn gateway_killed(env: &Env, mut random: Random, seconds: u32) -> Resu
     let failed: u64 = reports.iter().map(|report| report.failed()).sum();
     let bound = bound(noticed);
     ensure!(failed <= bound, "{failed} requests failed, more than {bound}: {reports:?}");
-    rolled_out(env, NAMESPACE, Backend::PROXIES).await?;
+    backend.proxies_rolled_out(env).await?;
     Ok(vec![
         Figure::count("failed", failed, "requests"),
         Figure::count("requests", reports.iter().map(|report| report.total()).sum(), "requests"),
@@ -86,9 +85,10 @@ pub async fn node_lost(env: &Env, repetition: u32, seconds: u32) -> Result<Vec<F
     let started = env.cluster.start_node(number).await.with_context(|| format!("start {name}"));
     let figures = outcome?;
     started?;
-    for deployment in [Backend::PROXIES, "a", "b"] {
+    for deployment in ["a", "b"] {
         rolled_out(env, NAMESPACE, deployment).await?;
     }
+    backend.proxies_rolled_out(env).await?;
     Ok(figures)
 }
 

@@ -6,7 +6,10 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
 
 use super::observe::settled;
 use crate::product::{self, workspace};
-use crate::testing::{DEADLINE, Env, MESH, MESH_YAML, apply_yaml, eventually, exists, rolled_out, uncordon};
+use crate::testing::{
+    DEADLINE, Env, IN_PLACE, MESH, MESH_YAML, apply_yaml, eventually, exists, mesh_yaml, rolled_out, status,
+    uncordon, wish,
+};
 use crate::{Cluster, addons};
 
 /// Namespace of the operator in the install file.
@@ -39,15 +42,38 @@ pub async fn present(env: &Env) -> Result<()> {
     settled(env, true).await
 }
 
-/// Applies the mesh. A namespace that is going, or a definition that is new, may refuse it for a moment.
+/// Applies the mesh of all tests.
 ///
 /// # Errors
 /// After the deadline, with the API server's words.
 pub async fn apply(env: &Env) -> Result<()> {
+    applied(env, MESH_YAML).await
+}
+
+/// A namespace that is going, or a definition that is new, may refuse it for a moment.
+async fn applied(env: &Env, yaml: &str) -> Result<()> {
     eventually("the MeshControlPlane to be accepted", DEADLINE, || async {
-        apply_yaml(&env.client, MESH_YAML, MESH).await.map_err(|e| format!("{e:#}"))
+        apply_yaml(&env.client, yaml, MESH).await.map_err(|e| format!("{e:#}"))
     })
     .await
+}
+
+/// Makes sure that there is a mesh of this version, with nothing under way: where there is another, it is installed anew, which is
+/// quicker than the way back of an upgrade.
+///
+/// # Errors
+/// After the deadline, with what is wrong.
+pub async fn at(env: &Env, version: &str) -> Result<()> {
+    if meshes(env).get_opt(MESH).await?.is_some() {
+        let now = status(env).await?;
+        let settled = now.upgrade.is_none() && now.version.as_deref() == Some(version);
+        if !settled {
+            absent(env).await?;
+        }
+    }
+    applied(env, &mesh_yaml(Some(version), IN_PLACE)).await?;
+    wish(env, None).await?;
+    settled(env, true).await
 }
 
 /// Makes sure that there is no mesh and nothing of one.
@@ -79,6 +105,14 @@ pub async fn operator(env: &Env) -> Result<()> {
     let cluster: Cluster = env.cluster.clone();
     let dist = workspace().join("target/dist");
     tokio::task::spawn_blocking(move || product::apply_files(&cluster, &dist)).await??;
+    installed(env).await
+}
+
+/// Waits until the operator is whole, whichever install file it comes from.
+///
+/// # Errors
+/// After the deadline.
+pub async fn installed(env: &Env) -> Result<()> {
     rolled_out(env, OPERATOR_NAMESPACE, OPERATOR).await
 }
 
@@ -100,8 +134,19 @@ pub async fn recover(env: &Env) -> Result<()> {
     }
     operator(env).await?;
     let mesh = meshes(env).get_opt(MESH).await?;
-    if mesh.is_some_and(|m| m.metadata.deletion_timestamp.is_some()) {
+    if mesh.as_ref().is_some_and(|m| m.metadata.deletion_timestamp.is_some()) {
         exists(&meshes(env), MESH, false, DEADLINE).await?;
+    } else if mesh.is_some() {
+        restored(env).await?;
     }
     present(env).await
+}
+
+/// Asks for what other rows begin with: no other version, and nothing by annotations.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn restored(env: &Env) -> Result<()> {
+    apply(env).await?;
+    wish(env, None).await
 }

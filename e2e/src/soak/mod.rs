@@ -3,7 +3,10 @@
 //! A finished row is a line in `docs/soak.jsonl` and counts while no file that it depends on has changed. Repetitions are
 //! remembered in `target/soak`, so that a session can stop after any of them and the next goes on there.
 
+mod analysis;
+mod bad_versions;
 mod deletion;
+mod disturbed;
 mod figures;
 mod idle;
 mod inputs;
@@ -20,8 +23,14 @@ mod session;
 mod table;
 mod time;
 mod under_load;
+mod untouched;
+mod upgrade;
 
-pub use mesh::{absent, apply, meshes, namespaces};
+pub use bad_versions::{knows, told};
+pub use mesh::{OPERATOR_NAMESPACE, absent, apply, at, installed, meshes, namespaces, operator, restored};
+pub use observe::settled;
 pub use session::{Options, once, run};
 pub use table::{Action, Target, What};
 pub use time::parse as parse_time;
+pub use under_load::NAMESPACE;
+pub use untouched::to_mesh;

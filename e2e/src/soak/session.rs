@@ -11,7 +11,9 @@ use super::random::Random;
 use super::record::{Attempt, Record, append, counting, finished, forget, load, standing};
 use super::table::{ROWS, Row, What};
 use super::under_load::NAMESPACE;
-use super::{deletion, idle, inputs, loss, mesh, operator, under_load};
+use super::{
+    analysis, bad_versions, deletion, disturbed, idle, inputs, loss, mesh, operator, under_load, upgrade,
+};
 use crate::Cluster;
 use crate::product::{self, cache, workspace};
 use crate::soak::figures::Figure;
@@ -54,13 +56,18 @@ pub async fn run(options: Options) -> Result<bool> {
     let mut failed = BTreeSet::new();
     let mut broken = None;
     if !rows.is_empty() {
-        product::installed(&cluster.disposable().await?).await?;
-        ensure_oha(&cache()?)?;
-        let env = Env::connect().await?;
-        mesh::recover(&env).await?;
+        let env = if rows.iter().any(|(row, _)| row.what.needs_cluster()) {
+            product::installed(&cluster.disposable().await?).await?;
+            ensure_oha(&cache()?)?;
+            let env = Env::connect().await?;
+            mesh::recover(&env).await?;
+            Some(env)
+        } else {
+            None
+        };
         session.start = Instant::now();
         for (row, inputs) in rows {
-            match session.turn(&env, row, &inputs).await {
+            match session.turn(env.as_ref(), row, &inputs).await {
                 Ok(Turn::Finished) => {}
                 Ok(Turn::OutOfTime) => break,
                 Err(error) => {
@@ -69,8 +76,9 @@ pub async fn run(options: Options) -> Result<bool> {
                 }
                 Ok(Turn::Failed) => {
                     failed.insert(row.name);
+                    let Some(env) = env.as_ref().filter(|_| row.what.needs_cluster()) else { continue };
                     // What cannot be mended would fail every row that follows.
-                    if let Err(error) = mesh::recover(&env).await {
+                    if let Err(error) = mesh::recover(env).await {
                         broken =
                             Some(error.context(format!("after {} the cluster does not recover", row.name)));
                         break;
@@ -140,7 +148,7 @@ impl Session {
         Ok(missing)
     }
 
-    async fn turn(&self, env: &Env, row: &Row, inputs: &str) -> Result<Turn> {
+    async fn turn(&self, env: Option<&Env>, row: &Row, inputs: &str) -> Result<Turn> {
         loop {
             let standing = standing(&load::<Attempt>(&self.attempts())?, row, inputs);
             if standing.next >= row.needed {
@@ -169,7 +177,9 @@ impl Session {
             };
             if let Some(error) = &error {
                 eprintln!("{} {} of {} failed: {error}", row.name, repetition + 1, row.needed);
-                kept(env, &format!("soak-{}-{repetition}", row.name), error).await;
+                if let Some(env) = env.filter(|_| row.what.needs_cluster()) {
+                    kept(env, &format!("soak-{}-{repetition}", row.name), error).await;
+                }
             }
             let attempt =
                 Attempt { row: row.name.to_owned(), inputs: inputs.to_owned(), repetition, figures, error };
@@ -210,7 +220,7 @@ impl Session {
 /// # Errors
 /// When what must never happen did; logs and Events are kept.
 pub async fn once(env: &Env, what: What, repetition: u32) -> Result<()> {
-    match repeat(env, what, Random::of_repetition(1, repetition), repetition).await {
+    match repeat(Some(env), what, Random::of_repetition(1, repetition), repetition).await {
         Ok(figures) => {
             println!("{what:?}: {figures:?}");
             Ok(())
@@ -238,15 +248,23 @@ async fn kept(env: &Env, name: &str, error: &str) {
     }
 }
 
-async fn repeat(env: &Env, what: What, random: Random, repetition: u32) -> Result<Vec<Figure>> {
+async fn repeat(env: Option<&Env>, what: What, random: Random, repetition: u32) -> Result<Vec<Figure>> {
+    let cluster = || env.context("a cluster");
     match what {
-        What::OperatorKilled { writes } => operator::killed(env, repetition, random, writes).await,
-        What::TwoLeaders => operator::two_leaders(env, repetition, random).await,
-        What::LeaderLost => operator::leader_lost(env).await,
-        What::UnderLoad { action, seconds } => under_load::run(env, action, seconds, repetition).await,
-        What::GatewayKilled { seconds } => loss::gateway_killed(env, random, seconds).await,
-        What::NodeLost { seconds } => loss::node_lost(env, repetition, seconds).await,
-        What::Deleted(target) => deletion::run(env, target).await,
-        What::Idle { seconds } => idle::run(env, seconds).await,
+        What::OperatorKilled { writes } => operator::killed(cluster()?, repetition, random, writes).await,
+        What::TwoLeaders => operator::two_leaders(cluster()?, repetition, random).await,
+        What::LeaderLost => operator::leader_lost(cluster()?).await,
+        What::UnderLoad { action, seconds } => under_load::run(cluster()?, action, seconds, repetition).await,
+        What::GatewayKilled { seconds } => loss::gateway_killed(cluster()?, random, seconds).await,
+        What::NodeLost { seconds } => loss::node_lost(cluster()?, repetition, seconds).await,
+        What::Deleted(target) => deletion::run(cluster()?, target).await,
+        What::Idle { seconds } => idle::run(cluster()?, seconds).await,
+        What::Upgrade { asking, whole_drain } => upgrade::run(cluster()?, asking, whole_drain).await,
+        What::EqualUpgrade => upgrade::equal(cluster()?).await,
+        What::DisturbedUpgrade => disturbed::run(cluster()?, repetition, random).await,
+        What::BadVersion => bad_versions::run(cluster()?, repetition).await,
+        What::Analysis { upgrades, first_seed } => {
+            tokio::task::spawn_blocking(move || analysis::run(repetition, upgrades, first_seed)).await?
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The rows: what is repeated, how often, with which seed, and which files a result depends on.
 
+use super::analysis;
 use crate::outside;
 
 /// One row.
@@ -43,6 +44,23 @@ pub enum What {
     Idle {
         seconds: u64,
     },
+    /// An upgrade, back by hand, and again, under load and with streams: no request fails and no stream is cut. With a person who agrees to
+    /// each step, or with every drain to its very end.
+    Upgrade {
+        asking: bool,
+        whole_drain: bool,
+    },
+    /// From one release to the other, which is as good: it does not go back.
+    EqualUpgrade,
+    /// Operators, control planes and nodes come and go in every phase.
+    DisturbedUpgrade,
+    /// Each of the bad versions in turn.
+    BadVersion,
+    /// Simulated upgrades, with seeds from this one on: one case of traffic in each repetition.
+    Analysis {
+        upgrades: u32,
+        first_seed: u64,
+    },
 }
 
 /// What nobody may notice.
@@ -50,9 +68,14 @@ pub enum What {
 pub enum Action {
     Drain,
     RollingRestart,
-    Autoscale { up: u8, down: u8 },
+    /// To each of these in turn.
+    Autoscale {
+        replicas: &'static [u8],
+    },
     ControlPlaneKilled,
-    RouteFlips { flips: u32 },
+    RouteFlips {
+        flips: u32,
+    },
 }
 
 /// What is deleted.
@@ -70,8 +93,13 @@ const OPERATOR: &[&str] = &["operator", "control-plane/k8s", "control-plane/pki"
 const CONTROL_PLANE: &[&str] = &["control-plane"];
 const PROXY: &[&str] = &["proxy-image"];
 /// What shapes gateway pods; the rest of the operator does not reach a request under way.
-const GATEWAY_PODS: &[&str] =
-    &["operator/src/gateway", "operator/src/availability", "operator/src/mesh_control_plane/build"];
+const GATEWAY_PODS: &[&str] = &[
+    "operator/src/gateway",
+    "operator/src/availability",
+    "operator/src/mesh_control_plane/build",
+    "operator/src/upgrade/routing.rs",
+    "operator/src/upgrade/shares.rs",
+];
 const KILLS: &[&str] = &["e2e/src/soak/kill.rs", "e2e/src/soak/leaders.rs"];
 const INVARIANTS: &[&str] = &["e2e/src/soak/invariants.rs", "e2e/src/soak/observe.rs"];
 const OPERATOR_ROWS: &[&str] = &["e2e/src/soak/operator.rs"];
@@ -79,11 +107,18 @@ const LOAD_ROWS: &[&str] = &["e2e/src/soak/under_load.rs"];
 const LOSS_ROWS: &[&str] = &["e2e/src/soak/loss.rs"];
 const DELETION_ROWS: &[&str] = &["e2e/src/soak/deletion.rs"];
 const IDLE_ROWS: &[&str] = &["e2e/src/soak/idle.rs"];
+const UPGRADE_ROWS: &[&str] =
+    &["e2e/src/soak/upgrade.rs", "e2e/src/soak/under_load.rs", "e2e/bookinfo/src/streams.rs"];
+const DISTURBED_ROWS: &[&str] = &["e2e/src/soak/disturbed.rs", "e2e/src/soak/under_load.rs"];
+const BAD_ROWS: &[&str] =
+    &["e2e/src/soak/bad_versions.rs", "e2e/src/soak/untouched.rs", "e2e/src/product/faults.rs"];
+const ANALYSIS_ROWS: &[&str] = &["operator/decisions", "e2e/src/soak/analysis.rs"];
 
 const OF_OPERATOR: &[&[&str]] = &[EVERYTHING, OPERATOR, KILLS, INVARIANTS, OPERATOR_ROWS];
 const OF_LOAD: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, LOAD_ROWS];
 const OF_LOSS: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, KILLS, LOSS_ROWS];
 const OF_DELETION: &[&[&str]] = &[EVERYTHING, OPERATOR, INVARIANTS, DELETION_ROWS];
+const OF_UPGRADE: &[&[&str]] = &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, UPGRADE_ROWS];
 
 const fn under_load(
     name: &'static str,
@@ -105,7 +140,7 @@ pub const ROWS: &[Row] = &[
     under_load("route-flips", 5, 11, Action::RouteFlips { flips: 200 }, 60, OF_LOAD),
     under_load("rolling-restart", 5, 12, Action::RollingRestart, 90, OF_LOAD),
     // Scaling down waits for the autoscaler's window of five minutes.
-    under_load("autoscale", 2, 13, Action::Autoscale { up: 5, down: 3 }, 120, OF_LOAD),
+    under_load("autoscale", 2, 13, Action::Autoscale { replicas: &[5, 3] }, 120, OF_LOAD),
     // Each node twice.
     under_load("drain", 6, 14, Action::Drain, 90, OF_LOAD),
     under_load(
@@ -140,6 +175,36 @@ pub const ROWS: &[Row] = &[
         seed: 21,
         files: OF_OPERATOR,
     },
+    // One repetition for each case of traffic.
+    Row {
+        name: "analysis",
+        what: What::Analysis { upgrades: 10_000, first_seed: 1_000_000 },
+        needed: analysis::ALL,
+        seed: 31,
+        files: &[ANALYSIS_ROWS],
+    },
+    Row {
+        name: "upgrade",
+        what: What::Upgrade { asking: false, whole_drain: true },
+        needed: 5,
+        seed: 27,
+        files: OF_UPGRADE,
+    },
+    Row { name: "equal-upgrades", what: What::EqualUpgrade, needed: 20, seed: 28, files: OF_UPGRADE },
+    Row {
+        name: "disturbed-upgrade",
+        what: What::DisturbedUpgrade,
+        needed: 5,
+        seed: 29,
+        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, KILLS, DISTURBED_ROWS],
+    },
+    Row {
+        name: "bad-versions",
+        what: What::BadVersion,
+        needed: 10,
+        seed: 30,
+        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, KILLS, BAD_ROWS],
+    },
     deleted("delete-mesh", 22, Target::Mesh),
     deleted("delete-mesh-namespace", 23, Target::MeshNamespace),
     deleted("delete-operator-namespace", 24, Target::OperatorNamespace),
@@ -155,11 +220,18 @@ impl What {
             | Self::TwoLeaders
             | Self::LeaderLost
             | Self::GatewayKilled { .. }
+            | Self::DisturbedUpgrade
             | Self::UnderLoad { action: Action::ControlPlaneKilled, .. } => Some(outside::SIGNALS),
             Self::NodeLost { .. } => Some(outside::POWER),
-            Self::Idle { .. } => Some(outside::AUDIT_LOG),
+            Self::Idle { .. } | Self::BadVersion => Some(outside::AUDIT_LOG),
             Self::UnderLoad { .. } | Self::Deleted(_) => None,
+            Self::Upgrade { .. } | Self::EqualUpgrade | Self::Analysis { .. } => None,
         }
+    }
+
+    /// Whether it needs a cluster at all.
+    pub fn needs_cluster(&self) -> bool {
+        !matches!(self, Self::Analysis { .. })
     }
 }
 
@@ -210,5 +282,8 @@ mod tests {
         assert!(ROWS.iter().flat_map(Row::depends_on).all(|path| !path.starts_with("docs")));
         assert!(row("route-flips").depends_on().all(|path| path != "operator"));
         assert!(row("operator-killed").depends_on().all(|path| path != "proxy-image"));
+        assert!(
+            row("analysis").depends_on().all(|path| path.contains("decisions") || path.contains("analysis"))
+        );
     }
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::ResourceExt;
+use kube::api::{DynamicObject, Patch, PatchParams};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use super::leaders::replicas;
 use super::mesh::{CONTROL_PLANE_PODS, present};
 use super::table::Action;
 use crate::testing::{
-    Backend, DEADLINE, Env, Loads, MESH, apply_yaml, drain, eventually, rolled_out, uncordon,
+    Backend, DEADLINE, Env, LoadReport, Loads, MESH, apply_yaml, drain, eventually, rolled_out, uncordon,
 };
 
 /// Namespace of the Gateway that gets the load.
@@ -32,7 +33,7 @@ pub async fn run(env: &Env, action: Action, seconds: u32, repetition: u32) -> Re
     }
     let backend = Backend::installed(env, NAMESPACE).await?;
     let start = Instant::now();
-    let mut acting = pin!(async { act(env, action, repetition).await.map(|()| start.elapsed()) });
+    let mut acting = pin!(async { act(env, &backend, action, repetition).await.map(|()| start.elapsed()) });
     let (mut acted, mut reports) = (None, Vec::new());
     while acted.is_none() {
         let loads = Loads::start(env, backend.address, &backend.host(), Backend::PATH, seconds)?;
@@ -57,17 +58,23 @@ pub async fn run(env: &Env, action: Action, seconds: u32, repetition: u32) -> Re
         }
     }
     let took = acted.context("the action did not end")??;
-    let failed: u64 = reports.iter().map(|report| report.failed()).sum();
-    let total: u64 = reports.iter().map(|report| report.total()).sum();
-    ensure!(failed == 0, "{failed} of {total} requests failed: {reports:?}");
-    Ok(vec![
-        Figure::count("requests", total, "requests"),
-        Figure::count("failed", failed, "requests"),
-        Figure::seconds("took", took),
-    ])
+    let mut figures = none_failed(&reports)?;
+    figures.push(Figure::seconds("took", took));
+    Ok(figures)
 }
 
-async fn act(env: &Env, action: Action, repetition: u32) -> Result<()> {
+/// What loads counted.
+///
+/// # Errors
+/// When a request failed.
+pub fn none_failed(reports: &[LoadReport]) -> Result<Vec<Figure>> {
+    let failed: u64 = reports.iter().map(LoadReport::failed).sum();
+    let total: u64 = reports.iter().map(LoadReport::total).sum();
+    ensure!(failed == 0, "{failed} of {total} requests failed: {reports:?}");
+    Ok(vec![Figure::count("requests", total, "requests"), Figure::count("failed", failed, "requests")])
+}
+
+async fn act(env: &Env, backend: &Backend, action: Action, repetition: u32) -> Result<()> {
     match action {
         Action::RouteFlips { flips } => {
             for flip in 0..flips {
@@ -81,13 +88,16 @@ async fn act(env: &Env, action: Action, repetition: u32) -> Result<()> {
             let annotations = json!({"kubectl.kubernetes.io/restartedAt": Timestamp::now().to_string()});
             let stamp = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
             let deployments = env.api("apps/v1", "Deployment", "deployments", NAMESPACE);
-            deployments.patch(Backend::PROXIES, &PatchParams::default(), &Patch::Strategic(&stamp)).await?;
-            rolled_out(env, NAMESPACE, Backend::PROXIES).await
+            for proxies in backend.proxies(env).await? {
+                let name = proxies.name_any();
+                deployments.patch(&name, &PatchParams::default(), &Patch::Strategic(&stamp)).await?;
+            }
+            backend.proxies_rolled_out(env).await
         }
-        Action::Autoscale { up, down } => {
-            for replicas in [up, down] {
+        Action::Autoscale { replicas } => {
+            for replicas in replicas.iter().copied() {
                 apply_yaml(&env.client, &Backend::gateway(replicas), NAMESPACE).await?;
-                autoscaled(env, replicas).await?;
+                autoscaled(env, backend, replicas).await?;
             }
             Ok(())
         }
@@ -97,10 +107,10 @@ async fn act(env: &Env, action: Action, repetition: u32) -> Result<()> {
             let drained = drain(env, node).await;
             uncordon(env, node).await?;
             drained?;
-            for name in [Backend::PROXIES, "a", "b"] {
+            for name in ["a", "b"] {
                 rolled_out(env, NAMESPACE, name).await?;
             }
-            Ok(())
+            backend.proxies_rolled_out(env).await
         }
         Action::ControlPlaneKilled => {
             let control_plane = pods(env, MESH, CONTROL_PLANE_PODS).await?;
@@ -118,14 +128,14 @@ async fn act(env: &Env, action: Action, repetition: u32) -> Result<()> {
 }
 
 /// Waits until the Gateway has exactly this many proxies, all of them available.
-async fn autoscaled(env: &Env, replicas: u8) -> Result<()> {
-    let deployments = env.api("apps/v1", "Deployment", "deployments", NAMESPACE);
+async fn autoscaled(env: &Env, backend: &Backend, replicas: u8) -> Result<()> {
     // Scaling down waits until the load has been low for five minutes.
     eventually(&format!("{replicas} proxies"), DEADLINE * 3, || async {
-        let deployment = deployments.get(Backend::PROXIES).await.map_err(|e| e.to_string())?;
-        let status = &deployment.data["status"];
+        let proxies = backend.proxies(env).await.map_err(|e| format!("{e:#}"))?;
         let all = ["replicas", "availableReplicas", "updatedReplicas"];
-        if all.iter().all(|f| status[f] == replicas) { Ok(()) } else { Err(status.to_string()) }
+        let scaled = |d: &DynamicObject| all.iter().all(|f| d.data["status"][f] == replicas);
+        let seen: Vec<String> = proxies.iter().map(|d| d.data["status"].to_string()).collect();
+        if proxies.len() == 1 && proxies.iter().all(scaled) { Ok(()) } else { Err(seen.join("; ")) }
     })
     .await
 }

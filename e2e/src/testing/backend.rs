@@ -3,14 +3,19 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use kube::api::{DynamicObject, ListParams};
+use serde_json::json;
 
+use super::disruption::is_rolled_out;
 use super::{DEADLINE, Env, apply_yaml, eventually, file, get, rolled_out};
 
 /// Name of the Gateway, its route and its GatewayParameters.
 const EDGE: &str = "edge";
+/// Name of the Deployment and Service for streams, and of Bookinfo's service.
+const STREAMS: &str = "streams";
 
-/// A namespace with the Gateway `edge`, its route, and the Services `a` and `b`.
+/// A namespace with the Gateway `edge`, its route, and the Services `a` and `b`; where it was asked for, `streams` too.
 #[derive(Debug, Clone)]
 pub struct Backend {
     pub namespace: &'static str,
@@ -22,20 +27,34 @@ impl Backend {
     pub const PATH: &'static str = "/details/0";
     /// The Gateway.
     pub const GATEWAY: &'static str = EDGE;
-    /// Deployment, Service, HPA and PDB of the Gateway.
-    pub const PROXIES: &'static str = "edge-meshwright";
+    /// Service of the Gateway.
+    pub const SERVICE: &'static str = "edge-meshwright";
+    /// Deployments, HPAs and pods of the Gateway, of whatever revision.
+    pub const PROXIES: &'static str =
+        "meshwright.io/component=gateway,gateway.networking.k8s.io/gateway-name=edge";
 
     /// Installs it with the image of `target/dist` and waits until it answers.
     ///
     /// # Errors
     /// Names what did not become ready.
     pub async fn installed(env: &Env, namespace: &'static str) -> Result<Self> {
-        let image =
-            image(&file("target/dist/bookinfo.yaml")?).context("an image in target/dist/bookinfo.yaml")?;
+        Self::installed_behind(env, namespace, &Self::gateway(3)).await
+    }
+
+    /// As [`Self::installed`], behind three proxies that no load scales, so that two revisions of them fit even beside a drained node.
+    ///
+    /// # Errors
+    /// Names what did not become ready.
+    pub async fn installed_for_upgrades(env: &Env, namespace: &'static str) -> Result<Self> {
+        Self::installed_behind(env, namespace, &gateway("minReplicas: 3, maxReplicas: 3", "100m")).await
+    }
+
+    async fn installed_behind(env: &Env, namespace: &'static str, gateway: &str) -> Result<Self> {
+        let image = image()?;
         env.not_going(namespace).await?;
-        apply_yaml(&env.client, &service(namespace, "a", &image), namespace).await?;
-        apply_yaml(&env.client, &service(namespace, "b", &image), namespace).await?;
-        apply_yaml(&env.client, &Self::gateway(3), namespace).await?;
+        apply_yaml(&env.client, &service(namespace, "a", "details", &image), namespace).await?;
+        apply_yaml(&env.client, &service(namespace, "b", "details", &image), namespace).await?;
+        apply_yaml(&env.client, gateway, namespace).await?;
         apply_yaml(&env.client, &Self::route(namespace, "a"), namespace).await?;
         for name in ["a", "b"] {
             rolled_out(env, namespace, name).await?;
@@ -43,13 +62,54 @@ impl Backend {
         let address = env.address(namespace, EDGE, 80).await?;
         let backend = Self { namespace, address };
         backend.answers().await?;
-        rolled_out(env, namespace, Self::PROXIES).await?;
+        backend.proxies_rolled_out(env).await?;
         Ok(backend)
+    }
+
+    /// Adds what [`super::Streams`] are opened to.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn install_streams(&self, env: &Env) -> Result<()> {
+        let (namespace, name) = (self.namespace, STREAMS);
+        apply_yaml(&env.client, &service(namespace, name, name, &image()?), namespace).await?;
+        apply_yaml(&env.client, &streams_route(&self.streams_host()), namespace).await?;
+        rolled_out(env, namespace, name).await
     }
 
     /// The host that the route is for.
     pub fn host(&self) -> String {
         format!("{}.example", self.namespace)
+    }
+
+    /// The host of [`Self::install_streams`].
+    pub fn streams_host(&self) -> String {
+        format!("{STREAMS}.{}.example", self.namespace)
+    }
+
+    /// The Deployments of the Gateway's proxies: one for each revision that has any.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn proxies(&self, env: &Env) -> Result<Vec<DynamicObject>> {
+        let deployments = env.api("apps/v1", "Deployment", "deployments", self.namespace);
+        let all = deployments.list(&ListParams::default().labels(Self::PROXIES)).await?;
+        let proxies: Vec<_> =
+            all.items.into_iter().filter(|d| d.data["spec"]["replicas"] != json!(0)).collect();
+        ensure!(!proxies.is_empty(), "no Deployment {} in {}", Self::PROXIES, self.namespace);
+        Ok(proxies)
+    }
+
+    /// Waits until every proxy is of the newest template, and available.
+    ///
+    /// # Errors
+    /// After the deadline, with the status seen last.
+    pub async fn proxies_rolled_out(&self, env: &Env) -> Result<()> {
+        eventually(&format!("the rollout of the proxies in {}", self.namespace), DEADLINE * 2, || async {
+            let proxies = self.proxies(env).await.map_err(|e| format!("{e:#}"))?;
+            proxies.iter().try_for_each(is_rolled_out)
+        })
+        .await
     }
 
     /// Waits for a 200.
@@ -68,23 +128,7 @@ impl Backend {
     /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them:
     /// three use about 210m together.
     pub fn gateway(fewest: u8) -> String {
-        format!(
-            "apiVersion: meshwright.io/v1alpha1
-kind: GatewayParameters
-metadata: {{ name: {EDGE} }}
-spec:
-  autoscaling: {{ minReplicas: {fewest}, maxReplicas: 5 }}
-  resources: {{ requests: {{ cpu: 200m, memory: 64Mi }} }}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{ name: {EDGE} }}
-spec:
-  gatewayClassName: meshwright
-  infrastructure: {{ parametersRef: {{ group: meshwright.io, kind: GatewayParameters, name: {EDGE} }} }}
-  listeners: [ {{ name: http, port: 80, protocol: HTTP }} ]
-"
-        )
+        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), "200m")
     }
 
     /// Every request for this namespace's host to this Service, `a` or `b`.
@@ -102,8 +146,45 @@ spec:
     }
 }
 
-/// Three pods, spread, of which an eviction takes one at a time.
-fn service(namespace: &str, name: &str, image: &str) -> String {
+fn gateway(autoscaling: &str, cpu: &str) -> String {
+    format!(
+        "apiVersion: meshwright.io/v1alpha1
+kind: GatewayParameters
+metadata: {{ name: {EDGE} }}
+spec:
+  autoscaling: {{ {autoscaling} }}
+  resources: {{ requests: {{ cpu: {cpu}, memory: 64Mi }} }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: {EDGE} }}
+spec:
+  gatewayClassName: meshwright
+  infrastructure: {{ parametersRef: {{ group: meshwright.io, kind: GatewayParameters, name: {EDGE} }} }}
+  listeners: [ {{ name: http, port: 80, protocol: HTTP }} ]
+"
+    )
+}
+
+fn streams_route(host: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: {STREAMS} }}
+spec:
+  parentRefs: [ {{ name: {EDGE} }} ]
+  hostnames: [ {host} ]
+  rules:
+  - matches: [ {{ path: {{ value: /streams }} }} ]
+    backendRefs: [ {{ name: {STREAMS}, port: 9080 }} ]
+  - matches: [ {{ path: {{ value: /bookinfo.Streams }} }} ]
+    backendRefs: [ {{ name: {STREAMS}, port: 9081 }} ]
+"
+    )
+}
+
+/// Three pods of one of Bookinfo's services, spread, of which an eviction takes one at a time.
+fn service(namespace: &str, name: &str, what: &str, image: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Namespace
@@ -112,7 +193,11 @@ metadata: {{ name: {namespace}, labels: {{ pod-security.kubernetes.io/enforce: r
 apiVersion: v1
 kind: Service
 metadata: {{ name: {name} }}
-spec: {{ selector: {{ app: {name} }}, ports: [ {{ name: http, port: 9080 }} ] }}
+spec:
+  selector: {{ app: {name} }}
+  ports:
+  - {{ name: http, port: 9080 }}
+  - {{ name: grpc, port: 9081, targetPort: 9080, appProtocol: kubernetes.io/h2c }}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -138,9 +223,9 @@ spec:
         whenUnsatisfiable: ScheduleAnyway
         labelSelector: {{ matchLabels: {{ app: {name} }} }}
       containers:
-      - name: details
+      - name: {what}
         image: {image}
-        args: [details]
+        args: [{what}]
         ports: [ {{ containerPort: 9080 }} ]
         readinessProbe: {{ httpGet: {{ path: /health, port: 9080 }}, periodSeconds: 2 }}
         resources: {{ requests: {{ cpu: 5m, memory: 16Mi }}, limits: {{ memory: 64Mi }} }}
@@ -150,7 +235,12 @@ spec:
     )
 }
 
-fn image(manifests: &str) -> Option<String> {
+/// Of Bookinfo, as `target/dist` has it.
+fn image() -> Result<String> {
+    image_in(&file("target/dist/bookinfo.yaml")?).context("an image in target/dist/bookinfo.yaml")
+}
+
+fn image_in(manifests: &str) -> Option<String> {
     manifests
         .lines()
         .find_map(|line| line.trim().strip_prefix("image: "))
@@ -164,9 +254,10 @@ mod tests {
 
     #[test]
     fn the_manifests_are_objects() {
-        let image = image("  containers:\n    - name: x\n      image: r.example/b@sha256:0\n").unwrap();
+        let image = image_in("  containers:\n    - name: x\n      image: r.example/b@sha256:0\n").unwrap();
         assert_eq!(image, "r.example/b@sha256:0");
-        assert_eq!(objects_in(&service("n", "a", &image)).unwrap().len(), 4);
+        assert_eq!(objects_in(&service("n", "a", "details", &image)).unwrap().len(), 4);
+        assert_eq!(objects_in(&streams_route("streams.n.example")).unwrap().len(), 1);
         assert_eq!(objects_in(&Backend::gateway(3)).unwrap().len(), 2);
         assert_eq!(objects_in(&Backend::route("n", "b")).unwrap().len(), 1);
     }

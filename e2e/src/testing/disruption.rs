@@ -8,10 +8,14 @@ use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::load::PATIENCE;
 use super::{DEADLINE, Env, Load, LoadReport, MESH, eventually};
 
 /// Requests a second of each of the two loads.
 pub const RATE: u32 = 100;
+
+/// In seconds, of a load that lasts as long as what is done under it.
+const LONGEST: u32 = 3600;
 
 /// Two loads, 100 requests/s each: one on kept connections, one with a new connection for each request.
 #[derive(Debug)]
@@ -26,6 +30,25 @@ impl Loads {
         let oha = env.oha()?;
         let start = |keep_alive| Load::start(&oha, gateway, host, path, RATE, seconds, keep_alive);
         Ok(Self(start(true)?, start(false)?))
+    }
+
+    /// Starts both, until [`Self::stop`]: connections are kept for as long as the gateway lets them be.
+    ///
+    /// # Errors
+    /// When oha cannot be started.
+    pub fn endless(env: &Env, gateway: SocketAddr, host: &str, path: &str) -> Result<Self> {
+        Self::start(env, gateway, host, path, LONGEST)
+    }
+
+    /// Ends both when every request that was under way could have failed, and says what they counted.
+    ///
+    /// # Errors
+    /// As [`Self::reports`].
+    pub async fn stop(self, what: &str) -> Result<[LoadReport; 2]> {
+        tokio::time::sleep(PATIENCE).await;
+        self.0.interrupt()?;
+        self.1.interrupt()?;
+        self.reports(what).await
     }
 
     /// Waits for both and prints what they counted: keep-alive first, then new connections.
@@ -60,14 +83,18 @@ impl Loads {
 pub async fn rolled_out(env: &Env, namespace: &str, name: &str) -> Result<()> {
     let deployments = env.api("apps/v1", "Deployment", "deployments", namespace);
     eventually(&format!("the rollout of {namespace}/{name}"), DEADLINE * 2, || async {
-        let d = deployments.get(name).await.map_err(|e| e.to_string())?;
-        let status = &d.data["status"];
-        let wanted = d.data["spec"]["replicas"].clone();
-        let done = status["observedGeneration"] == json!(d.metadata.generation)
-            && ["updatedReplicas", "availableReplicas", "replicas"].iter().all(|f| status[f] == wanted);
-        if done { Ok(()) } else { Err(status.to_string()) }
+        is_rolled_out(&deployments.get(name).await.map_err(|e| e.to_string())?)
     })
     .await
+}
+
+/// Whether every replica of the Deployment is of its newest template, and available; its status where that is not so.
+pub(super) fn is_rolled_out(deployment: &DynamicObject) -> Result<(), String> {
+    let status = &deployment.data["status"];
+    let wanted = &deployment.data["spec"]["replicas"];
+    let done = status["observedGeneration"] == json!(deployment.metadata.generation)
+        && ["updatedReplicas", "availableReplicas", "replicas"].iter().all(|f| status[f] == *wanted);
+    if done { Ok(()) } else { Err(status.to_string()) }
 }
 
 /// What `kubectl drain` does: cordon, then evict what no DaemonSet owns.

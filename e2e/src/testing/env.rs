@@ -19,6 +19,9 @@ pub const MESH: &str = "mesh";
 /// Generous: a deadline says that something hangs, never that it is slow.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
+/// `spec.upgrade` of [`MESH_YAML`], for tests that are not about upgrades: a change is there soon.
+pub const IN_PLACE: &str = "{ strategy: InPlace, keepWarm: 1s }";
+
 /// One mesh for all tests: small requests because three nodes share one machine, and for the same reason a control plane that stays at
 /// three (on 20m of CPU its autoscaler would make ten of it in the middle of a measurement).
 pub const MESH_YAML: &str = r"
@@ -33,6 +36,7 @@ spec:
   profile: Production
   controlPlane: { resources: { requests: { cpu: 20m, memory: 64Mi } }, autoscaling: { maxReplicas: 3 } }
   gateways: { resources: { requests: { cpu: 20m, memory: 64Mi } }, autoscaling: { maxReplicas: 5 } }
+  upgrade: { strategy: InPlace, keepWarm: 1s }
 ";
 
 /// What a test holds.

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 const OHA: &str = "1.16.0";
+/// Longest time that an answer may take before it counts as a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Path of the load generator; built once into the cache.
 ///
@@ -21,6 +25,8 @@ pub fn ensure_oha(cache: &Path) -> Result<PathBuf> {
         let status = Command::new("cargo")
             .args(["install", "--quiet", "--locked", "oha", "--version", OHA, "--root"])
             .arg(&root)
+            // Without it the load generator is built in half the time.
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .status()
             .context("start cargo to install oha")?;
         ensure!(status.success(), "cargo install oha {OHA} failed: {status}");
@@ -28,10 +34,10 @@ pub fn ensure_oha(cache: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// A running load.
+/// A running load; it does not outlive this.
 #[derive(Debug)]
 pub struct Load {
-    child: Child,
+    child: Option<Child>,
     what: String,
 }
 
@@ -75,7 +81,7 @@ impl Load {
                 "-z",
                 &format!("{seconds}s"),
                 "-t",
-                "20s",
+                &format!("{}s", PATIENCE.as_secs()),
                 "-H",
                 &format!("host: {host}"),
             ]);
@@ -86,19 +92,40 @@ impl Load {
         let child =
             command.arg(&url).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("start oha")?;
         let what = format!("{url} ({})", if keep_alive { "keep-alive" } else { "new connections" });
-        Ok(Self { child, what })
+        Ok(Self { child: Some(child), what })
+    }
+
+    /// Ends it before its time. What is under way then is not counted, so whatever could have failed must have had its time to.
+    ///
+    /// # Errors
+    /// When oha cannot be told.
+    pub fn interrupt(&self) -> Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        kill_process(Pid::from_child(child), Signal::INT)
+            .with_context(|| format!("interrupt oha on {}", self.what))
     }
 
     /// Waits for the end and reads the report.
     ///
     /// # Errors
     /// When oha fails or prints something else.
-    pub async fn report(self) -> Result<LoadReport> {
-        let Self { child, what } = self;
+    pub async fn report(mut self) -> Result<LoadReport> {
+        let what = std::mem::take(&mut self.what);
+        let child = self.child.take().context("a load is reported once")?;
         let output =
             tokio::task::spawn_blocking(move || child.wait_with_output()).await?.context("wait for oha")?;
         ensure!(output.status.success(), "oha on {what} ended with {}", output.status);
         serde_json::from_slice(&output.stdout).with_context(|| format!("read oha's report on {what}"))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already, which is what was wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -9,3 +9,4 @@ mod faults;
 mod gateway;
 mod mesh;
 mod under_load;
+mod upgrade;

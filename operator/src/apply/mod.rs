@@ -21,6 +21,7 @@ pub(crate) mod tests;
 pub use contest::Contests;
 pub use desired::{APPLIED, Desired, Ownership};
 pub use prune::{delete, find, prune};
+pub use replicas::scale_to_zero;
 
 /// Field manager of all that builders set.
 pub const MANAGER: &str = "meshwright-operator";

@@ -1,7 +1,11 @@
 //! The number of replicas of a Deployment. It belongs to the autoscaler; we give the first number with a field manager
 //! of its own and never take it away: a field that its last manager drops goes back to the default, 1.
 
-use kube::{ResourceExt, api::DynamicObject};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -51,6 +55,23 @@ pub(super) async fn raise(ctx: &Context, desired: &Desired, live: DynamicObject)
         }
     };
     Ok(Outcome { live: vec![live], writes, ..super::standing(ctx, &counted) })
+}
+
+/// Ends all pods of a Deployment, for good.
+pub async fn scale_to_zero(ctx: &Context, deployment: &Deployment) -> Result<(), Error> {
+    let (name, namespace) = (deployment.name_any(), deployment.namespace().unwrap_or_default());
+    let body = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "resourceVersion": deployment.resource_version()},
+        "spec": {"replicas": 0},
+    });
+    ctx.metrics.wrote("Deployment", "apply");
+    let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), &namespace);
+    let params = PatchParams::apply(REPLICAS_MANAGER).force();
+    let written = ctx.write(api.patch(&name, &params, &Patch::Apply(&body))).await;
+    written.map_err(Error::request("scale down", format!("Deployment {namespace}/{name}")))?;
+    tracing::info!(name, namespace, "no part any more: its pods end their connections");
+    Ok(())
 }
 
 async fn set(ctx: &Context, desired: &Desired, replicas: i64) -> Result<DynamicObject, Error> {

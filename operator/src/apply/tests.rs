@@ -96,11 +96,8 @@ fn context(client: Client, leadership: Leadership) -> Context {
         namespace: "meshwright-system".to_owned(),
         service_account: "meshwright-operator".to_owned(),
         deployment: "meshwright-operator".to_owned(),
-        images: meshwright_api::Images {
-            control_plane: String::new(),
-            proxy: String::new(),
-            pull_secrets: vec![],
-        },
+        catalogue: crate::catalogue::Catalogue::default(),
+        pull_secrets: vec![],
         gateway_api_dir: "/nowhere".into(),
     };
     Context::new(client, settings, Metrics::default(), leadership, "test")

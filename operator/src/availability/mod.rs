@@ -43,6 +43,12 @@ impl Plan {
         self.min - self.max_disrupted
     }
 
+    /// The same with a fixed number of pods: two autoscalers on one Gateway would drift its shares.
+    pub fn held(&self, pods: i32) -> Self {
+        let pods = pods.max(1);
+        Self { min: pods, max: pods, ..self.clone() }
+    }
+
     /// By how many pods nodes may differ at most: never all of the fewest pods on one node, and yet all of them on the
     /// others while a node is full (a full node has none, so each other one may have just this many). It stands in the pod
     /// template, so it is a power of two: most changes of the minimum then roll no pods.

@@ -1,13 +1,17 @@
 //! Every read of a Gateway's reconcile.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Service},
+};
+use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::{
     CONTROLLER_NAME, GROUP, GatewayParameters, GatewayParametersSpec, MeshControlPlane, MeshRevision,
     gateway::{Gateway, GatewayClass},
-    names,
+    labels, names,
 };
 
 use super::build;
@@ -17,6 +21,10 @@ use crate::{
     context::Context,
     error::Class,
     mesh_control_plane::mesh_of_cluster,
+    upgrade::{
+        routing::{self, Routing},
+        shares::Load,
+    },
 };
 
 /// Every change of the mesh's status brings the Gateways, too.
@@ -64,14 +72,31 @@ pub enum Parameters {
 pub struct Seen {
     /// The mesh of this cluster.
     pub mesh: MeshControlPlane,
-    /// Its active revision.
-    pub revision: MeshRevision,
+    /// Which of its revisions have pods here, and who gets connections.
+    pub routing: Routing,
+    /// Those revisions.
+    pub revisions: BTreeMap<String, MeshRevision>,
+    /// What there is of this Gateway.
+    pub there: There,
     /// Trust anchors, PEM.
     pub anchors: String,
     /// Parameters of the class.
     pub of_class: Parameters,
     /// Parameters of the Gateway.
     pub of_gateway: Parameters,
+}
+
+/// What was made for a Gateway before.
+#[derive(Debug, Clone, Default)]
+pub struct There {
+    /// Its proxies, by revision.
+    pub deployments: BTreeMap<String, Deployment>,
+    /// What the autoscalers saw last, by revision.
+    pub load: BTreeMap<String, Load>,
+    /// The address.
+    pub service: Option<Service>,
+    /// The revision that the Service is limited to.
+    pub behind: Option<String>,
 }
 
 /// Whose a Gateway is.
@@ -100,9 +125,20 @@ pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Whose, Erro
     let Some(mesh) = mesh.filter(|m| m.metadata.deletion_timestamp.is_none()) else {
         return Ok(Whose::Nobodys);
     };
-    let active = mesh.status.as_ref().and_then(|s| s.active_revision.as_deref()).ok_or(Error::NotYet)?;
+    let routing = mesh.status.as_ref().and_then(routing::of).ok_or(Error::NotYet)?;
+    let mut revisions = BTreeMap::new();
+    for part in std::iter::once(&routing.lead).chain(&routing.other) {
+        match revision(ctx, &mesh, &part.revision).await {
+            Ok(found) => drop(revisions.insert(part.revision.clone(), found)),
+            // Somebody may have removed it by force; the one that leads serves.
+            Err(Error::NotYet) if part.revision != routing.lead.revision => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(Whose::Ours(Box::new(Seen {
-        revision: revision(ctx, &mesh, active).await?,
+        there: there(ctx, gateway).await?,
+        routing,
+        revisions,
         anchors: anchors(ctx, &mesh, gateway).await?,
         of_class: of_class(ctx, &class).await?,
         of_gateway: of_gateway(ctx, gateway).await?,
@@ -131,6 +167,51 @@ pub(super) async fn anchors(
         .filter(|c| super::is_owned(c.owner_references(), gateway))
         .and_then(|c| c.data?.remove(build::ANCHORS))
         .ok_or(lost)
+}
+
+async fn there(ctx: &Context, gateway: &Gateway) -> Result<There, Error> {
+    let (client, namespace) = (ctx.client.clone(), gateway.namespace().unwrap_or_default());
+    let name = gateway.name_any();
+    let selector = format!(
+        "{}={},{}={}",
+        labels::GATEWAY_NAME,
+        names::fit(&name),
+        labels::COMPONENT,
+        labels::COMPONENT_GATEWAY
+    );
+    let params = ListParams::default().labels(&selector);
+    let what = || format!("objects of Gateway {namespace}/{name}");
+    let deployments = Api::<Deployment>::namespaced(client.clone(), &namespace).list(&params).await;
+    let deployments = deployments.map_err(apply::Error::request("list", what()))?.items;
+    let scalers = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), &namespace).list(&params).await;
+    let scalers = scalers.map_err(apply::Error::request("list", what()))?.items;
+    let service =
+        Api::<Service>::namespaced(client, &namespace).get_opt(&names::gateway_resources(&name)).await;
+    let service = service.map_err(apply::Error::request("read", what()))?;
+    let ours = |owners: &[_]| super::is_owned(owners, gateway);
+    Ok(There {
+        deployments: deployments
+            .into_iter()
+            .filter(|d| ours(d.owner_references()) && d.metadata.deletion_timestamp.is_none())
+            .filter_map(|d| Some((d.labels().get(labels::REVISION)?.clone(), d)))
+            .collect(),
+        load: scalers
+            .iter()
+            .filter(|s| ours(s.owner_references()))
+            .filter_map(|s| Some((s.labels().get(labels::REVISION)?.clone(), load(s)?)))
+            .collect(),
+        behind: service
+            .as_ref()
+            .and_then(|s| s.spec.as_ref()?.selector.as_ref()?.get(labels::REVISION).cloned()),
+        service: service.filter(|s| ours(s.owner_references())),
+    })
+}
+
+fn load(scaler: &HorizontalPodAutoscaler) -> Option<Load> {
+    let status = scaler.status.as_ref()?;
+    let metrics = status.current_metrics.as_ref()?;
+    let cpu_percent = metrics.iter().find_map(|m| m.resource.as_ref()?.current.average_utilization)?;
+    Some(Load { pods: status.current_replicas?, cpu_percent })
 }
 
 async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<MeshRevision, Error> {

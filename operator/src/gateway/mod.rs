@@ -3,15 +3,23 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{
+    api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{
-    Resource, ResourceExt,
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    core::ApiResource,
     runtime::{controller::Action, events::EventType},
 };
 use meshwright_api::{gateway::Gateway, labels, names};
 
+use serde_json::json;
+
 use crate::{
     apply::{self, Problem, prune},
+    availability::{Workload, solve},
     context::Context,
     error::{self, Class},
     mesh_control_plane::of_gateways,
@@ -20,12 +28,13 @@ use crate::{
 pub mod build;
 mod dereference;
 pub mod secret_access;
+pub mod sizes;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use dereference::Whose;
-pub use dereference::{Parameters, Seen};
+pub use dereference::{Parameters, Seen, There};
 pub use validate::{ValidatedGateway, validate};
 
 /// Name of this controller in metrics and logs.
@@ -41,6 +50,9 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         Whose::Others => return leave(&ctx, &gateway).await,
         Whose::Nobodys => return Ok(error::settled(None)),
     };
+    let (routing, there) = (seen.routing.clone(), seen.there.clone());
+    // First of all, and whatever is wrong with the rest: a bad revision must lose its connections.
+    redirect(&ctx, &gateway, &seen).await?;
     let gateway = match validate(&gateway, &seen) {
         Ok(valid) => valid,
         Err(invalid) => {
@@ -49,7 +61,7 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
             return Err(invalid.into());
         }
     };
-    let desired = build::gateway(&gateway)?.into_desired(&gateway.plan)?;
+    let desired = build::gateway(&gateway)?.into_desired()?;
     let outcome = match apply::apply(&ctx, &desired).await {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -63,13 +75,65 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     for problem in &outcome.problems {
         report(&ctx, &gateway.source, problem).await;
     }
+    if sizes::ready(&there, &routing.lead.revision) > 0 && gateway.behind == there.behind {
+        end_others(&ctx, &gateway, &there).await?;
+    }
     Ok(error::settled(outcome.recheck))
 }
 
-// It went over to another controller: what we made for it would go on to take its traffic.
-async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
-    let namespace = gateway.namespace().unwrap_or_default();
-    let selector = format!(
+// Limits the Service that is there to the revision that is to have the connections. Going over to all of them is for `apply`.
+async fn redirect(ctx: &Context, gateway: &Gateway, seen: &Seen) -> Result<(), Error> {
+    let Some(service) = &seen.there.service else { return Ok(()) };
+    let plan = solve(Workload::Gateway, seen.mesh.spec.profile, &[]);
+    let Some(revision) = sizes::behind(&seen.routing, &seen.there, &plan) else { return Ok(()) };
+    if seen.there.behind.as_ref() == Some(&revision) || seen.routing.other.is_none() {
+        return Ok(());
+    }
+    let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
+    let api: Api<Service> = Api::namespaced(ctx.client.clone(), &namespace);
+    let body = json!({
+        "metadata": {"resourceVersion": service.resource_version()},
+        "spec": {"selector": {labels::REVISION: revision}},
+    });
+    ctx.metrics.wrote("Service", "apply");
+    let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
+    let patched = ctx.write(api.patch(&name, &params, &Patch::Merge(&body))).await;
+    patched.map_err(apply::Error::request("redirect", format!("Service {namespace}/{name}")))?;
+    let note = format!("new connections go to revision {revision} only");
+    tell(ctx, gateway, EventType::Normal, "Redirected", note).await;
+    Ok(())
+}
+
+// Proxies of revisions that have no part any more. Not before those that have one serve, and the Service is limited to them.
+//
+// A Deployment stays until its last pod is gone: pods without one make the budget of all proxies of the Gateway allow no eviction.
+async fn end_others(ctx: &Context, gateway: &ValidatedGateway, there: &There) -> Result<(), Error> {
+    let has_part = |name: &str| gateway.parts.iter().any(|p| p.name == name);
+    let scalers = ApiResource::erase::<HorizontalPodAutoscaler>(&());
+    prune(ctx, &scalers, Some(&gateway.namespace), &made_for(&gateway.source), |o| {
+        !is_owned(o.owner_references(), &gateway.source) || has_part(&o.name_any())
+    })
+    .await?;
+    for deployment in there.deployments.values().filter(|d| !has_part(&d.name_any())) {
+        if deployment.spec.replicas != Some(0) {
+            apply::scale_to_zero(ctx, deployment).await?;
+        } else if is_empty(deployment) {
+            apply::delete(ctx, &ApiResource::erase::<Deployment>(&()), deployment).await?;
+        }
+    }
+    Ok(())
+}
+
+// Where Kubernetes does not count ending pods yet, the budget is blocked while they end.
+fn is_empty(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    let seen = status.and_then(|s| s.observed_generation) >= deployment.metadata.generation;
+    let left = status.map_or(0, |s| s.replicas.unwrap_or(0) + s.terminating_replicas.unwrap_or(0));
+    seen && left == 0
+}
+
+fn made_for(gateway: &Gateway) -> String {
+    format!(
         "{}={},{}={},{}={}",
         labels::MANAGED_BY,
         labels::MANAGER,
@@ -77,7 +141,13 @@ async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
         labels::COMPONENT_GATEWAY,
         labels::GATEWAY_NAME,
         names::fit(&gateway.name_any())
-    );
+    )
+}
+
+// It went over to another controller: what we made for it would go on to take its traffic.
+async fn leave(ctx: &Context, gateway: &Gateway) -> Result<Action, Error> {
+    let namespace = gateway.namespace().unwrap_or_default();
+    let selector = made_for(gateway);
     let mut deleted = 0;
     for kind in &of_gateways() {
         let foreign = |owners: &[OwnerReference]| !is_owned(owners, gateway);
@@ -128,7 +198,7 @@ pub enum Error {
     Validate(#[from] validate::Error),
     /// An object could not be built.
     #[error(transparent)]
-    Build(#[from] build::Error),
+    Build(#[from] crate::mesh_control_plane::build::Error),
     /// A write.
     #[error(transparent)]
     Apply(#[from] apply::Error),

@@ -5,8 +5,11 @@ use meshwright_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Parameters, Seen, build, dereference::anchors, secret_access::permitted, validate};
-use crate::apply::tests::{Answer, not_found, server};
+use super::{Parameters, Seen, There, build, dereference::anchors, secret_access::permitted, validate};
+use crate::{
+    apply::tests::{Answer, not_found, server},
+    upgrade::routing::{Behind, Part, Routing, Size},
+};
 
 fn gateway(spec: Value) -> Gateway {
     let mut object = json!({
@@ -36,9 +39,12 @@ fn seen() -> Seen {
         },
     }))
     .unwrap();
+    let lead = Part { revision: "mesh-0a1b2c3d".to_owned(), size: Size::Scaled };
     Seen {
         mesh,
-        revision,
+        routing: Routing { behind: Behind::Only(lead.revision.clone()), lead, other: None },
+        revisions: [("mesh-0a1b2c3d".to_owned(), revision)].into(),
+        there: There::default(),
         anchors: "PEM".to_owned(),
         of_class: Parameters::None,
         of_gateway: Parameters::None,
@@ -47,7 +53,7 @@ fn seen() -> Seen {
 
 fn bodies(gateway: &Gateway, seen: &Seen) -> Vec<Value> {
     let valid = validate(gateway, seen).unwrap();
-    let objects = build::gateway(&valid).unwrap().into_desired(&valid.plan).unwrap();
+    let objects = build::gateway(&valid).unwrap().into_desired().unwrap();
     objects.into_iter().map(|d| d.body).collect()
 }
 
@@ -112,7 +118,7 @@ fn parameters_of_the_gateway_come_before_those_of_its_class() {
     let valid = validate(&gateway(json!({})), &seen).unwrap();
     assert_eq!(valid.service.as_str(), "NodePort");
     assert_eq!(valid.plan.min, 1);
-    let requests: Vec<_> = valid.resources.requests.values().map(|q| q.0.as_str()).collect();
+    let requests: Vec<_> = valid.parts[0].resources.requests.values().map(|q| q.0.as_str()).collect();
     assert_eq!(requests, ["2", "1Gi"]);
 }
 
@@ -186,7 +192,7 @@ fn a_limit_alone_lowers_the_request_that_it_would_contradict() {
     let parameters: GatewayParametersSpec =
         serde_json::from_value(json!({"resources": {"limits": {"memory": "64Mi"}}})).unwrap();
     seen.of_gateway = Parameters::Found(Box::new(parameters));
-    let merged = validate(&gateway(json!({})), &seen).unwrap().resources;
+    let merged = validate(&gateway(json!({})), &seen).unwrap().parts.remove(0).resources;
     let merged = serde_json::to_value(merged).unwrap();
     assert_eq!(merged, json!({"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}));
 }

@@ -7,7 +7,10 @@ use meshwright_api::{
     GatewayParametersSpec, MeshRevisionSpec, Resources, Scheduling, ServiceType, gateway::Gateway, names,
 };
 
-use super::dereference::{Parameters, Seen};
+use super::{
+    dereference::{Parameters, Seen},
+    sizes,
+};
 use crate::availability::{Plan, Workload, solve};
 
 /// A Gateway that cannot be built.
@@ -23,6 +26,9 @@ pub enum Error {
         /// What it names.
         kind: String,
     },
+    /// What the mesh's status names was not read.
+    #[error("the revision that serves is not there; the MeshControlPlane says why")]
+    NoRevision,
     /// A reference to nothing.
     #[error("parametersRef of {of} names {object}, which does not exist; create it")]
     Missing {
@@ -46,10 +52,12 @@ pub struct ValidatedGateway {
     pub mesh: String,
     /// The mesh's namespace.
     pub mesh_namespace: String,
-    /// The active revision.
-    pub revision: String,
-    /// What it says.
-    pub snapshot: MeshRevisionSpec,
+    /// The revision whose builders make what all revisions share.
+    pub lead: MeshRevisionSpec,
+    /// Proxies of each revision.
+    pub parts: Vec<Part>,
+    /// The revision that the Service is limited to; none: all.
+    pub behind: Option<String>,
     /// Trust anchors, PEM.
     pub anchors: String,
     /// Labels from `spec.infrastructure`.
@@ -64,6 +72,21 @@ pub struct ValidatedGateway {
     pub service: ServiceType,
     /// Availability.
     pub plan: Plan,
+}
+
+/// Proxies of one revision.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Name of their Deployment.
+    pub name: String,
+    /// The revision.
+    pub revision: String,
+    /// What it says.
+    pub snapshot: MeshRevisionSpec,
+    /// Their number, and what follows from it.
+    pub plan: Plan,
+    /// They exist already.
+    pub exists: bool,
     /// CPU and memory.
     pub resources: Resources,
     /// Where the pods may run.
@@ -79,27 +102,38 @@ pub fn validate(gateway: &Gateway, seen: &Seen) -> Result<ValidatedGateway, Erro
     let mesh = &seen.mesh;
     let mut bounds: Vec<_> = layers.iter().map(|l| l.as_ref().and_then(|p| p.autoscaling)).collect();
     bounds.push(mesh.spec.gateways.autoscaling);
-    let defaults = &seen.revision.spec.gateways;
+    let plan = solve(Workload::Gateway, mesh.spec.profile, &bounds);
+    let surge = mesh.spec.upgrade.surge_percent;
+    let sized = sizes::sizes(&seen.routing, &seen.there, &plan, surge);
+    let scheduling = layers.iter().flatten().find_map(|p| p.scheduling.clone());
+    let part = |(revision, plan): (String, Plan)| {
+        let snapshot = seen.revisions.get(&revision)?.spec.clone();
+        Some(Part {
+            name: names::gateway_workload(&gateway.name_any(), &revision),
+            exists: seen.there.deployments.contains_key(&revision),
+            resources: resources(&layers, &snapshot.gateways.resources),
+            scheduling: scheduling.clone().unwrap_or_else(|| snapshot.gateways.scheduling.clone()),
+            revision,
+            snapshot,
+            plan,
+        })
+    };
+    let lead = seen.revisions.get(&seen.routing.lead.revision).ok_or(Error::NoRevision)?;
     Ok(ValidatedGateway {
         name: names::gateway_resources(&gateway.name_any()),
         namespace: gateway.namespace().unwrap_or_default(),
         mesh: mesh.name_any(),
         mesh_namespace: mesh.namespace().unwrap_or_default(),
-        revision: seen.revision.name_any(),
-        snapshot: seen.revision.spec.clone(),
+        lead: lead.spec.clone(),
+        parts: sized.into_iter().filter_map(part).collect(),
+        behind: sizes::behind(&seen.routing, &seen.there, &plan),
         anchors: seen.anchors.clone(),
         labels: infrastructure.and_then(|i| i.labels.clone()).unwrap_or_default(),
         annotations: infrastructure.and_then(|i| i.annotations.clone()).unwrap_or_default(),
         ports: ports(gateway),
         address: address(gateway),
         service: layers.iter().flatten().find_map(|p| p.service).unwrap_or_default().type_,
-        plan: solve(Workload::Gateway, mesh.spec.profile, &bounds),
-        resources: resources(&layers, &defaults.resources),
-        scheduling: layers
-            .iter()
-            .flatten()
-            .find_map(|p| p.scheduling.clone())
-            .unwrap_or_else(|| defaults.scheduling.clone()),
+        plan,
         source: gateway.clone(),
     })
 }

@@ -46,7 +46,9 @@ fn install(args: &InstallArgs) -> Result<String, Error> {
     yaml.push(&namespace(args))?;
     yaml.push(&ServiceAccount { metadata: meta(args, OPERATOR), ..ServiceAccount::default() })?;
     yaml.push(&policy::policy(args))?;
-    yaml.push(&policy::binding())?;
+    yaml.push(&policy::binding(policy::POLICY))?;
+    yaml.push(&policy::approvals())?;
+    yaml.push(&policy::binding(policy::APPROVALS))?;
     for role in rights::fixed_roles() {
         yaml.push(&role)?;
     }

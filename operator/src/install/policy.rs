@@ -16,6 +16,8 @@ use crate::{
 
 /// Name of the policy and of its binding.
 pub const POLICY: &str = "meshwright-operator-bindings";
+/// Name of the policy on approvals and of its binding.
+pub const APPROVALS: &str = "meshwright-approvals";
 
 pub(super) fn policy(args: &InstallArgs) -> ValidatingAdmissionPolicy {
     let user = format!("system:serviceaccount:{}:{OPERATOR}", args.namespace);
@@ -45,9 +47,55 @@ pub(super) fn policy(args: &InstallArgs) -> ValidatingAdmissionPolicy {
     }
 }
 
+fn variable(name: &str, expression: &str) -> Variable {
+    Variable { name: name.to_owned(), expression: expression.to_owned() }
+}
+
+/// An approval names the user who gives it, and nobody else can write that name.
+pub(super) fn approvals() -> ValidatingAdmissionPolicy {
+    let annotation = meshwright_api::labels::APPROVE;
+    let of = |object: &str, operation: &str| {
+        format!(
+            "{operation}has({object}.metadata.annotations) && '{annotation}' in {object}.metadata.annotations \
+             ? {object}.metadata.annotations['{annotation}'] : ''"
+        )
+    };
+    ValidatingAdmissionPolicy {
+        metadata: cluster_meta(APPROVALS),
+        spec: Some(ValidatingAdmissionPolicySpec {
+            failure_policy: Some("Fail".to_owned()),
+            match_constraints: Some(MatchResources {
+                resource_rules: Some(vec![NamedRuleWithOperations {
+                    api_groups: Some(vec![meshwright_api::GROUP.to_owned()]),
+                    api_versions: Some(vec!["v1alpha1".to_owned()]),
+                    operations: Some(vec!["CREATE".to_owned(), "UPDATE".to_owned()]),
+                    resources: Some(vec!["meshcontrolplanes".to_owned()]),
+                    ..NamedRuleWithOperations::default()
+                }]),
+                ..MatchResources::default()
+            }),
+            variables: Some(vec![
+                variable("now", &of("object", "")),
+                variable("before", &of("oldObject", "request.operation == 'UPDATE' && ")),
+            ]),
+            validations: Some(vec![Validation {
+                expression:
+                    "variables.now == '' || variables.now == variables.before || (variables.now.split('/', 3).size() == 3 \
+                             && variables.now.split('/', 3)[2] == request.userInfo.username)"
+                        .to_owned(),
+                message: Some(format!(
+                    "{annotation} must be <revision>/<step>/<user>, and the user is whoever sets it: kubectl mesh approve"
+                )),
+                reason: Some("Forbidden".to_owned()),
+                ..Validation::default()
+            }]),
+            ..ValidatingAdmissionPolicySpec::default()
+        }),
+        status: None,
+    }
+}
+
 fn variables() -> Vec<Variable> {
-    let variable =
-        |name: &str, expression: &str| Variable { name: name.to_owned(), expression: expression.to_owned() };
     vec![
         variable("labels", "has(object.metadata.labels) ? object.metadata.labels : {}"),
         variable("subjects", "has(object.subjects) ? object.subjects : []"),
@@ -106,11 +154,11 @@ fn validations(args: &InstallArgs) -> Vec<Validation> {
     ]
 }
 
-pub(super) fn binding() -> ValidatingAdmissionPolicyBinding {
+pub(super) fn binding(policy: &str) -> ValidatingAdmissionPolicyBinding {
     ValidatingAdmissionPolicyBinding {
-        metadata: cluster_meta(POLICY),
+        metadata: cluster_meta(policy),
         spec: ValidatingAdmissionPolicyBindingSpec {
-            policy_name: POLICY.to_owned(),
+            policy_name: policy.to_owned(),
             validation_actions: vec!["Deny".to_owned()],
             ..ValidatingAdmissionPolicyBindingSpec::default()
         },

@@ -4,8 +4,12 @@ use crate::args::{InstallArgs, Manifests};
 fn install() -> String {
     manifests(&Manifests::Install(InstallArgs {
         operator_image: "registry.example/operator@sha256:1".to_owned(),
-        control_plane_image: "registry.example/control-plane@sha256:2".to_owned(),
-        proxy_image: "registry.example/proxy@sha256:3".to_owned(),
+        releases: [
+            "0.1.0=r.example/c@sha256:2,r.example/p@sha256:3",
+            "0.2.0=r.example/c@sha256:4,r.example/p@sha256:5",
+        ]
+        .map(|release| release.parse().unwrap())
+        .into(),
         namespace: "meshwright-system".to_owned(),
         pull_secrets: vec!["registry".to_owned()],
     }))

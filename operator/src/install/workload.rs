@@ -19,7 +19,7 @@ use k8s_openapi::{
 };
 
 use super::{OPERATOR, labels, meta};
-use crate::{args::InstallArgs, mesh_control_plane::build::shared};
+use crate::{args::InstallArgs, catalogue::Catalogue, mesh_control_plane::build::shared};
 
 const ADMIN_PORT: i32 = 8080;
 
@@ -61,12 +61,12 @@ pub(super) fn deployment(args: &InstallArgs) -> Deployment {
 
 fn container(args: &InstallArgs) -> Container {
     let mut env = shared::pod_env();
-    env.extend([
-        shared::env("SERVICE_ACCOUNT", OPERATOR),
-        shared::env("OPERATOR_DEPLOYMENT", OPERATOR),
-        shared::env("CONTROL_PLANE_IMAGE", &args.control_plane_image),
-        shared::env("PROXY_IMAGE", &args.proxy_image),
-    ]);
+    env.extend([shared::env("SERVICE_ACCOUNT", OPERATOR), shared::env("OPERATOR_DEPLOYMENT", OPERATOR)]);
+    for release in &args.releases {
+        let (control_plane, proxy) = Catalogue::variables(release.version);
+        env.push(shared::env(&control_plane, &release.images.control_plane));
+        env.push(shared::env(&proxy, &release.images.proxy));
+    }
     if !args.pull_secrets.is_empty() {
         env.push(shared::env("IMAGE_PULL_SECRETS", args.pull_secrets.join(",")));
     }

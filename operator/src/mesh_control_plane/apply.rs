@@ -14,15 +14,17 @@ use kube::{
     core::ApiResource,
     runtime::events::EventType,
 };
-use meshwright_api::{GatewayApiChannel, MeshControlPlane, MeshRevision, MeshRevisionSpec, labels};
+use meshwright_api::{
+    GatewayApiChannel, MeshControlPlane, MeshControlPlaneStatus, MeshRevision, MeshRevisionSpec, labels,
+};
 use serde_json::json;
 
 use super::{
     Seen, ValidatedMesh, build,
     deletion::FINALIZER,
     keep::Keeper,
+    step::{self, Step},
     tell,
-    upgrade::{self, Step},
     validate::{MeshRef, reference},
 };
 use crate::{
@@ -33,7 +35,13 @@ use crate::{
     error::Class,
     gateway_api::{self, Unusable},
     mesh_revision,
+    metrics::UpgradeLabels,
+    upgrade::{machine::HISTORY, machine::is_same_position, trace},
 };
+
+/// Annotations by which a person takes part in an upgrade.
+const WISHES: [&str; 5] =
+    [labels::APPROVE, labels::ACKNOWLEDGE, labels::ROLLBACK, labels::RETRY, labels::END_KEEP_WARM];
 
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +78,8 @@ pub struct Applied {
     pub step: Step,
     /// The revisions as recorded now.
     pub revisions: Vec<MeshRevision>,
+    /// What a user should know of releases.
+    pub releases: Releases,
     /// What there was before.
     pub pods: std::collections::BTreeMap<String, crate::pods::Count>,
     /// The root.
@@ -84,6 +94,15 @@ pub struct Applied {
     pub recheck: Option<Duration>,
 }
 
+/// Releases that can be gone to.
+#[derive(Debug, Clone, Default)]
+pub struct Releases {
+    /// A newer one.
+    pub newer: Option<String>,
+    /// All of them.
+    pub available: Vec<String>,
+}
+
 /// Takes the step. What fails for one revision or one kind of object does not stop the others: the first failure is told
 /// in [`Applied::failure`], because a revision that the API server refuses must not keep the one that serves from being
 /// mended, nor itself from being removed.
@@ -92,7 +111,7 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     let mut outcome = Outcome { recheck: step.recheck, ..Outcome::default() };
     let mut first = First::default();
     let root = root(ctx, mesh, seen, &mcp).await?;
-    first.or(whole_mesh(ctx, &mesh.mesh, seen, &step.active, &mut outcome).await);
+    first.or(whole_mesh(ctx, &mesh.mesh, seen, step.active(), &mut outcome).await);
     if let Some(snapshot) = &step.create {
         outcome.merge(create_revision(ctx, &mesh.mesh, &step.target, snapshot, &mcp).await?);
     }
@@ -110,7 +129,9 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     first.or(prune(ctx, &mesh.mesh, &revisions, &step).await);
     let usable = install_gateway_api(ctx, mesh, seen, &step, &mut outcome).await;
     let usable = first.or(usable).unwrap_or_else(|| seen.gateway_api.usable());
+    let newer = mesh.newer.map(|v| v.to_string());
     Ok(Applied {
+        releases: Releases { newer, available: mesh.available.clone() },
         pods: seen.pods.clone(),
         root,
         gateway_api: (seen.gateway_api.status(), usable),
@@ -154,7 +175,7 @@ pub async fn hold(ctx: &Context, seen: &Seen) -> Result<(), Error> {
     let spec = &seen.fresh.spec;
     let plan = &solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]);
     // What the spec asks for is not known, so none is called unused.
-    let findings = &upgrade::findings(plan.min, seen, |_| true);
+    let findings = &step::findings(plan.min, seen, None);
     let mut outcome = Outcome::default();
     let mut first = First::default();
     first.or(whole_mesh(ctx, &reference(&seen.fresh), seen, active, &mut outcome).await);
@@ -212,19 +233,66 @@ async fn position(
         let patched = ctx.write(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await;
         mcp = patched.map_err(apply::Error::request("add the finalizer of", describe(mesh)))?;
     }
-    let Some(before) = &step.promote else { return Ok(mcp) };
-    let status = mcp.status.get_or_insert_default();
-    status.active_revision = Some(step.active.clone());
-    status.version = Some(mesh.snapshot.version.clone());
+    let mcp = forget_wishes(ctx, &api, mcp, step).await?;
+    let before = mcp.status.clone().unwrap_or_default();
+    let after = recorded(&before, step);
+    if is_same_position(&after, &before) {
+        return Ok(mcp);
+    }
+    let written = MeshControlPlane { status: Some(after), ..mcp };
     ctx.metrics.wrote("MeshControlPlane", "status");
-    let written = ctx.write(api.replace_status(name, &PostParams::default(), &mcp)).await;
-    let mcp = written.map_err(apply::Error::request("record the active revision of", describe(mesh)))?;
-    let note = match before {
-        Some(before) => format!("gateways move from revision {before} to {}, without analysis", step.active),
-        None => format!("revision {} is the first of this mesh, installed without analysis", step.active),
-    };
-    tell(ctx, &mcp, EventType::Normal, "RevisionActivated", note).await;
+    let written = ctx.write(api.replace_status(name, &PostParams::default(), &written)).await;
+    let mcp = written.map_err(apply::Error::request("record the upgrade of", describe(mesh)))?;
+    if let Some(ended) = &step.decision.ended {
+        trace::export(ended);
+        let result = format!("{:?}", ended.result);
+        ctx.metrics.upgrades.get_or_create(&UpgradeLabels { result }).inc();
+        let seconds = ended.ended.0.duration_since(ended.started.0).as_secs_f64();
+        ctx.metrics.upgrade_duration.observe(seconds);
+    }
+    for (reason, note) in &step.decision.told {
+        let type_ = if *reason == "RollingBack" { EventType::Warning } else { EventType::Normal };
+        tell(ctx, &mcp, type_, reason, note.clone()).await;
+    }
     Ok(mcp)
+}
+
+/// The status with the position of the upgrade, which revision is the active one, and what ended.
+fn recorded(before: &MeshControlPlaneStatus, step: &Step) -> MeshControlPlaneStatus {
+    let mut status = before.clone();
+    let decision = &step.decision;
+    status.active_revision = Some(decision.active.name.clone());
+    status.version = Some(decision.active.version.clone());
+    status.upgrade.clone_from(&decision.position);
+    if let Some(ended) = &decision.ended {
+        status.history.insert(0, ended.clone());
+        status.history.truncate(HISTORY);
+    }
+    status
+}
+
+// What was wished for another upgrade, even one to the same revision, counts for nothing in this one.
+async fn forget_wishes(
+    ctx: &Context,
+    api: &Api<MeshControlPlane>,
+    mcp: MeshControlPlane,
+    step: &Step,
+) -> Result<MeshControlPlane, Error> {
+    let begins = mcp.status.as_ref().is_none_or(|s| s.upgrade.is_none()) && step.decision.position.is_some();
+    let stale: serde_json::Map<_, _> = WISHES
+        .iter()
+        .filter(|w| begins && mcp.annotations().contains_key(**w))
+        .map(|w| ((*w).to_owned(), serde_json::Value::Null))
+        .collect();
+    if stale.is_empty() {
+        return Ok(mcp);
+    }
+    let name = mcp.name_any();
+    let body = json!({"metadata": {"resourceVersion": mcp.resource_version(), "annotations": stale}});
+    ctx.metrics.wrote("MeshControlPlane", "apply");
+    let patched = ctx.write(api.patch(&name, &PatchParams::default(), &Patch::Merge(&body))).await;
+    let object = format!("MeshControlPlane {name}");
+    Ok(patched.map_err(apply::Error::request("forget the annotations of an earlier upgrade on", object))?)
 }
 
 fn describe(mesh: &ValidatedMesh) -> String {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Service},
+};
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::{MeshControlPlane, MeshRevision, labels};
 
@@ -45,12 +48,25 @@ pub struct Seen {
     pub revisions: Vec<MeshRevision>,
     /// Their control planes, by revision.
     pub deployments: BTreeMap<String, Deployment>,
-    /// Their pods, by revision.
+    /// Their pods, counted by revision.
     pub pods: BTreeMap<String, pods::Count>,
+    /// Those pods.
+    pub items: Vec<Pod>,
+    /// The Gateways' proxies and Services, by namespace and name of the Gateway.
+    pub gateways: BTreeMap<(String, String), GatewaySeen>,
     /// The root, if it was created.
     pub root: Option<Root>,
     /// The Gateway API's CRDs.
     pub gateway_api: gateway_api::Found,
+}
+
+/// What there is of a Gateway.
+#[derive(Debug, Clone, Default)]
+pub struct GatewaySeen {
+    /// Its proxies, by revision.
+    pub deployments: BTreeMap<String, Deployment>,
+    /// Its address.
+    pub service: Option<Service>,
 }
 
 /// Reads. A list that cannot be read fails all of it: "none" and "unknown" must not look alike to a step that removes.
@@ -64,10 +80,13 @@ pub async fn dereference(ctx: &Context, mcp: &MeshControlPlane) -> Result<Seen, 
     if !all && !is_installed(&fresh) {
         return Err(Error::UnreadableMesh);
     }
+    let items = pods::list(ctx, &namespace, &name).await?;
     Ok(Seen {
         revisions: revisions(ctx, &fresh).await?,
         deployments: deployments(ctx, &namespace, &name).await?,
-        pods: pods::count(ctx, &namespace, &name).await?,
+        pods: pods::tally(&items),
+        items,
+        gateways: gateways(ctx, &namespace, &name).await?,
         root: certificates::root::read(ctx, &namespace, &name).await?,
         gateway_api: gateway_api::find(ctx, fresh.spec.gateway_api.crds).await?,
         meshes,
@@ -111,4 +130,47 @@ async fn deployments(
 
 fn request(action: &'static str, namespace: &str, name: &str) -> impl FnOnce(kube::Error) -> apply::Error {
     apply::Error::request(action, format!("MeshControlPlane {namespace}/{name}"))
+}
+
+async fn gateways(
+    ctx: &Context,
+    namespace: &str,
+    mesh: &str,
+) -> Result<BTreeMap<(String, String), GatewaySeen>, apply::Error> {
+    let selector = format!(
+        "{}={mesh},{}={namespace},{}={}",
+        labels::MESH_NAME,
+        labels::MESH_NAMESPACE,
+        labels::COMPONENT,
+        labels::COMPONENT_GATEWAY
+    );
+    let params = ListParams::default().labels(&selector);
+    let failed = |kind: &'static str| apply::Error::request("list", format!("{kind} of gateways of {mesh}"));
+    let deployments = Api::<Deployment>::all(ctx.client.clone()).list(&params).await;
+    let services = Api::<Service>::all(ctx.client.clone()).list(&params).await;
+    let mut gateways = BTreeMap::<(String, String), GatewaySeen>::new();
+    for deployment in deployments.map_err(failed("deployments"))?.items {
+        let (Some(gateway), Some(revision)) = (gateway_of(&deployment), label(&deployment, labels::REVISION))
+        else {
+            continue;
+        };
+        if deployment.metadata.deletion_timestamp.is_none() {
+            gateways.entry(gateway).or_default().deployments.insert(revision, deployment);
+        }
+    }
+    for service in services.map_err(failed("services"))?.items {
+        let gateway = gateway_of(&service).filter(|_| service.metadata.deletion_timestamp.is_none());
+        if let Some(gateway) = gateway {
+            gateways.entry(gateway).or_default().service = Some(service);
+        }
+    }
+    Ok(gateways)
+}
+
+fn label<K: ResourceExt>(object: &K, label: &str) -> Option<String> {
+    object.labels().get(label).cloned()
+}
+
+fn gateway_of<K: ResourceExt>(object: &K) -> Option<(String, String)> {
+    Some((object.namespace()?, label(object, labels::GATEWAY_NAME)?))
 }

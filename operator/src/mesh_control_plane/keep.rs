@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use kube::{ResourceExt, runtime::events::EventType};
 use meshwright_api::{MeshRevision, conditions::Finding};
 
-use super::{Seen, apply::Error, build, tell, upgrade};
+use super::{Seen, apply::Error, build, step, tell};
 use crate::{
     apply::{self, Outcome},
     availability::Plan,
@@ -92,7 +92,7 @@ impl Keeper<'_> {
     async fn was_deleted(&self, revision: &MeshRevision, outcome: &mut Outcome) -> Result<bool, Error> {
         let issued = revision.status.as_ref().and_then(|s| s.issuing_ca.as_ref());
         let deployment = self.seen.deployments.get(&revision.name_any());
-        let (Some(issued), Some(since)) = (issued, deployment.and_then(upgrade::short_since)) else {
+        let (Some(issued), Some(since)) = (issued, deployment.and_then(step::short_since)) else {
             return Ok(false);
         };
         let short_for = Duration::try_from(self.ctx.now().duration_since(since)).unwrap_or_default();

@@ -11,6 +11,7 @@ use meshwright_api::MeshControlPlane;
 use crate::{
     context::Context,
     error::{self, Class},
+    upgrade::machine::LOOK,
 };
 
 mod apply;
@@ -18,11 +19,13 @@ pub mod build;
 mod deletion;
 mod dereference;
 mod keep;
+mod measure;
 mod status;
+mod step;
 #[cfg(test)]
 mod tests;
-mod upgrade;
 mod validate;
+mod view;
 
 pub use deletion::{FINALIZER, clear, finish, held, of_gateways, release};
 pub use dereference::{Seen, dereference, mesh_of_cluster};
@@ -48,26 +51,45 @@ pub async fn reconcile(mcp: Arc<MeshControlPlane>, ctx: Arc<Context>) -> Result<
     }; // every read
     status::write(&ctx, &mcp, seen.as_ref(), &outcome).await?; // also after an error; only when it changed
     let applied = outcome.inspect_err(|e| tracing::debug!(error = %error::chain(e), "reconcile failed"))?;
-    applied.failure.map_or_else(|| Ok(error::settled(applied.recheck)), |error| Err(error.into()))
+    let recheck = applied.recheck;
+    match applied.failure {
+        None => Ok(error::settled(recheck)),
+        // Whatever cannot be written: a bad revision is looked for as often as without that.
+        Some(error) if applied.step.decision.position.is_some() => {
+            tracing::warn!(error = %error::chain(&error), "not all could be applied, while an upgrade is under way");
+            Ok(error::settled(recheck.or(Some(LOOK))))
+        }
+        Some(error) => Err(error.into()),
+    }
 }
 
 async fn run(seen: &Seen, ctx: &Context) -> Result<apply::Applied, Error> {
     if seen.gateway_api.usable().is_ok() {
         apply::serve(ctx, true); // whatever comes of this mesh
     }
-    let mesh = match validate(seen, &ctx.settings.images) {
+    let settings = &ctx.settings;
+    let mesh = match validate(seen, &settings.catalogue, &settings.pull_secrets) {
         Ok(mesh) => mesh, // pure; the raw spec ends here
         Err(invalid) => return Err(hold(seen, ctx, invalid).await),
     };
-    let step = upgrade::next(&mesh, seen, ctx.now()); // pure; install, move over, retire
+    let measured = measure::measure(ctx, &mesh, seen).await; // asks control planes, only while something changes
+    let step = step::next(&mesh, seen, &measured, ctx.now()); // pure; install, upgrade, go back, retire
     apply::apply(ctx, &mesh, seen, step).await.map_err(Error::from) // builds, and is the only writer
 }
 
-// What runs is kept, except where another mesh has the cluster.
+// What runs is kept, and an upgrade is watched, except where another mesh has the cluster.
 async fn hold(seen: &Seen, ctx: &Context, invalid: validate::Error) -> Error {
-    if !matches!(invalid, validate::Error::Conflict { .. })
-        && let Err(error) = apply::hold(ctx, seen).await
-    {
+    if matches!(invalid, validate::Error::Conflict { .. }) {
+        return invalid.into();
+    }
+    let held = match validate::going(seen, &ctx.settings.catalogue) {
+        Some(mesh) => match go_on(seen, ctx, &mesh).await {
+            Ok(()) => return Error::Meanwhile { invalid },
+            Err(error) => Err(error),
+        },
+        None => apply::hold(ctx, seen).await,
+    };
+    if let Err(error) = held {
         tracing::warn!(error = %error::chain(&error), "what is installed could not be kept");
         // Soon again, other than after a spec that only a user can correct.
         if !matches!(error.class(), Class::Terminal) {
@@ -75,6 +97,14 @@ async fn hold(seen: &Seen, ctx: &Context, invalid: validate::Error) -> Error {
         }
     }
     invalid.into()
+}
+
+// A bad revision goes back whatever the spec says.
+async fn go_on(seen: &Seen, ctx: &Context, mesh: &ValidatedMesh) -> Result<(), apply::Error> {
+    let measured = measure::measure(ctx, mesh, seen).await;
+    let step = step::next(mesh, seen, &measured, ctx.now());
+    let applied = apply::apply(ctx, mesh, seen, step).await?;
+    applied.failure.map_or(Ok(()), Err)
 }
 
 /// A reconcile failed; one variant for each step.
@@ -94,6 +124,14 @@ pub enum Error {
         /// What failed.
         #[source]
         error: Box<apply::Error>,
+    },
+    /// The spec, in the middle of an upgrade, which waits.
+    #[error(
+        "{invalid}; the upgrade that is under way waits where it is, and goes back if its revision is bad"
+    )]
+    Meanwhile {
+        /// What is wrong with the spec.
+        invalid: validate::Error,
     },
     /// A write.
     #[error(transparent)]
@@ -119,6 +157,7 @@ impl crate::reconciler::Classified for Error {
             }
             Self::Validate(validate::Error::Root(e)) => e.class(),
             Self::Validate(_) => Class::Terminal,
+            Self::Meanwhile { .. } => Class::Waiting(LOOK),
             Self::Held { error, .. } => error.class(),
             Self::Apply(e) => e.class(),
             Self::Status(e) => e.class(),

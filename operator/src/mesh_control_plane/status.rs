@@ -2,12 +2,17 @@
 
 use kube::{Api, ResourceExt, api::PostParams, runtime::events::EventType};
 use meshwright_api::{
-    MeshControlPlane, MeshControlPlaneStatus, MeshRevision, RevisionRole, RevisionSummary,
+    MeshControlPlane, MeshControlPlaneStatus, MeshRevision, UpgradePhase,
     conditions::{self, CERTIFICATES_VALID, DEGRADED, Finding, PROGRESSING, READY, RECONCILED, reason},
 };
 
-use super::{CONTROLLER, Error as Failure, Seen, apply::Applied, tell, upgrade::condition, validate};
-use crate::{apply, apply::Problem, certificates, context::Context, error, reconciler};
+use super::{CONTROLLER, Error as Failure, Seen, apply::Applied, step::condition, tell, validate};
+use crate::{
+    apply, apply::Problem, certificates, context::Context, error, reconciler,
+    upgrade::machine::is_same_position,
+};
+
+mod summary;
 
 /// So many failures in a row are passed over when each lost against a newer write; the next one is no accident.
 const PASSING: u32 = 2;
@@ -53,7 +58,9 @@ pub async fn write(
         Ok(applied) => succeeded(ctx, generation, before.clone(), applied),
         Err(failure) => failed(ctx, generation, before.clone(), failure, seen),
     };
-    if after == before && mcp.status.is_some() {
+    // Somebody else has moved the upgrade on since: what was seen here is the past.
+    let moved = outcome.is_ok() && !is_same_position(&after, &before);
+    if moved || (after == before && mcp.status.is_some()) {
         return Ok(());
     }
     announce(ctx, &mcp, &before, &after).await;
@@ -82,22 +89,38 @@ pub(super) fn succeeded(
 ) -> MeshControlPlaneStatus {
     let ledger = certificates::ledger(Some(&applied.root), &applied.revisions);
     certificates::publish(ctx, &ledger);
+    let share = applied.step.decision.position.as_ref().and_then(|p| p.share.as_ref());
+    ctx.metrics.canary_share.set(share.map_or(0, |s| i64::from(s.connections)));
     let (gateway_api, usable) = &applied.gateway_api;
     let reconciled = reconciled(applied.failure.as_ref(), &applied.problems, usable);
     let ready = ready(applied);
     let progressing = progressing(applied);
     let summary = if reconciled.status == Some(false) {
         reconciled.message.clone()
+    } else if let Some(position) =
+        applied.step.decision.position.as_ref().filter(|_| ready.status == Some(true))
+    {
+        summary::of_upgrade(position)
     } else if progressing.status == Some(true) {
         progressing.message.clone()
     } else {
         ready.message.clone()
     };
     let degraded = degraded(&before, &ready, &reconciled, short(applied));
-    let findings = [reconciled, ready, progressing, degraded, certificates::finding(&ledger, ctx.now())];
+    let findings = [
+        reconciled,
+        ready,
+        progressing,
+        degraded,
+        certificates::finding(&ledger, ctx.now()),
+        summary::upgrade_available(applied),
+        summary::approved(&applied.step.decision),
+    ];
     let mut status = MeshControlPlaneStatus {
         summary: Some(summary),
-        revisions: summaries(applied),
+        revisions: summary::revisions(applied),
+        available_versions: applied.releases.available.clone(),
+        upgrade: applied.step.decision.position.clone(),
         certificates: certificates::status(Some(&applied.root), &ledger),
         gateway_api: gateway_api.clone(),
         observed_generation: generation,
@@ -149,24 +172,24 @@ fn recorded<'a>(applied: &'a Applied, name: &str) -> Option<&'a MeshRevision> {
 }
 
 fn ready(applied: &Applied) -> Finding {
-    let active = recorded(applied, &applied.step.active);
+    let active = recorded(applied, applied.step.active());
     match active.and_then(|r| condition(r, READY)) {
         Some(found) if found.status == "True" => {
-            let proxies = applied.pods.get(&applied.step.active).map_or(0, |c| c.proxies_ready);
+            let proxies = applied.pods.get(applied.step.active()).map_or(0, |c| c.proxies_ready);
             let message =
                 format!("version {} serves; {proxies} gateway proxies are ready", active_version(applied));
             Finding::new(READY, Some(true), reason::AVAILABLE, message)
         }
         found => {
             let why = found.map_or("it was created a moment ago", |c| c.message.as_str());
-            let message = format!("revision {} is not ready: {why}", applied.step.active);
+            let message = format!("revision {} is not ready: {why}", applied.step.active());
             Finding::new(READY, Some(false), reason::CONTROL_PLANE_UNAVAILABLE, message)
         }
     }
 }
 
 fn active_version(applied: &Applied) -> &str {
-    recorded(applied, &applied.step.active).map_or("", |r| r.spec.version.as_str())
+    recorded(applied, applied.step.active()).map_or("", |r| r.spec.version.as_str())
 }
 
 fn progressing(applied: &Applied) -> Finding {
@@ -175,27 +198,27 @@ fn progressing(applied: &Applied) -> Finding {
     let is_ready = |name: &str| {
         recorded(applied, name).and_then(|r| condition(r, READY)).is_some_and(|c| c.status == "True")
     };
-    if step.target != step.active {
-        return yes(format!("revision {} carries traffic until {} is ready", step.active, step.target));
-    }
-    if !is_ready(&step.target) {
-        return yes(format!("installing revision {}", step.target));
-    }
-    let leaving = applied.revisions.iter().find(|r| r.name_any() != step.active);
-    match leaving {
-        Some(old) => {
-            let left = applied.pods.get(&old.name_any()).map_or(0, |c| c.proxies);
-            yes(format!("revision {} is retiring; {left} gateway proxies use it", old.name_any()))
+    match &step.decision.position {
+        Some(p) if p.phase == UpgradePhase::RolledBack => {
+            Finding::new(PROGRESSING, Some(false), reason::ROLLED_BACK, summary::of_upgrade(p))
         }
-        None => Finding::new(PROGRESSING, Some(false), reason::SETTLED, "nothing is being rolled out"),
+        Some(p) => Finding::new(PROGRESSING, Some(true), reason::UPGRADING, summary::of_upgrade(p)),
+        None if !is_ready(step.active()) => yes(format!("installing revision {}", step.active())),
+        None => match applied.revisions.iter().find(|r| r.name_any() != step.active()) {
+            Some(old) => {
+                let left = applied.pods.get(&old.name_any()).map_or(0, |c| c.proxies);
+                yes(format!("revision {} is retiring; {left} gateway proxies use it", old.name_any()))
+            }
+            None => Finding::new(PROGRESSING, Some(false), reason::SETTLED, "nothing is being rolled out"),
+        },
     }
 }
 
 // The active revision serves with fewer pods than there should be.
 fn short(applied: &Applied) -> Option<String> {
-    let found = recorded(applied, &applied.step.active).and_then(|r| condition(r, READY))?;
+    let found = recorded(applied, applied.step.active()).and_then(|r| condition(r, READY))?;
     (found.status == "True" && found.reason == reason::CONTROL_PLANE_UNAVAILABLE)
-        .then(|| format!("revision {}: {}", applied.step.active, found.message))
+        .then(|| format!("revision {}: {}", applied.step.active(), found.message))
 }
 
 // Worked before and does not now, or not as it should: what a person must look at. A first installation is not degraded.
@@ -219,25 +242,6 @@ fn degraded(
     }
 }
 
-fn summaries(applied: &Applied) -> Vec<RevisionSummary> {
-    applied
-        .revisions
-        .iter()
-        .map(|r| {
-            let name = r.name_any();
-            let pods = applied.pods.get(&name);
-            let wanted = name == applied.step.active || name == applied.step.target;
-            RevisionSummary {
-                version: r.spec.version.clone(),
-                role: if wanted { RevisionRole::Active } else { RevisionRole::Retiring },
-                ready_replicas: pods.map_or(0, |c| c.control_plane_ready),
-                ready_proxies: pods.map_or(0, |c| c.proxies_ready),
-                name,
-            }
-        })
-        .collect()
-}
-
 // What was known stays; what is running is not called broken because the spec is.
 pub(super) fn failed(
     ctx: &Context,
@@ -250,7 +254,9 @@ pub(super) fn failed(
     let installed = before.active_revision.is_some();
     let message = error::chain(failure);
     let reason = match failure {
-        Failure::Validate(invalid) | Failure::Held { invalid, .. } => invalid.reason(),
+        Failure::Validate(invalid) | Failure::Held { invalid, .. } | Failure::Meanwhile { invalid } => {
+            invalid.reason()
+        }
         _ => reason::API_REQUEST_FAILED,
     };
     let mut status =

@@ -5,25 +5,34 @@ use std::collections::BTreeMap;
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
 use meshwright_api::{
-    Images, MeshControlPlane, MeshRevision,
-    conditions::{self, IN_USE, READY},
+    Comparison, MeshControlPlane, MeshRevision, UpgradePhase, UpgradeResult, Verdict, VerdictResult,
+    conditions::{self, DRAINING, IN_USE, READY},
 };
 use serde_json::{Value, json};
 
 use super::{
-    Seen, build, upgrade, validate,
+    Seen, build,
+    measure::Measured,
+    step, validate,
     validate::{ValidatedMesh, holder},
 };
-use crate::{apply::tests as apply_tests, gateway_api::Found, pods::Count};
+use crate::{
+    apply::tests as apply_tests,
+    catalogue::{Catalogue, Version},
+    gateway_api::Found,
+    pods::Count,
+};
 
 mod refused;
 
-fn images(tag: &str) -> Images {
-    Images {
-        control_plane: format!("registry.example/control-plane:{tag}"),
-        proxy: format!("registry.example/proxy:{tag}"),
-        pull_secrets: vec![],
-    }
+/// Releases 0.1.0 and 0.2.0, whose images have this tag.
+fn releases(tag: &str) -> Catalogue {
+    let variables = ["0.1.0", "0.2.0"].into_iter().flat_map(|version| {
+        let (control_plane, proxy) = Catalogue::variables(version.parse::<Version>().unwrap());
+        let image = |name: &str| format!("registry.example/{name}:{version}-{tag}");
+        [(control_plane, image("control-plane")), (proxy, image("proxy"))]
+    });
+    Catalogue::from_env(variables).unwrap()
 }
 
 fn mesh(spec: Value) -> MeshControlPlane {
@@ -42,18 +51,36 @@ fn seen(fresh: MeshControlPlane) -> Seen {
         revisions: vec![],
         deployments: BTreeMap::new(),
         pods: BTreeMap::new(),
+        items: vec![],
+        gateways: BTreeMap::new(),
         root: None,
         gateway_api: Found::default(),
     }
 }
 
-fn valid(seen: &Seen, tag: &str) -> ValidatedMesh {
-    validate(seen, &images(tag)).unwrap()
+fn valid(seen: &Seen) -> ValidatedMesh {
+    validate(seen, &releases("1"), &[]).unwrap()
+}
+
+/// Everything that can be asked answers, and well.
+fn measured(seen: &Seen) -> Measured {
+    let reason = "nothing rose".to_owned();
+    Measured {
+        comparison: Some(Ok(Comparison::default())),
+        verdict: Some(Verdict {
+            result: VerdictResult::Pass,
+            reason,
+            canary_requests: 9,
+            baseline_requests: 9,
+        }),
+        streams: seen.revisions.iter().map(|r| (r.name_any(), Some(0))).collect(),
+        ..Measured::default()
+    }
 }
 
 /// Does to `seen` what `apply` does to the cluster.
-fn take(seen: &mut Seen, mesh: &ValidatedMesh, now: Timestamp) -> upgrade::Step {
-    let step = upgrade::next(mesh, seen, now);
+fn take(seen: &mut Seen, mesh: &ValidatedMesh, now: Timestamp) -> step::Step {
+    let step = step::next(mesh, seen, &measured(seen), now);
     seen.revisions.retain(|r| !step.retire.iter().any(|gone| gone.name_any() == r.name_any()));
     if let Some(snapshot) = &step.create {
         let mut revision = MeshRevision::new(&step.target, snapshot.clone());
@@ -67,10 +94,27 @@ fn take(seen: &mut Seen, mesh: &ValidatedMesh, now: Timestamp) -> upgrade::Step 
             conditions::set(&mut status.conditions, finding.clone(), None, now);
         }
     }
-    if step.promote.is_some() {
-        seen.fresh.status.get_or_insert_default().active_revision = Some(step.active.clone());
-    }
+    let status = seen.fresh.status.get_or_insert_default();
+    status.active_revision = Some(step.active().to_owned());
+    status.version = Some(step.decision.active.version.clone());
+    status.upgrade.clone_from(&step.decision.position);
+    status.history.extend(step.decision.ended.clone());
     step
+}
+
+fn phase(seen: &Seen) -> Option<UpgradePhase> {
+    seen.fresh.status.as_ref()?.upgrade.as_ref().map(|p| p.phase)
+}
+
+/// A mesh of 0.1.0 that serves, and its revision.
+fn installed() -> (Seen, String) {
+    let mut seen = seen(mesh(json!({"version": "0.1.0"})));
+    let mesh = valid(&seen);
+    let name = take(&mut seen, &mesh, at(0)).target;
+    make_ready(&mut seen, &name, 2);
+    take(&mut seen, &mesh, at(1));
+    take(&mut seen, &mesh, at(2));
+    (seen, name)
 }
 
 fn make_ready(seen: &mut Seen, revision: &str, pods: i32) {
@@ -90,82 +134,130 @@ fn at(seconds: i64) -> Timestamp {
 #[test]
 fn the_first_revision_carries_the_traffic_at_once() {
     let mut seen = seen(mesh(json!({})));
-    let mesh = valid(&seen, "1");
+    let mesh = valid(&seen);
     let step = take(&mut seen, &mesh, at(0));
     assert!(step.create.is_some());
-    assert_eq!(step.promote, Some(None));
+    assert_eq!(step.active(), step.target);
     let again = take(&mut seen, &mesh, at(1));
-    assert!(again.create.is_none() && again.promote.is_none());
+    assert!(again.create.is_none() && again.decision.told.is_empty());
     assert_eq!(again.target, step.target);
 }
 
 #[test]
-fn a_new_revision_takes_over_when_ready_and_the_old_one_goes_when_unused() {
-    let mut seen = seen(mesh(json!({})));
-    let before = valid(&seen, "1");
-    let old = take(&mut seen, &before, at(0)).target;
-    make_ready(&mut seen, &old, 2);
-    take(&mut seen, &before, at(1));
+fn a_new_version_is_installed_beside_the_old_one_which_goes_when_nothing_uses_it() {
+    let (mut seen, old) = installed();
+    seen.fresh.spec.version = Some("0.2.0".to_owned());
+    let mesh = valid(&seen);
+    assert!(take(&mut seen, &mesh, at(10)).create.is_none(), "first the plan");
+    let (mut second, mut new) = (11, String::new());
+    while phase(&seen) != Some(UpgradePhase::Drain) {
+        let step = take(&mut seen, &mesh, at(second));
+        if step.create.is_some() {
+            new.clone_from(&step.target);
+            make_ready(&mut seen, &new, 2);
+        }
+        assert!(step.retire.is_empty());
+        second += 30;
+        assert!(second < 3000, "{:?}", phase(&seen));
+    }
+    assert_eq!(seen.fresh.status.as_ref().unwrap().active_revision.as_deref(), Some(new.as_str()));
     seen.pods.insert(old.clone(), Count { proxies: 2, ..Count::default() });
-
-    let after = valid(&seen, "2");
-    let step = take(&mut seen, &after, at(10));
-    let new = step.target.clone();
-    assert_ne!(new, old);
-    assert_eq!(step.active, old, "not before it is ready");
-    assert_eq!(take(&mut seen, &after, at(11)).active, old);
-
-    make_ready(&mut seen, &new, 2);
-    assert_eq!(take(&mut seen, &after, at(20)).promote, Some(Some(old.clone())));
-    for second in [21, 500] {
-        let step = take(&mut seen, &after, at(second));
-        assert!(step.retire.is_empty(), "proxies still use it");
-        assert!(step.recheck.is_some());
+    for more in [700, 730, 900] {
+        assert!(take(&mut seen, &mesh, at(second + more)).retire.is_empty(), "proxies still use it");
     }
     seen.pods.remove(&old);
-    assert!(take(&mut seen, &after, at(501)).retire.is_empty(), "not before the grace period");
-    assert!(take(&mut seen, &after, at(530)).retire.is_empty());
-    let step = take(&mut seen, &after, at(562));
-    assert_eq!(step.retire.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), [old]);
-    assert!(take(&mut seen, &after, at(563)).recheck.is_none());
+    assert!(take(&mut seen, &mesh, at(second + 901)).retire.is_empty(), "not before the grace period");
+    take(&mut seen, &mesh, at(second + 970));
+    take(&mut seen, &mesh, at(second + 971));
+    take(&mut seen, &mesh, at(second + 972));
+    assert_eq!((seen.revisions.len(), phase(&seen)), (1, None));
+    let history = &seen.fresh.status.as_ref().unwrap().history;
+    assert_eq!((history[0].result, history[0].to_version.as_str()), (UpgradeResult::Succeeded, "0.2.0"));
 }
 
 #[test]
-fn going_back_needs_no_new_revision() {
-    let mut seen = seen(mesh(json!({})));
-    let first = valid(&seen, "1");
-    let old = take(&mut seen, &first, at(0)).target;
-    make_ready(&mut seen, &old, 2);
-    take(&mut seen, &first, at(1));
-    let second = valid(&seen, "2");
-    take(&mut seen, &second, at(2));
-    let step = take(&mut seen, &first, at(3));
-    assert_eq!((step.target.as_str(), step.active.as_str()), (old.as_str(), old.as_str()));
-    assert!(step.create.is_none());
+fn an_operator_with_other_images_changes_nothing_that_is_installed() {
+    let (mut seen, old) = installed();
+    seen.fresh.spec.version = None;
+    let mesh = validate(&seen, &releases("2"), &["other".to_owned()]).unwrap();
+    assert_eq!(take(&mut seen, &mesh, at(10)).target, old);
+    assert_eq!((phase(&seen), mesh.newer.map(|v| v.to_string()).as_deref()), (None, Some("0.2.0")));
+}
+
+#[test]
+fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
+    let (mut seen, old) = installed();
+    seen.fresh.spec.version = None;
+    seen.fresh.spec.upgrade.mode = meshwright_api::UpgradeMode::Automatic;
+    let window = |schedule: &str| meshwright_api::Window {
+        schedule: schedule.to_owned(),
+        duration: "1h".to_owned(),
+        time_zone: "UTC".to_owned(),
+    };
+    // The clock of these tests stands at 08:00 on a Friday.
+    seen.fresh.spec.upgrade.windows = vec![window("0 3 * * *")];
+    let mesh = valid(&seen);
+    for second in 10..13 {
+        take(&mut seen, &mesh, at(second));
+    }
+    assert_eq!(phase(&seen), Some(UpgradePhase::Planned));
+    let waiting = seen.fresh.status.as_ref().unwrap().upgrade.as_ref().unwrap().waiting.clone().unwrap();
+    assert!(waiting.contains("window"), "{waiting}");
+    seen.fresh.spec.upgrade.windows.push(window("0 8 * * *"));
+    let mesh = valid(&seen);
+    for second in 13..16 {
+        take(&mut seen, &mesh, at(second));
+    }
+    assert_ne!(phase(&seen), Some(UpgradePhase::Planned));
+    assert_ne!(
+        mesh.snapshot.version,
+        seen.revisions.iter().find(|r| r.name_any() == old).unwrap().spec.version
+    );
+}
+
+#[test]
+fn a_step_too_far_is_refused_with_the_way_there() {
+    let (mut seen, _) = installed();
+    seen.revisions[0].spec.version = "0.0.9".to_owned();
+    seen.fresh.spec.version = Some("0.2.0".to_owned());
+    assert!(
+        validate(&seen, &releases("1"), &[]).is_ok(),
+        "from what is no longer rendered every way leads forward"
+    );
+    seen.fresh.spec.version = Some("0.3.0".to_owned());
+    let error = validate(&seen, &releases("1"), &[]).unwrap_err();
+    assert_eq!(error.reason(), conditions::reason::UNKNOWN_VERSION);
+    assert!(error.to_string().contains("0.1.0, 0.2.0"), "{error}");
 }
 
 #[test]
 fn a_revision_that_never_came_up_does_not_hold_up_its_repair() {
-    let mut seen = seen(mesh(json!({})));
-    let broken = valid(&seen, "broken");
-    take(&mut seen, &broken, at(0));
+    let mut seen = seen(mesh(json!({"version": "0.1.0"})));
+    let broken = valid(&seen);
+    let old = take(&mut seen, &broken, at(0)).target;
     take(&mut seen, &broken, at(1));
-    let repaired = valid(&seen, "1");
-    take(&mut seen, &repaired, at(2));
-    let step = take(&mut seen, &repaired, at(3));
-    assert!(step.promote.is_some());
+    seen.fresh.spec.version = Some("0.2.0".to_owned());
+    let repaired = valid(&seen);
+    for second in 2..20 {
+        let step = take(&mut seen, &repaired, at(second));
+        if step.create.is_some() {
+            make_ready(&mut seen, &step.target, 2);
+        }
+    }
+    let active = seen.fresh.status.as_ref().unwrap().active_revision.clone().unwrap();
+    assert_ne!(active, old, "within seconds, measured by nobody");
 }
 
 #[test]
 fn what_is_mended_in_place_makes_no_revision() {
     let mut seen = seen(mesh(json!({"profile": "Default"})));
-    let before = valid(&seen, "1");
+    let before = valid(&seen);
     seen.fresh.spec.control_plane.autoscaling = Some(meshwright_api::Autoscaling {
         min_replicas: Some(4),
         max_replicas: None,
         target_cpu_percent: None,
     });
-    let after = valid(&seen, "1");
+    let after = valid(&seen);
     assert_eq!(before.snapshot, after.snapshot);
     assert_ne!(before.control_plane, after.control_plane);
 }
@@ -179,10 +271,10 @@ fn a_second_mesh_is_a_conflict_and_the_first_is_not_disturbed() {
     let both = vec![younger.clone(), mesh(json!({}))];
     let mut first = seen(mesh(json!({})));
     first.meshes = both.clone();
-    assert!(validate(&first, &images("1")).is_ok());
+    assert!(validate(&first, &releases("1"), &[]).is_ok());
     let mut second = seen(younger);
     second.meshes = both;
-    let error = validate(&second, &images("1")).unwrap_err();
+    let error = validate(&second, &releases("1"), &[]).unwrap_err();
     assert_eq!(error.reason(), conditions::reason::CONFLICT);
     assert!(error.to_string().contains("prod/mesh"), "{error}");
 }
@@ -211,14 +303,14 @@ fn missing_pods_are_noticed_with_their_time() {
             "status": {"conditions": [condition]}}))
         .unwrap()
     };
-    assert_eq!(upgrade::short_since(&deployment("False")), Some(at(7)));
-    assert_eq!(upgrade::short_since(&deployment("True")), None);
+    assert_eq!(step::short_since(&deployment("False")), Some(at(7)));
+    assert_eq!(step::short_since(&deployment("True")), None);
 }
 
 /// A mesh that is installed and whose spec became one that cannot be carried out.
 fn installed_and_invalid() -> Seen {
     let mut seen = seen(mesh(json!({})));
-    let before = valid(&seen, "1");
+    let before = valid(&seen);
     let name = take(&mut seen, &before, at(0)).target;
     let revision = &mut seen.revisions[0];
     revision.metadata.resource_version = Some("1".to_owned());
@@ -300,7 +392,7 @@ async fn a_mesh_is_let_go_only_when_nothing_was_left_to_delete() {
 async fn certificates_are_looked_at_also_when_the_spec_is_invalid() {
     let seen = installed_and_invalid();
     let (ctx, _) = apply_tests::refusing();
-    let invalid = validate(&seen, &images("1")).unwrap_err();
+    let invalid = validate(&seen, &releases("1"), &[]).unwrap_err();
     let before = seen.fresh.status.clone().unwrap();
     let status = super::status::failed(&ctx, Some(3), before, &invalid.into(), Some(&seen));
     let of = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).unwrap();
@@ -333,7 +425,7 @@ async fn a_revision_of_somebody_else_is_left_alone_and_named() {
     const PATH: &str = "/apis/meshwright.io/v1alpha1/namespaces/prod/meshrevisions";
     const ONE: &str = "/apis/meshwright.io/v1alpha1/namespaces/prod/meshrevisions/mesh-0a1b2c3d";
     let mesh = mesh(json!({}));
-    let snapshot = valid(&seen(mesh.clone()), "1").snapshot;
+    let snapshot = valid(&seen(mesh.clone())).snapshot;
     let taken = json!({"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409});
     let there = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
         "metadata": {"name": "mesh-0a1b2c3d", "namespace": "prod"}});
@@ -352,9 +444,9 @@ async fn a_revision_of_somebody_else_is_left_alone_and_named() {
 #[test]
 fn an_unset_version_stays_at_what_was_installed_and_an_unknown_one_is_refused() {
     let mut seen = seen(mesh(json!({})));
-    assert_eq!(valid(&seen, "1").snapshot.version, "0.1.0");
+    assert_eq!(valid(&seen).snapshot.version, "0.2.0");
     seen.fresh.status.get_or_insert_default().version = Some("0.0.9".to_owned());
-    let error = validate(&seen, &images("1")).unwrap_err();
+    let error = validate(&seen, &releases("1"), &[]).unwrap_err();
     assert_eq!(error.reason(), conditions::reason::UNKNOWN_VERSION);
     assert!(error.to_string().contains("0.1.0"), "{error}");
 }
@@ -367,17 +459,17 @@ fn a_lost_root_is_not_replaced_without_consent() {
         "earliest": "root", "earliestNotAfter": "2036-01-01T00:00:00Z"});
     seen.fresh.status.get_or_insert_default().certificates =
         Some(serde_json::from_value(certificates).unwrap());
-    let error = validate(&seen, &images("1")).unwrap_err().to_string();
+    let error = validate(&seen, &releases("1"), &[]).unwrap_err().to_string();
     assert!(error.contains("prod.mesh.root") && error.contains("replace-lost-root=abc"), "{error}");
     seen.fresh.annotations_mut().insert("meshwright.io/replace-lost-root".to_owned(), "abc".to_owned());
-    assert!(validate(&seen, &images("1")).unwrap().root_is_new);
+    assert!(validate(&seen, &releases("1"), &[]).unwrap().root_is_new);
 }
 
 #[test]
 fn revisions_are_rendered_as_released() {
     for profile in ["Demo", "Default", "Production"] {
         let mut seen = seen(mesh(json!({"profile": profile})));
-        let mesh = valid(&seen, "1");
+        let mesh = valid(&seen);
         take(&mut seen, &mesh, at(0));
         let mut revision = seen.revisions[0].clone();
         revision.metadata.name = Some("mesh-0a1b2c3d".to_owned());
@@ -391,9 +483,30 @@ fn revisions_are_rendered_as_released() {
 #[test]
 fn conditions_of_a_revision_are_complete() {
     let mut seen = seen(mesh(json!({})));
-    let mesh = valid(&seen, "1");
+    let mesh = valid(&seen);
     take(&mut seen, &mesh, at(0));
     let step = take(&mut seen, &mesh, at(1));
     let types: Vec<_> = step.findings[&step.target].iter().map(|f| f.type_).collect();
-    assert_eq!(types, [READY, IN_USE]);
+    assert_eq!(types, [READY, IN_USE, DRAINING]);
+}
+
+#[test]
+fn an_upgrade_goes_on_as_it_was_asked_for_while_the_spec_is_invalid() {
+    let (mut seen, _) = installed();
+    seen.root = Some(crate::certificates::tests::root(3650));
+    assert!(validate::going(&seen, &releases("1")).is_none(), "there is no upgrade");
+    seen.fresh.spec.version = Some("0.2.0".to_owned());
+    let mesh = valid(&seen);
+    for second in 10..20 {
+        let step = take(&mut seen, &mesh, at(second));
+        if step.create.is_some() {
+            break;
+        }
+    }
+    seen.fresh.spec.version = Some("9.9.9".to_owned());
+    seen.fresh.spec.upgrade.bake = "soon".to_owned();
+    let going = validate::going(&seen, &releases("1")).unwrap();
+    assert_eq!(going.snapshot, mesh.snapshot);
+    let step = step::next(&going, &seen, &measured(&seen), at(30));
+    assert_eq!(step.decision.position.unwrap().rollback, None, "nothing else is asked for");
 }

@@ -15,8 +15,9 @@ use meshwright_api::{
 use super::dereference::Seen;
 use crate::{
     availability::{Plan, Workload, solve},
-    catalogue::{self, Release},
+    catalogue::{Catalogue, Version},
     certificates::{Error as CertificateError, root::REPLACE_LOST},
+    upgrade,
 };
 
 /// A MeshControlPlane that cannot be carried out.
@@ -33,11 +34,28 @@ pub enum Error {
         name: String,
     },
     /// Not a version that we can render.
-    #[error("spec.version {version} is not known to this operator; it knows {}", catalogue::known())]
+    #[error("spec.version {version} is not known to this operator; it knows {known}")]
     UnknownVersion {
         /// What was asked for.
         version: String,
+        /// What can be asked for.
+        known: String,
     },
+    /// Too far from the version that serves.
+    #[error(
+        "version {version} is more than one minor release from {from}, which serves; go there step by step: {reach}"
+    )]
+    StepTooLarge {
+        /// What was asked for.
+        version: Version,
+        /// What serves.
+        from: Version,
+        /// What can be gone to from there.
+        reach: String,
+    },
+    /// How upgrades are to be carried out.
+    #[error(transparent)]
+    Upgrade(#[from] upgrade::settings::Error),
     /// A field that the API's own validation should have refused.
     #[error("{field} {value:?} is not {wanted}")]
     Field {
@@ -59,7 +77,8 @@ impl Error {
         match self {
             Self::Conflict { .. } => reason::CONFLICT,
             Self::UnknownVersion { .. } => reason::UNKNOWN_VERSION,
-            Self::Field { .. } => reason::INVALID_SPEC,
+            Self::StepTooLarge { .. } => reason::STEP_TOO_LARGE,
+            Self::Field { .. } | Self::Upgrade(_) => reason::INVALID_SPEC,
             Self::Root(_) => reason::NOT_ISSUED,
         }
     }
@@ -83,6 +102,14 @@ pub struct ValidatedMesh {
     pub mesh: MeshRef,
     /// What a revision would be made of.
     pub snapshot: MeshRevisionSpec,
+    /// How upgrades are carried out.
+    pub upgrade: upgrade::Settings,
+    /// The version was not asked for: it is the newest that an automatic upgrade takes.
+    pub by_itself: bool,
+    /// A newer release that could be gone to.
+    pub newer: Option<Version>,
+    /// Every release that can be asked for.
+    pub available: Vec<String>,
     /// Availability of the control plane.
     pub control_plane: Plan,
     /// Life of a new root.
@@ -93,11 +120,13 @@ pub struct ValidatedMesh {
     pub channel: GatewayApiChannel,
 }
 
-/// Checks. `images` are those of this operator's release.
-pub fn validate(seen: &Seen, images: &Images) -> Result<ValidatedMesh, Error> {
+/// Checks. `pull_secrets` are those of a new revision.
+pub fn validate(seen: &Seen, catalogue: &Catalogue, pull_secrets: &[String]) -> Result<ValidatedMesh, Error> {
     let mcp = &seen.fresh;
     no_older_mesh(mcp, &seen.meshes)?;
-    let release = version(mcp)?;
+    let settings_of_upgrade = upgrade::Settings::parse(&mcp.spec.upgrade)?;
+    let choice = choose(seen, &settings_of_upgrade, catalogue)?;
+    let images = images(seen, &choice, catalogue, pull_secrets)?;
     let spec = &mcp.spec;
     let name = mcp.name_any();
     // Parsed only to refuse it here; the agent reads the text.
@@ -105,19 +134,49 @@ pub fn validate(seen: &Seen, images: &Images) -> Result<ValidatedMesh, Error> {
     Ok(ValidatedMesh {
         snapshot: MeshRevisionSpec {
             mesh: name.clone(),
-            version: release.as_str().to_owned(),
-            images: images.clone(),
+            version: choice.version.to_string(),
+            images,
             trust_domain: spec.trust_domain.clone(),
             workload_ttl: spec.certificates.workload_ttl.clone(),
             control_plane: settings(spec.profile, &spec.control_plane),
             gateways: settings(spec.profile, &spec.gateways),
         },
+        upgrade: settings_of_upgrade,
+        by_itself: choice.by_itself,
+        newer: choice.newer,
+        available: catalogue.versions(),
         control_plane: solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]),
         root_ttl: duration("spec.certificates.rootTTL", &spec.certificates.root_ttl)?,
         root_is_new: root_is_new(seen)?,
         channel: spec.gateway_api.crds,
         mesh: reference(mcp),
     })
+}
+
+/// An upgrade that is under way, as it was asked for; none where there is none, or its revision is not there.
+pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
+    let mcp = &seen.fresh;
+    let position = mcp.status.as_ref()?.upgrade.as_ref()?;
+    let over = position.phase == meshwright_api::UpgradePhase::RolledBack;
+    let to = seen.revisions.iter().find(|r| r.name_any() == position.to).filter(|_| !over)?;
+    let spec = &mcp.spec;
+    // What cannot be read of it counts as not said; and while it cannot, nothing new begins.
+    let settings = upgrade::Settings::parse(&spec.upgrade);
+    let settings = settings.or_else(|_| upgrade::Settings::parse(&Default::default())).ok()?;
+    Some(ValidatedMesh {
+        snapshot: to.spec.clone(),
+        upgrade: upgrade::Settings { paused: true, ..settings },
+        by_itself: false,
+        newer: None,
+        available: catalogue.versions(),
+        control_plane: solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]),
+        // Only a root that is there is used.
+        root_ttl: Duration::ZERO,
+        root_is_new: false,
+        channel: GatewayApiChannel::None,
+        mesh: reference(mcp),
+    })
+    .filter(|_| seen.root.is_some())
 }
 
 /// This mesh, for labels and owners.
@@ -155,15 +214,70 @@ fn no_older_mesh(mcp: &MeshControlPlane, meshes: &[MeshControlPlane]) -> Result<
     }
 }
 
-// An unset version stays at what was installed: an upgrade is a decision.
-fn version(mcp: &MeshControlPlane) -> Result<Release, Error> {
-    let pinned = mcp.status.as_ref().and_then(|s| s.version.as_deref());
-    match mcp.spec.version.as_deref().or(pinned) {
-        None => Ok(catalogue::NEWEST),
-        Some(version) => {
-            Release::parse(version).ok_or_else(|| Error::UnknownVersion { version: version.to_owned() })
+struct Choice {
+    version: Version,
+    by_itself: bool,
+    newer: Option<Version>,
+}
+
+// An unset version stays at what was installed, unless upgrades are automatic: an upgrade is a decision.
+fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Result<Choice, Error> {
+    let status = seen.fresh.status.as_ref();
+    let unknown =
+        |version: &str| Error::UnknownVersion { version: version.to_owned(), known: catalogue.list() };
+    let parse = |text: &str| text.parse::<Version>().map_err(|()| unknown(text));
+    let serving = status.and_then(|s| s.active_revision.as_ref());
+    let serving = serving.and_then(|name| seen.revisions.iter().find(|r| r.name_any() == *name));
+    let pinned = status.and_then(|s| s.version.as_deref()).or(serving.map(|r| r.spec.version.as_str()));
+    let pinned = pinned.map(parse).transpose()?;
+    let newer = pinned.and_then(|v| catalogue.upgrade(v));
+    let choice = |version, by_itself| Choice { version, by_itself, newer };
+    let Some(asked) = seen.fresh.spec.version.as_deref() else {
+        // One that is under way goes on to its end, whatever became known since.
+        let going = status.and_then(|s| s.upgrade.as_ref());
+        let begun = meshwright_api::UpgradePhase::InstallCanary..meshwright_api::UpgradePhase::RolledBack;
+        // Asked for by nobody else: who takes a version away again has changed their mind.
+        let going = going.filter(|u| upgrade.automatic && begun.contains(&u.phase));
+        return match (going, pinned) {
+            (Some(going), _) => Ok(choice(parse(&going.to_version)?, false)),
+            (None, Some(pinned)) if upgrade.automatic => Ok(choice(newer.unwrap_or(pinned), newer.is_some())),
+            (None, Some(pinned)) => Ok(choice(pinned, false)),
+            (None, None) => Ok(choice(catalogue.newest().ok_or_else(|| unknown("(none)"))?, false)),
+        };
+    };
+    let version = parse(asked)?;
+    let from = serving.map(|r| parse(&r.spec.version)).transpose()?;
+    match from.filter(|from| *from != version && !from.may_step_to(version)) {
+        Some(from) if catalogue.images(version).is_some() => {
+            let reach = catalogue.versions().into_iter();
+            let reach = reach.filter(|v| v.parse().is_ok_and(|v| v != from && from.may_step_to(v)));
+            Err(Error::StepTooLarge { version, from, reach: reach.collect::<Vec<_>>().join(", ") })
         }
+        _ => Ok(choice(version, false)),
     }
+}
+
+// A version that is installed keeps the images that it has: another operator, with other ones, changes nothing by itself.
+fn images(
+    seen: &Seen,
+    choice: &Choice,
+    catalogue: &Catalogue,
+    pull_secrets: &[String],
+) -> Result<Images, Error> {
+    let version = choice.version.to_string();
+    let active = seen.fresh.status.as_ref().and_then(|s| s.active_revision.clone());
+    let mut same: Vec<_> = seen.revisions.iter().filter(|r| r.spec.version == version).collect();
+    same.sort_by_key(|r| Some(r.name_any()) != active);
+    if let Some(installed) = same.first().filter(|_| choice.version.builders().is_some()) {
+        return Ok(installed.spec.images.clone());
+    }
+    let known = catalogue.images(choice.version);
+    let known = known.ok_or_else(|| Error::UnknownVersion { version, known: catalogue.list() })?;
+    Ok(Images {
+        control_plane: known.control_plane.clone(),
+        proxy: known.proxy.clone(),
+        pull_secrets: pull_secrets.to_vec(),
+    })
 }
 
 fn root_is_new(seen: &Seen) -> Result<bool, Error> {
@@ -213,42 +327,9 @@ fn resources(profile: Profile, said: Option<&Resources>) -> Resources {
 }
 
 fn duration(field: &'static str, text: &str) -> Result<Duration, Error> {
-    go_duration(text).ok_or_else(|| Error::Field {
+    meshwright_core::duration::parse(text).filter(|d| !d.is_zero()).ok_or_else(|| Error::Field {
         field,
         value: text.to_owned(),
         wanted: "a duration such as 24h or 1h30m",
     })
-}
-
-/// Hours, minutes and seconds as Go writes them.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut seconds = 0u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest.get(..digits)?.parse().ok()?;
-        let unit = match rest.get(digits..=digits)? {
-            "h" => 3600,
-            "m" => 60,
-            "s" => 1,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(number.checked_mul(unit)?)?;
-        rest = rest.get(digits + 1..)?;
-    }
-    (seconds > 0).then(|| Duration::from_secs(seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_go_durations() {
-        assert_eq!(go_duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(go_duration("87600h"), Some(Duration::from_secs(87600 * 3600)));
-        for bad in ["", "h", "5", "5d", "0s", "1h-3m"] {
-            assert_eq!(go_duration(bad), None, "{bad}");
-        }
-    }
 }

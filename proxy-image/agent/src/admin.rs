@@ -74,21 +74,28 @@ fn traffic_in(stats: &str) -> Traffic {
     let mut traffic = Traffic::default();
     for line in stats.lines() {
         let Some((name, value)) = line.split_once(": ") else { continue };
-        let Ok(value) = value.trim().parse::<u64>() else { continue };
+        let Ok(value) = value.trim().parse() else { continue };
+        traffic.add(name, value);
+    }
+    traffic
+}
+
+impl Traffic {
+    /// Adds one of Envoy's statistics, if it is one of these.
+    pub fn add(&mut self, name: &str, value: u64) {
         let of_ours = |kind: &str, what: &str| {
             name.strip_prefix(kind).is_some_and(|rest| {
                 !rest.starts_with("admin.") && !rest.contains(".worker_") && rest.ends_with(what)
             })
         };
         if of_ours("listener.", ".downstream_cx_active") {
-            traffic.connections += value;
+            self.connections += value;
         } else if of_ours("http.", ".downstream_rq_active") {
-            traffic.active_requests += value;
+            self.active_requests += value;
         } else if of_ours("http.", ".downstream_rq_total") {
-            traffic.requests += value;
+            self.requests += value;
         }
     }
-    traffic
 }
 
 #[cfg(test)]

@@ -59,10 +59,10 @@ pub struct Args {
     /// Connections Envoy accepts at most, all listeners together
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 50_000)]
     pub max_connections: u32,
-    /// How long to go on as before after SIGTERM, until everybody knows that this pod leaves
+    /// How long to go on accepting connections after SIGTERM, until everybody knows that this pod leaves
     #[arg(long, env = "DRAIN_DELAY", default_value = "10s", value_parser = duration)]
     pub drain_delay: Duration,
-    /// How long to wait for connections to end
+    /// How long to wait for connections to end after that
     #[arg(long, env = "DRAIN_DEADLINE", default_value = "300s", value_parser = duration)]
     pub drain_deadline: Duration,
     /// Address of /metrics

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Args;
 
 /// The name of the cluster that is us.
-const XDS_CLUSTER: &str = "xds";
+pub const XDS_CLUSTER: &str = "xds";
 
 const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
 

@@ -1,6 +1,12 @@
 //! gRPC to the control plane: TLS 1.3 with our own verification of the peer's identity.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use hyper_util::rt::TokioIo;
@@ -15,7 +21,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Opens one connection. It must prove to be `server`; ours shows the certificate in `identity`, if there is one.
+/// Opens one connection, which is never replaced: whoever talks to another replica should know it. It must prove to be `server`; ours shows
+/// the certificate in `identity`, if there is one.
 pub async fn connect(
     address: &str,
     identity: &DynamicIdentity,
@@ -25,9 +32,14 @@ pub async fn connect(
     let config = client_config(identity.clone(), roots.clone(), server.clone())?;
     let tls = TlsConnector::from(Arc::new(config));
     let target = address.to_owned();
+    let used = Arc::new(AtomicBool::new(false));
     let connector = tower::service_fn(move |_: Uri| {
         let (tls, target) = (tls.clone(), target.clone());
+        let used = used.swap(true, Ordering::Relaxed);
         async move {
+            if used {
+                return Err(std::io::Error::other("the connection has ended"));
+            }
             let stream = TcpStream::connect(&target).await?;
             stream.set_nodelay(true)?;
             // Only the SPIFFE id counts; this name is neither sent nor checked.

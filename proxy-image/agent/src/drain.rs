@@ -1,8 +1,8 @@
 //! Leaving without refusing anybody.
 //!
-//! SIGTERM comes while load balancers still send connections here: for the drain delay nothing changes but
-//! `/healthz/lb`. Then Envoy ends its connections one by one (`Connection: close`, GOAWAY) and still accepts new ones
-//! (`skip_exit` leaves the listeners open), so a client that learns late is served too. Only then it exits.
+//! SIGTERM comes while load balancers still send connections here. From then on Envoy ends its connections one by one (`Connection: close`,
+//! GOAWAY), so that clients come back elsewhere within a request or two, and still accepts new ones (`skip_exit` leaves the listeners open):
+//! for the drain delay at least, and then until the connections are gone, so that a client that learns late is served too. Only then it exits.
 
 use std::{path::Path, time::Duration};
 
@@ -26,17 +26,27 @@ pub enum Phase {
     Ended,
 }
 
-/// Returns when nobody is connected any more, or only idle connections are left, or at the deadline.
+/// Returns when nobody is connected any more, or only idle connections are left, or at the deadline; but not before the drain delay is over.
 pub async fn drain(args: &Args, phase: &watch::Sender<Phase>) {
     phase.send_replace(Phase::Draining);
     tracing::info!(delay = ?args.drain_delay, deadline = ?args.drain_deadline, "draining");
-    tokio::time::sleep(args.drain_delay).await;
     let socket = args.admin_socket();
-    match admin::post(&socket, "/drain_listeners?graceful&skip_exit").await {
-        Ok(()) => wait_for_connections(&socket, args.drain_deadline).await,
-        Err(e) => tracing::warn!(error = %format!("{e:#}"), "drain envoy's listeners"),
+    let (told, ()) = tokio::join!(tell_envoy(&socket), tokio::time::sleep(args.drain_delay));
+    // An Envoy that was just starting did not hear it, and may be up by now.
+    if told || tell_envoy(&socket).await {
+        wait_for_connections(&socket, args.drain_deadline).await;
     }
     phase.send_replace(Phase::Ended);
+}
+
+async fn tell_envoy(socket: &Path) -> bool {
+    match admin::post(socket, "/drain_listeners?graceful&skip_exit").await {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::warn!(error = %format!("{e:#}"), "drain envoy's listeners");
+            false
+        }
+    }
 }
 
 async fn wait_for_connections(socket: &Path, deadline: Duration) {

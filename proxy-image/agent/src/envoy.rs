@@ -57,9 +57,9 @@ fn spawn(args: &Args, bootstrap: &std::path::Path) -> anyhow::Result<Child> {
         .args(["--concurrency", &args.workers().to_string()])
         .args(["--log-level", &args.envoy_log_level])
         // On drain every answer says `Connection: close` at once: nobody is helped by leaving some clients until
-        // the end. Connections of a replaced listener live as long as those of a leaving pod.
+        // the end. Envoy cuts WebSockets from 70 % of the drain time on, and they are to live until our deadline.
         .args(["--drain-strategy", "immediate"])
-        .args(["--drain-time-s", &args.drain_deadline.as_secs().max(1).to_string()])
+        .args(["--drain-time-s", &(2 * args.drain_deadline.as_secs()).max(1).to_string()])
         .arg("--disable-hot-restart")
         .kill_on_drop(true)
         .spawn()

@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use axum::{
@@ -16,6 +13,7 @@ use axum::{
     routing::get,
 };
 use hyper::Method;
+use jiff::Timestamp;
 use meshwright_runtime::admin::encode_metrics;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -31,8 +29,8 @@ pub struct Health {
     pub configured: watch::Receiver<Configured>,
     /// How far the process is.
     pub phase: watch::Receiver<Phase>,
-    /// Whether this pod has been ready.
-    pub served: Arc<AtomicBool>,
+    /// Since when this pod has been ready, if it ever was.
+    pub served: Arc<OnceLock<Timestamp>>,
 }
 
 /// `/readyz`, `/livez`, `/healthz/lb`.
@@ -64,17 +62,18 @@ async fn unready(health: &Health) -> Option<&'static str> {
     let (phase, configured) = (*health.phase.borrow(), *health.configured.borrow());
     match phase {
         Phase::Ended => Some("stopped"),
-        // The endpoints are taken away by the termination itself, not by us.
-        Phase::Draining => None,
+        // The endpoints are taken away by the termination itself, not by us. One that never served must not begin with that now.
+        Phase::Draining if health.served.get().is_some() => None,
+        Phase::Draining => Some("told to end before it could serve"),
         Phase::Serving if configured == Configured::No => Some("awaiting configuration"),
         Phase::Serving if !admin::is_live(&health.admin_socket).await => Some("awaiting envoy"),
         // A new pod must not take traffic from those that can answer. One that serves already goes on: a bad route or
         // certificate reaches all pods at once, and would take the good listeners' traffic away with its own.
-        Phase::Serving if configured == Configured::Partly && !health.served.load(Ordering::Relaxed) => {
+        Phase::Serving if configured == Configured::Partly && health.served.get().is_none() => {
             Some("awaiting routes and certificates")
         }
         Phase::Serving => {
-            health.served.store(true, Ordering::Relaxed);
+            health.served.get_or_init(Timestamp::now);
             None
         }
     }
@@ -125,5 +124,9 @@ mod tests {
         assert_eq!(unready(&health).await, None, "the other listeners still answer");
         configured.send_replace(Configured::No);
         assert_eq!(unready(&health).await, Some("awaiting configuration"));
+        phase.send_replace(Phase::Draining);
+        assert_eq!(unready(&health).await, None);
+        let never_served = Health { served: Arc::default(), ..health };
+        assert_eq!(unready(&never_served).await, Some("told to end before it could serve"));
     }
 }

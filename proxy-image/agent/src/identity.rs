@@ -40,6 +40,9 @@ const SIGN_DEADLINE: Duration = Duration::from_secs(15);
 /// a stream that keeps failing asks each time.
 const LEAST_WAIT: Duration = Duration::from_secs(30);
 
+/// So often in a row may a token be refused before there was any certificate; with the delays in between about half a minute.
+const MOST_REFUSALS: u32 = 8;
+
 /// What the agent shows and trusts on its own connections.
 #[derive(Clone)]
 pub struct Credentials {
@@ -144,13 +147,34 @@ impl Credentials {
     }
 }
 
-/// Gets certificates until `stop`.
-pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: CancellationToken) {
+/// Counts refusals of our token. A pod whose object was deleted in the second it started has a token that will never be taken, and as PID 1
+/// may not have heard its SIGTERM: it would stay for its whole grace period. With a certificate there is traffic to carry, with or without
+/// another one.
+#[derive(Default)]
+struct Refusals(u32);
+
+impl Refusals {
+    /// Whether to give up after this failure.
+    fn is_hopeless(&mut self, certified: bool, error: &anyhow::Error) -> bool {
+        let refused = error.downcast_ref().map(tonic::Status::code) == Some(tonic::Code::Unauthenticated);
+        self.0 = if refused && !certified { self.0 + 1 } else { 0 };
+        self.0 >= MOST_REFUSALS
+    }
+}
+
+/// Gets certificates until `stop`, or until there is no hope to ever get the first.
+pub async fn run(
+    args: &Args,
+    credentials: &Credentials,
+    relay: &Relay,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+    let mut refusals = Refusals::default();
     loop {
         let signed = tokio::select! {
             signed = sign(args, credentials) => signed,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
         };
         // Never in step with the agents that got theirs in the same moment.
         let least = credentials.least_wait.mul_f64(rand::rng().random_range(1.0..=1.5));
@@ -162,6 +186,13 @@ pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: Ca
             Err(e) => {
                 let delay = backoff.next_delay();
                 credentials.metrics.failures.inc();
+                if refusals.is_hopeless(credentials.valid_until.borrow().is_some(), &e) {
+                    return Err(e.context(format!(
+                        "get a first certificate for pod {}/{}: its token was refused {MOST_REFUSALS} times in a row, as that of a deleted \
+                         pod is; if the pod is still there, it starts again",
+                        args.pod_namespace, args.pod_name
+                    )));
+                }
                 tracing::warn!(error = %format!("{e:#}"), ?delay, "get a certificate");
                 credentials.widen_trust(args);
                 delay
@@ -170,7 +201,7 @@ pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: Ca
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = credentials.doubted(least) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }
@@ -252,5 +283,23 @@ mod tests {
             |seconds: i64| until(Timestamp::from_second(now.as_second() + seconds).unwrap(), now, LEAST_WAIT);
         assert_eq!((due(-3600), due(1)), (LEAST_WAIT, LEAST_WAIT));
         assert!(due(3600) > Duration::from_secs(3590));
+    }
+
+    #[test]
+    fn a_token_that_stays_refused_before_any_certificate_ends_the_process_and_nothing_else_does() {
+        let error =
+            |code| anyhow::Error::new(tonic::Status::new(code, "no")).context("ask for a certificate");
+        let (refused, away) = (error(tonic::Code::Unauthenticated), error(tonic::Code::Unavailable));
+        let ends = |certified: bool, failures: &[&anyhow::Error]| {
+            let mut refusals = Refusals::default();
+            failures.iter().position(|failure| refusals.is_hopeless(certified, failure))
+        };
+        assert_eq!(ends(false, &[&refused; 100]), Some(7));
+        assert_eq!(ends(true, &[&refused; 100]), None, "it has traffic to carry");
+        assert_eq!(ends(false, &[&away; 100]), None);
+        assert_eq!(ends(false, &[&anyhow::anyhow!("read the token"); 100]), None);
+        let mut broken = vec![&refused; 7];
+        broken.extend([&away, &refused, &refused]);
+        assert_eq!(ends(false, &broken), None, "not in a row");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It starts Envoy with a generated bootstrap ([`bootstrap`], [`envoy`]), gets the workload's certificate and keeps
 //! its key in memory ([`identity`]), relays configuration from the control plane ([`relay`], [`upstream`],
-//! [`downstream`]), answers probes and scrapes ([`http`]) and drains on SIGTERM ([`drain`]).
+//! [`downstream`]), answers probes and scrapes ([`http`]), tells the control plane what clients get ([`stats`], [`report`]) and drains on
+//! SIGTERM ([`drain`]).
 
 pub mod admin;
 pub mod args;
@@ -15,7 +16,9 @@ pub mod envoy;
 pub mod http;
 pub mod identity;
 pub mod relay;
+pub mod report;
 mod run;
+pub mod stats;
 pub mod upstream;
 
 pub use args::Args;

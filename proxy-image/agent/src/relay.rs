@@ -27,6 +27,7 @@ struct Shared {
     upstream: Option<mpsc::UnboundedSender<DeltaDiscoveryRequest>>,
     maybe_sent: MaybeSent,
     stream: u64,
+    refused: u64,
 }
 
 impl Default for Relay {
@@ -47,6 +48,11 @@ impl Relay {
     /// How far this Envoy is.
     pub fn configured(&self) -> watch::Receiver<Configured> {
         self.0.configured.subscribe()
+    }
+
+    /// How many responses Envoy has refused.
+    pub fn refused(&self) -> u64 {
+        self.with(|shared| shared.refused)
     }
 
     /// A secret of our own; it never reaches the control plane.
@@ -97,6 +103,7 @@ impl Relay {
             self.with(|shared| shared.maybe_sent = maybe_sent.clone());
         }
         if let Event::Nack { kind, resources, message } = &event {
+            self.with(|shared| shared.refused += 1);
             let names: Vec<_> = resources.iter().map(|(name, _)| name).collect();
             tracing::warn!(%kind, ?names, message, "envoy rejected configuration");
         }

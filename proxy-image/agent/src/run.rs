@@ -1,11 +1,10 @@
 //! Puts the parts together.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use meshwright_runtime::{CancellationToken, Shutdown, admin::serve, install_crypto, telemetry};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{sync::watch, task::JoinSet};
+use tonic::transport::Channel;
 
 use crate::{
     Args, downstream,
@@ -13,6 +12,8 @@ use crate::{
     envoy, http,
     identity::{self, Credentials},
     relay::Relay,
+    report::{self, Subject},
+    stats::{self, Observed},
     upstream,
 };
 
@@ -56,16 +57,9 @@ fn start(
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let relay = Relay::default();
-    let mut registry = Registry::with_prefix("meshwright_agent");
-    let restarts = Counter::<u64>::default();
-    registry.register("envoy_restarts", "How often Envoy ended by itself.", restarts.clone());
-    let metrics = identity::Metrics::default();
-    registry.register(
-        "certificate_expiry_seconds",
-        "End of the certificate, Unix time.",
-        metrics.expiry.clone(),
-    );
-    registry.register("certificate_failures", "Failed requests for a certificate.", metrics.failures.clone());
+    let subject = Subject::new(args, phase.subscribe(), relay.clone());
+    let (restarts, metrics) = (subject.restarts.clone(), identity::Metrics::default());
+    let registry = register(&restarts, &metrics);
     let credentials = Credentials::new(args, metrics)?;
 
     let mut parts = JoinSet::new();
@@ -73,7 +67,7 @@ fn start(
         admin_socket: args.admin_socket(),
         configured: relay.configured(),
         phase: phase.subscribe(),
-        served: Arc::default(),
+        served: subject.served.clone(),
     };
     let metrics = http::metrics(registry, args.admin_socket());
     for (router, addr) in [(http::health(health), args.health_addr), (metrics, args.metrics_addr)] {
@@ -83,13 +77,12 @@ fn start(
     let (socket, from, token) = (args.xds_socket(), relay.clone(), stop.clone());
     parts.spawn(async move { downstream::serve(&socket, from, token).await });
     let (settings, own, to, token) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
-    parts.spawn(async move {
-        identity::run(&settings, &own, &to, token).await;
-        Ok(())
-    });
+    parts.spawn(async move { identity::run(&settings, &own, &to, token).await });
+    let connection = watch::Sender::new(None);
+    start_reports(args, subject, connection.subscribe(), stop, &mut parts);
     let (settings, to, token) = (args.clone(), relay.clone(), stop.clone());
     parts.spawn(async move {
-        upstream::run(&settings, &credentials, &to, token).await;
+        upstream::run(&settings, &credentials, &to, &connection, token).await;
         Ok(())
     });
     let (settings, token) = (args.clone(), stop.clone());
@@ -99,4 +92,37 @@ fn start(
     };
     parts.spawn(async move { envoy::supervise(&settings, token, restarted).await });
     Ok(parts)
+}
+
+fn register(restarts: &Counter, metrics: &identity::Metrics) -> Registry {
+    let mut registry = Registry::with_prefix("meshwright_agent");
+    registry.register("envoy_restarts", "How often Envoy ended by itself.", restarts.clone());
+    registry.register(
+        "certificate_expiry_seconds",
+        "End of the certificate, Unix time.",
+        metrics.expiry.clone(),
+    );
+    registry.register("certificate_failures", "Failed requests for a certificate.", metrics.failures.clone());
+    registry
+}
+
+fn start_reports(
+    args: &Args,
+    subject: Subject,
+    connection: watch::Receiver<Option<Channel>>,
+    stop: &CancellationToken,
+    parts: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let sender = watch::Sender::new(Observed::default());
+    let observed = sender.subscribe();
+    let (socket, restarts, token) = (args.admin_socket(), subject.restarts.clone(), stop.clone());
+    parts.spawn(async move {
+        stats::observe(&socket, &restarts, &sender, token).await;
+        Ok(())
+    });
+    let token = stop.clone();
+    parts.spawn(async move {
+        report::run(subject, observed, connection, token).await;
+        Ok(())
+    });
 }

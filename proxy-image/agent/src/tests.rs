@@ -1,9 +1,13 @@
 //! The agent as a whole, with a fake control plane and either a fake or the real Envoy.
 
+mod drain;
 mod envoy;
 mod fake;
 mod identity;
 mod relay;
+mod report;
+mod stats;
+mod streams;
 
 use fake::ControlPlane;
 

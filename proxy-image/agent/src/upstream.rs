@@ -11,9 +11,9 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use futures::{Stream, StreamExt};
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::DeltaDiscoveryResponse;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Status;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     Args,
@@ -26,15 +26,23 @@ use crate::{
 /// Thousands of clusters may come in one response.
 const MAX_MESSAGE: usize = 256 << 20;
 
-/// Keeps a stream open until `stop`. Losing it loses nothing: Envoy keeps what it has, we keep what Envoy accepted.
-pub async fn run(args: &Args, credentials: &Credentials, relay: &Relay, stop: CancellationToken) {
+/// Keeps a stream open until `stop`, and in `connection` what it goes through. Losing it loses nothing: Envoy keeps what it has, we keep what
+/// Envoy accepted.
+pub async fn run(
+    args: &Args,
+    credentials: &Credentials,
+    relay: &Relay,
+    connection: &watch::Sender<Option<Channel>>,
+    stop: CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     loop {
         let ended = tokio::select! {
-            ended = stream(args, credentials, relay, &mut backoff) => ended,
+            ended = stream(args, credentials, relay, connection, &mut backoff) => ended,
             () = stop.cancelled() => return,
         };
         relay.disconnect_upstream();
+        connection.send_replace(None);
         let delay = backoff.next_delay();
         match ended {
             Ok(()) => tracing::info!(?delay, "control plane closed the stream"),
@@ -56,13 +64,15 @@ async fn stream(
     args: &Args,
     credentials: &Credentials,
     relay: &Relay,
+    connection: &watch::Sender<Option<Channel>>,
     backoff: &mut Backoff,
 ) -> anyhow::Result<()> {
     credentials.wait().await;
     let channel =
         connect(&args.control_plane, &credentials.identity, &credentials.roots, &args.control_plane_id)
             .await?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let mut node = Some(node(args));
     // The node goes with the first request only.
     let requests = UnboundedReceiverStream::new(relay.connect_upstream()).map(move |mut request| {
@@ -72,6 +82,7 @@ async fn stream(
     let responses =
         client.delta_aggregated_resources(requests).await.context("open configuration stream")?.into_inner();
     tracing::info!(control_plane = args.control_plane, "connected to the control plane");
+    connection.send_replace(Some(channel));
     read(responses, relay, backoff).await.context("read configuration stream")
 }
 

@@ -1,7 +1,8 @@
 //! Delta ADS: a stream belongs to one Gateway, and only that Gateway's service account may open it.
 
-mod admission;
+pub mod admission;
 mod registry;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,10 @@ use crate::metrics::{Metrics, count};
 use crate::nacks::Nacks;
 use crate::serving::Peer;
 
-pub use registry::Registry;
+pub use registry::{Published, Registry};
+pub use streams::Streams;
+
+use admission::Admitted;
 
 /// A stream that says nothing for this long is nobody's.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -38,8 +42,10 @@ pub struct Ads {
     pub metrics: Metrics,
     /// Ends every stream.
     pub drain: CancellationToken,
+    /// Those that are open.
+    pub streams: Streams,
     /// Tells streams apart.
-    pub streams: AtomicU64,
+    pub next: AtomicU64,
 }
 
 impl Ads {
@@ -47,28 +53,37 @@ impl Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<server::Responses, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| Status::internal("connection without a peer"))?;
+        let peer = Peer::of(&request)?.clone();
         let mut requests = request.into_inner();
         let first = tokio::time::timeout(FIRST_REQUEST, server::first_request(&mut requests))
             .await
             .map_err(|_| Status::deadline_exceeded("no request on the stream"))??;
-        let gateway = admission::admit(peer.identity.as_ref(), first.node.as_ref(), &self.trust_domain)?;
-        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(%gateway, stream, peer = %peer.address, "xds stream opened");
+        let identity = peer.identity.as_ref();
+        let Admitted { gateway, pod } = admission::admit(identity, first.node.as_ref(), &self.trust_domain)?;
+        let stream = self.next.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%gateway, stream, %pod, peer = %peer.address, "xds stream opened");
+        let snapshots = self.registry.subscribe(&gateway);
+        #[cfg(feature = "faults")]
+        let snapshots = crate::faults::heard(crate::faults::chosen(), snapshots);
         Ok(server::serve_after(
             first,
             requests,
-            self.registry.subscribe(&gateway),
+            snapshots,
             server::Options::default(),
-            self.on_event(stream, gateway),
+            self.on_event(stream, gateway, pod),
             self.end_of(&peer),
         ))
     }
 
-    fn on_event(&self, stream: u64, gateway: ObjectKey) -> impl FnMut(Event) + Send + 'static {
-        let (nacks, metrics) = (self.nacks.clone(), self.metrics.clone());
+    fn on_event(
+        &self,
+        stream: u64,
+        gateway: ObjectKey,
+        pod: ObjectKey,
+    ) -> impl FnMut(Event) + Send + 'static {
+        let (nacks, metrics, streams) = (self.nacks.clone(), self.metrics.clone(), self.streams.clone());
         metrics.open_streams.inc();
+        streams.opened(stream, pod);
         move |event| {
             match &event {
                 Event::Ack { .. } => count(&metrics.answers, "ack"),
@@ -79,6 +94,7 @@ impl Ads {
                 Event::UnknownType(kind) => tracing::debug!(%gateway, stream, kind, "unknown resource type"),
                 Event::Closed { .. } => {
                     metrics.open_streams.dec();
+                    streams.closed(stream);
                     tracing::info!(%gateway, stream, "xds stream closed");
                 }
                 Event::Subscription { .. } | Event::Settled { .. } => {}
@@ -133,6 +149,7 @@ impl AggregatedDiscoveryService for Ads {
 pub fn service(
     registry: Registry,
     nacks: Nacks,
+    streams: Streams,
     trust_domain: &str,
     metrics: &Metrics,
     drain: &CancellationToken,
@@ -143,6 +160,7 @@ pub fn service(
         trust_domain: trust_domain.to_owned(),
         metrics: metrics.clone(),
         drain: drain.clone(),
-        streams: AtomicU64::new(0),
+        streams,
+        next: AtomicU64::new(0),
     })
 }

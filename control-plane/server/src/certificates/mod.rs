@@ -41,6 +41,8 @@ impl Certificates {
         &self,
         request: Request<SignCertificateRequest>,
     ) -> Result<SignCertificateResponse, Status> {
+        #[cfg(feature = "faults")]
+        crate::faults::certificates(crate::faults::chosen())?;
         let token = bearer(&request)?.to_owned();
         let csr = request.into_inner().csr_der;
         if csr.is_empty() || csr.len() > MAX_CSR {
@@ -72,7 +74,8 @@ impl CertificateService for Certificates {
             }
             Err(status) => {
                 let outcome = match status.code() {
-                    tonic::Code::Unavailable | tonic::Code::Internal => "failed",
+                    tonic::Code::Unavailable => "unavailable",
+                    tonic::Code::Internal => "failed",
                     _ => "refused",
                 };
                 count(&self.metrics.certificates, outcome);

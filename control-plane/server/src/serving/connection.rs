@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
+use tonic::{Request, Status};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections end after about this long, each at a time of its own, so that streams spread over replicas again.
@@ -34,6 +35,16 @@ pub struct Peer {
     pub address: SocketAddr,
     /// When streams on this connection are asked to come back on another.
     pub expires: Instant,
+}
+
+impl Peer {
+    /// Who sent the request.
+    ///
+    /// # Errors
+    /// When it came over a connection that is not one of [`accept`].
+    pub fn of<T>(request: &Request<T>) -> Result<&Self, Status> {
+        request.extensions().get().ok_or_else(|| Status::internal("connection without a peer"))
+    }
 }
 
 /// A connection after its handshake.

@@ -21,6 +21,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
 };
+use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::util::pack_any;
 use meshwright_core::config::{ListenerConfig, PortConfig, PortProtocol};
 use meshwright_core::hostname;
@@ -41,7 +42,19 @@ const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const CONNECTION_BUFFER: u32 = 32 * 1024;
 /// Connections without any request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Between GOAWAY (or `connection: close`) and the end of a connection, when its chain is drained.
+/// A connection of this age is asked to end and its client comes back on another, so that all connections, not only those of new clients,
+/// follow the shares of pods. An HTTP/2 client gets GOAWAY; streams that it has open go on, and the connection ends after the last of them.
+/// An HTTP/1.1 client gets `connection: close` with its next response, however late that is: Envoy's other way is to close an idle
+/// connection by itself, at the moment in which a request may be on its way. A WebSocket is an open stream like any other.
+///
+/// It is always so, and not only while traffic moves between revisions. To switch it on would be to send other listeners: Envoy then makes
+/// every filter chain anew, and when the drain time is over it closes what is left on the old ones. The preparation of an upgrade would cut
+/// the very streams that the upgrade must not cut. What it costs is a handshake a minute for each client.
+pub(super) const MAX_CONNECTION_DURATION: Duration = Duration::from_secs(60);
+/// Up to so much longer, in percent: clients that came at once, because a pod went, must not come back at once for ever.
+const DURATION_JITTER: f64 = 10.0;
+/// Between the first GOAWAY, which asks for no more streams, and the last, after which there are none: longer than any request is on its
+/// way. It ends connections without streams only.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where Envoy's guide for edge proxies starts; gRPC clients with more open a second connection.
 const MAX_CONCURRENT_STREAMS: u32 = 250;
@@ -154,9 +167,11 @@ fn connection_manager(stat_prefix: String, routes: String, options: &Options) ->
         http_filters: vec![router()],
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(IDLE_TIMEOUT)),
-            max_connection_duration: options.max_connection_duration.map(duration),
+            max_connection_duration: Some(duration(options.max_connection_duration)),
+            max_connection_duration_jitter: Some(Percent { value: DURATION_JITTER }),
             ..HttpProtocolOptions::default()
         }),
+        http1_safe_max_connection_duration: true,
         http_protocol_options: Some(Http1ProtocolOptions::default()),
         http2_protocol_options: Some(Http2ProtocolOptions {
             max_concurrent_streams: uint32(MAX_CONCURRENT_STREAMS),

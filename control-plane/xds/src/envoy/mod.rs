@@ -11,6 +11,7 @@ pub mod endpoint;
 mod header;
 pub mod listener;
 mod origins;
+mod parts;
 mod path;
 pub mod route;
 pub mod secret;
@@ -26,6 +27,7 @@ use self::route::Encoder;
 use crate::{Resource, TypeUrl};
 
 pub use self::origins::origins;
+pub use self::parts::{Part, PartKind, parts};
 pub use self::route::EncodedHosts;
 
 /// What is not in the Gateway API but shapes the resources.
@@ -33,13 +35,16 @@ pub use self::route::EncodedHosts;
 pub struct Options {
     /// The address that listeners bind to.
     pub bind_address: String,
-    /// How long a client may keep a connection; None is no limit. Set while traffic moves between revisions.
-    pub max_connection_duration: Option<Duration>,
+    /// At what age clients are asked to come back on another connection.
+    pub max_connection_duration: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bind_address: "0.0.0.0".to_owned(), max_connection_duration: None }
+        Self {
+            bind_address: "0.0.0.0".to_owned(),
+            max_connection_duration: listener::MAX_CONNECTION_DURATION,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Translation, looked at through the decoded protos; and, with `ENVOY_BIN`, through Envoy's eyes.
 
+mod age;
 mod encoded;
+mod parts;
 mod serve;
 mod validate;
 

@@ -12,9 +12,9 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::ResourceExt;
-use meshwright_api::{TOKEN_AUDIENCE, labels, names};
+use meshwright_api::{TOKEN_AUDIENCE, names};
 
-use super::{ValidatedGateway, propagated, selector};
+use super::{Part, ValidatedGateway, of_part, part_selector, propagated};
 use crate::mesh_control_plane::build::shared;
 
 const HEALTH_PORT: i32 = 15021;
@@ -22,30 +22,30 @@ const METRICS_PORT: i32 = 15020;
 /// The drain's deadline and the time to end afterwards.
 const TERMINATION_SECONDS: i64 = 330;
 
-pub(super) fn build(gateway: &ValidatedGateway) -> Deployment {
-    let scheduling = &gateway.scheduling;
-    let selector = selector(gateway);
+pub(super) fn build(gateway: &ValidatedGateway, part: &Part) -> Deployment {
+    let scheduling = &part.scheduling;
+    let selector = part_selector(gateway, part);
     let constraints =
-        shared::spread(&selector, gateway.snapshot.gateways.spread_zones, gateway.plan.node_skew());
+        shared::spread(&selector, part.snapshot.gateways.spread_zones, gateway.plan.node_skew());
     Deployment {
-        metadata: propagated(gateway),
+        metadata: of_part(propagated(gateway), part),
         spec: DeploymentSpec {
             selector,
             strategy: Some(shared::strategy(&gateway.plan)),
             revision_history_limit: Some(2),
             template: PodTemplateSpec {
-                metadata: Some(pod_meta(gateway)),
+                metadata: Some(pod_meta(gateway, part)),
                 spec: Some(PodSpec {
                     service_account_name: Some(gateway.name.clone()),
                     automount_service_account_token: Some(false),
-                    containers: vec![container(gateway)],
+                    containers: vec![container(gateway, part)],
                     volumes: Some(volumes(gateway)),
                     security_context: Some(pod_security()),
                     topology_spread_constraints: Some(constraints),
                     node_selector: Some(scheduling.node_selector.clone()).filter(|s| !s.is_empty()),
                     tolerations: Some(scheduling.tolerations.clone()).filter(|t| !t.is_empty()),
                     priority_class_name: scheduling.priority_class_name.clone(),
-                    image_pull_secrets: shared::pull_secrets(&gateway.snapshot.images.pull_secrets),
+                    image_pull_secrets: shared::pull_secrets(&part.snapshot.images.pull_secrets),
                     termination_grace_period_seconds: Some(TERMINATION_SECONDS),
                     ..PodSpec::default()
                 }),
@@ -56,12 +56,9 @@ pub(super) fn build(gateway: &ValidatedGateway) -> Deployment {
     }
 }
 
-// Only pods say which revision they belong to; the objects around them serve every revision.
-fn pod_meta(gateway: &ValidatedGateway) -> ObjectMeta {
-    let propagated = propagated(gateway);
-    let mut pod_labels = propagated.labels.unwrap_or_default();
-    pod_labels.insert(labels::REVISION.to_owned(), gateway.revision.clone());
-    ObjectMeta { labels: Some(pod_labels), annotations: propagated.annotations, ..ObjectMeta::default() }
+fn pod_meta(gateway: &ValidatedGateway, part: &Part) -> ObjectMeta {
+    let of_part = of_part(propagated(gateway), part);
+    ObjectMeta { labels: of_part.labels, annotations: of_part.annotations, ..ObjectMeta::default() }
 }
 
 // Listeners below 1024 without a capability: this sysctl is one of the safe ones.
@@ -75,7 +72,7 @@ fn pod_security() -> PodSecurityContext {
     }
 }
 
-fn container(gateway: &ValidatedGateway) -> Container {
+fn container(gateway: &ValidatedGateway, part: &Part) -> Container {
     let port = |name: &str, port: i32| ContainerPort {
         name: Some(name.to_owned()),
         container_port: port,
@@ -90,13 +87,13 @@ fn container(gateway: &ValidatedGateway) -> Container {
     };
     Container {
         name: "proxy".to_owned(),
-        image: Some(gateway.snapshot.images.proxy.clone()),
-        env: Some(env(gateway)),
+        image: Some(part.snapshot.images.proxy.clone()),
+        env: Some(env(gateway, part)),
         ports: Some(vec![port("health", HEALTH_PORT), port("metrics", METRICS_PORT)]),
         readiness_probe: Some(shared::http_probe("/readyz", HEALTH_PORT, 1, 3)),
         // Generous: a restart costs every connection, a slow answer costs nothing.
         liveness_probe: Some(shared::http_probe("/livez", HEALTH_PORT, 10, 12)),
-        resources: Some(shared::resources(&gateway.resources)),
+        resources: Some(shared::resources(&part.resources)),
         security_context: Some(shared::container_security()),
         volume_mounts: Some(vec![
             mount("token", "/var/run/secrets/meshwright", true),
@@ -107,9 +104,9 @@ fn container(gateway: &ValidatedGateway) -> Container {
     }
 }
 
-fn env(gateway: &ValidatedGateway) -> Vec<EnvVar> {
-    let (revision, namespace) = (&gateway.revision, &gateway.mesh_namespace);
-    let trust_domain = &gateway.snapshot.trust_domain;
+fn env(gateway: &ValidatedGateway, part: &Part) -> Vec<EnvVar> {
+    let (revision, namespace) = (&part.revision, &gateway.mesh_namespace);
+    let trust_domain = &part.snapshot.trust_domain;
     let mut env = shared::pod_env();
     env.extend([
         shared::env("SERVICE_ACCOUNT", &gateway.name),

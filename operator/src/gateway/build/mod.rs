@@ -15,12 +15,11 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 use meshwright_api::{labels, names};
 
-use super::ValidatedGateway;
+use super::{ValidatedGateway, validate::Part};
 use crate::{
     apply::Desired,
-    availability::Plan,
-    catalogue::{self, Release},
-    mesh_control_plane::build::shared,
+    catalogue::Builders,
+    mesh_control_plane::build::{Error, builders, shared},
 };
 
 mod deployment;
@@ -28,25 +27,6 @@ mod service;
 
 /// Key of the trust anchors in their ConfigMap.
 pub const ANCHORS: &str = "ca.crt";
-
-/// What could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A revision of a release that this operator does not render any more.
-    #[error(
-        "MeshRevision {revision} has version {version}, which this operator does not know; it knows {}",
-        catalogue::known()
-    )]
-    UnknownVersion {
-        /// Which revision.
-        revision: String,
-        /// Its version.
-        version: String,
-    },
-    /// An object does not serialise.
-    #[error("could not serialise an object")]
-    Serialise(#[from] serde_json::Error),
-}
 
 /// What a Gateway is made of.
 #[derive(Debug, Clone)]
@@ -57,27 +37,33 @@ pub struct GatewayObjects {
     pub trust: ConfigMap,
     /// The address.
     pub service: Service,
-    /// The proxies.
-    pub deployment: Deployment,
-    /// Their number.
-    pub autoscaler: HorizontalPodAutoscaler,
+    /// The proxies of each revision.
+    pub workloads: Vec<Workload>,
     /// How many may go at once, of all revisions together: with two budgets on a pod an eviction fails.
     pub disruption_budget: PodDisruptionBudget,
 }
 
-/// Builds with the builders of the active revision's release.
-pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
-    match Release::parse(&gateway.snapshot.version) {
-        Some(Release::V0_1_0) => Ok(v0_1_0(gateway)),
-        None => Err(Error::UnknownVersion {
-            revision: gateway.revision.clone(),
-            version: gateway.snapshot.version.clone(),
-        }),
-    }
+/// The proxies of one revision.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// They.
+    pub deployment: Deployment,
+    /// Their number.
+    pub autoscaler: HorizontalPodAutoscaler,
+    /// Their fewest.
+    pub floor: i32,
+    /// They are there already.
+    pub exists: bool,
 }
 
-fn v0_1_0(gateway: &ValidatedGateway) -> GatewayObjects {
-    GatewayObjects {
+/// Builds: what all revisions share with the builders of the one that leads, the proxies with those of their own.
+pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
+    let lead = gateway.parts.first().map_or("", |p| p.revision.as_str());
+    match builders(lead, &gateway.lead.version)? {
+        Builders::V0_1 | Builders::V0_2 => {}
+    }
+    let workloads = gateway.parts.iter().map(|part| workload(gateway, part));
+    Ok(GatewayObjects {
         service_account: ServiceAccount {
             metadata: propagated(gateway),
             // The token that proxies need is projected with an audience of ours; no other is mounted.
@@ -90,25 +76,40 @@ fn v0_1_0(gateway: &ValidatedGateway) -> GatewayObjects {
             ..ConfigMap::default()
         },
         service: service::build(gateway),
-        deployment: deployment::build(gateway),
-        autoscaler: shared::autoscaler(meta(gateway), &gateway.name, &gateway.plan),
+        workloads: workloads.collect::<Result<_, _>>()?,
         disruption_budget: shared::disruption_budget(meta(gateway), selector(gateway), &gateway.plan),
+    })
+}
+
+fn workload(gateway: &ValidatedGateway, part: &Part) -> Result<Workload, Error> {
+    let mut deployment = deployment::build(gateway, part);
+    match builders(&part.revision, &part.snapshot.version)? {
+        Builders::V0_1 => {}
+        Builders::V0_2 => shared::since_0_2(&mut deployment, &part.snapshot.version),
     }
+    Ok(Workload {
+        deployment,
+        autoscaler: shared::autoscaler(part_meta(gateway, part), &part.name, &part.plan),
+        floor: part.plan.min,
+        exists: part.exists,
+    })
 }
 
 impl GatewayObjects {
     /// In the order of their dependencies; the address early, because giving one out takes time.
-    pub fn into_desired(self, plan: &Plan) -> Result<Vec<Desired>, Error> {
+    pub fn into_desired(self) -> Result<Vec<Desired>, Error> {
         // Without `..`, so that a new kind cannot be forgotten.
-        let Self { service_account, trust, service, deployment, autoscaler, disruption_budget } = self;
-        Ok(vec![
-            Desired::new(&service)?,
-            Desired::new(&service_account)?,
-            Desired::new(&trust)?,
-            Desired::new(&disruption_budget)?,
-            Desired::new(&deployment)?.with_floor(plan.min),
-            Desired::new(&autoscaler)?,
-        ])
+        let Self { service_account, trust, service, workloads, disruption_budget } = self;
+        let mut desired =
+            vec![Desired::new(&service_account)?, Desired::new(&trust)?, Desired::new(&disruption_budget)?];
+        for Workload { deployment, autoscaler, floor, exists } in workloads {
+            let pair = [Desired::new(&deployment)?.with_floor(floor), Desired::new(&autoscaler)?];
+            // An autoscaler that still has the old bounds would take a larger number back; one without a Deployment complains.
+            let [deployment, autoscaler] = pair;
+            desired.extend(if exists { [autoscaler, deployment] } else { [deployment, autoscaler] });
+        }
+        desired.insert(0, Desired::new(&service)?);
+        Ok(desired)
     }
 }
 
@@ -118,6 +119,24 @@ fn selector(gateway: &ValidatedGateway) -> LabelSelector {
         (labels::GATEWAY_NAME, &names::fit(&gateway.source.name_any())),
         (labels::COMPONENT, labels::COMPONENT_GATEWAY),
     ])
+}
+
+/// Of the proxies of one revision.
+fn part_selector(gateway: &ValidatedGateway, part: &Part) -> LabelSelector {
+    let mut selector = selector(gateway);
+    let labels = selector.match_labels.get_or_insert_default();
+    labels.insert(labels::REVISION.to_owned(), part.revision.clone());
+    selector
+}
+
+fn part_meta(gateway: &ValidatedGateway, part: &Part) -> ObjectMeta {
+    of_part(meta(gateway), part)
+}
+
+fn of_part(meta: ObjectMeta, part: &Part) -> ObjectMeta {
+    let mut labels = meta.labels.unwrap_or_default();
+    labels.insert(labels::REVISION.to_owned(), part.revision.clone());
+    ObjectMeta { name: Some(part.name.clone()), labels: Some(labels), ..meta }
 }
 
 fn own_labels(gateway: &ValidatedGateway) -> BTreeMap<String, String> {

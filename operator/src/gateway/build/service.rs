@@ -1,10 +1,12 @@
 //! The Gateway's address.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use meshwright_api::ServiceType;
+use meshwright_api::{ServiceType, labels};
 
 use super::{ValidatedGateway, propagated, selector};
 
@@ -21,7 +23,7 @@ pub(super) fn build(gateway: &ValidatedGateway) -> Service {
         metadata: propagated(gateway),
         spec: Some(ServiceSpec {
             type_: Some(gateway.service.as_str().to_owned()),
-            selector: selector(gateway).match_labels,
+            selector: Some(behind(gateway)),
             ports: Some(ports.collect()),
             // Any node answers for any pod: while a pod moves, no node is without one. API defaults for ClusterIP.
             external_traffic_policy: exposed.then(|| "Cluster".to_owned()),
@@ -33,4 +35,11 @@ pub(super) fn build(gateway: &ValidatedGateway) -> Service {
         }),
         status: None,
     }
+}
+
+// All revisions by their common labels, or one of them: a single write takes a revision's pods out for all.
+fn behind(gateway: &ValidatedGateway) -> BTreeMap<String, String> {
+    let mut selector = selector(gateway).match_labels.unwrap_or_default();
+    selector.extend(gateway.behind.iter().map(|revision| (labels::REVISION.to_owned(), revision.clone())));
+    selector
 }

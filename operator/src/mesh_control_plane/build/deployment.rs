@@ -11,6 +11,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use meshwright_api::names;
+
 use super::{Of, service::XDS_PORT, shared};
 use crate::availability::Plan;
 
@@ -84,6 +86,7 @@ fn env(of: &Of<'_>) -> Vec<EnvVar> {
         shared::env("TRUST_DOMAIN", &spec.trust_domain),
         shared::env("WORKLOAD_TTL", &spec.workload_ttl),
         shared::env("SERVICE_ACCOUNT", &of.name),
+        shared::env("OPERATOR_ID", names::operator_id(&spec.trust_domain)),
     ]);
     env
 }

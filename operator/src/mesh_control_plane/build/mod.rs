@@ -19,7 +19,7 @@ use meshwright_api::{MeshRevision, labels};
 use crate::{
     apply::Desired,
     availability::Plan,
-    catalogue::{self, Release},
+    catalogue::{Builders, Version},
 };
 
 mod deployment;
@@ -37,8 +37,7 @@ pub use whole_mesh::whole_mesh;
 pub enum Error {
     /// A revision of a release that this operator does not render any more.
     #[error(
-        "MeshRevision {revision} has version {version}, which this operator does not know; it knows {}",
-        catalogue::known()
+        "MeshRevision {revision} has version {version}, for which this operator has no builders; install one that has"
     )]
     UnknownVersion {
         /// Which revision.
@@ -78,17 +77,23 @@ pub fn revision(
     issuing_secret: &str,
     plan: &Plan,
 ) -> Result<RevisionObjects, Error> {
-    match Release::parse(&revision.spec.version) {
-        Some(Release::V0_1_0) => Ok(v0_1_0(revision, issuing_secret, plan)),
-        None => Err(Error::UnknownVersion {
-            revision: revision.name_any(),
-            version: revision.spec.version.clone(),
-        }),
+    let builders = builders(&revision.name_any(), &revision.spec.version)?;
+    let mut objects = v0_1(revision, issuing_secret, plan);
+    match builders {
+        Builders::V0_1 => {}
+        Builders::V0_2 => shared::since_0_2(&mut objects.deployment, &revision.spec.version),
     }
+    Ok(objects)
+}
+
+/// The builders of a revision's release.
+pub fn builders(revision: &str, version: &str) -> Result<Builders, Error> {
+    let known = version.parse::<Version>().ok().and_then(Version::builders);
+    known.ok_or_else(|| Error::UnknownVersion { revision: revision.to_owned(), version: version.to_owned() })
 }
 
 // Released: what comes out of here is compared with golden files and does not change any more.
-fn v0_1_0(revision: &MeshRevision, issuing_secret: &str, plan: &Plan) -> RevisionObjects {
+fn v0_1(revision: &MeshRevision, issuing_secret: &str, plan: &Plan) -> RevisionObjects {
     let of = Of::new(revision);
     RevisionObjects {
         service_account: rbac::service_account(&of),

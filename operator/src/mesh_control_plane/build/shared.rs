@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        apps::v1::{DeploymentStrategy, RollingUpdateDeployment},
+        apps::v1::{Deployment, DeploymentStrategy, RollingUpdateDeployment},
         autoscaling::v2::{
             CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
             HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
@@ -210,4 +210,15 @@ pub fn resources(resources: &Resources) -> ResourceRequirements {
 pub fn pull_secrets(names: &[String]) -> Option<Vec<LocalObjectReference>> {
     let refs: Vec<_> = names.iter().map(|n| LocalObjectReference { name: n.clone() }).collect();
     (!refs.is_empty()).then_some(refs)
+}
+
+/// What builders since 0.2.0 add: pods say which version they are, and a container that ends leaves its last words in its status.
+pub fn since_0_2(deployment: &mut Deployment, version: &str) {
+    let template = &mut deployment.spec.template;
+    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    labels.insert("app.kubernetes.io/version".to_owned(), version.to_owned());
+    for container in &mut template.spec.get_or_insert_default().containers {
+        container.env.get_or_insert_default().push(env("MESHWRIGHT_VERSION", version));
+        container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
+    }
 }

@@ -2,20 +2,22 @@
 
 use kube::ResourceExt;
 use meshwright_api::conditions::{DEGRADED, READY, RECONCILED, reason};
-use serde_json::json;
 
-use super::{apply_tests, at, images, make_ready, mesh, seen, take, valid};
+use super::{apply_tests, at, installed, make_ready, measured, take, valid};
 use crate::{certificates::tests::root, mesh_control_plane as controller, pods::Count};
 
 /// A mesh whose first revision serves, and a second one that was asked for.
 fn two_revisions() -> (super::Seen, String, String) {
-    let mut seen = seen(mesh(json!({})));
-    let before = valid(&seen, "1");
-    let old = take(&mut seen, &before, at(0)).target;
-    make_ready(&mut seen, &old, 2);
-    take(&mut seen, &before, at(1));
-    let after = valid(&seen, "2");
-    let new = take(&mut seen, &after, at(2)).target;
+    let (mut seen, old) = installed();
+    seen.fresh.spec.version = Some("0.2.0".to_owned());
+    let mesh = valid(&seen);
+    let mut new = String::new();
+    for second in 2..8 {
+        let step = take(&mut seen, &mesh, at(second));
+        if step.create.is_some() {
+            new = step.target;
+        }
+    }
     for revision in &mut seen.revisions {
         revision.metadata.resource_version = Some("1".to_owned());
     }
@@ -26,11 +28,13 @@ fn two_revisions() -> (super::Seen, String, String) {
 
 #[tokio::test]
 async fn a_refused_revision_stops_neither_its_own_end_nor_the_others() {
-    let (seen, old, new) = two_revisions();
-    // The spec goes back to the first one: the second is unused now, and only what is recorded of it lets it go.
-    let mesh = controller::validate(&seen, &images("1")).unwrap();
-    let step = controller::upgrade::next(&mesh, &seen, at(10));
-    assert_eq!(step.target, old);
+    let (mut seen, old, new) = two_revisions();
+    // Held, so that nothing has to be on record first; and there is something to record of the new one.
+    seen.fresh.spec.upgrade.paused = true;
+    make_ready(&mut seen, &new, 2);
+    let mesh = valid(&seen);
+    let step = controller::step::next(&mesh, &seen, &measured(&seen), at(10));
+    assert_eq!(step.active(), old);
     let (ctx, asked) = apply_tests::refusing();
     let applied = controller::apply::apply(&ctx, &mesh, &seen, step).await.unwrap();
     assert!(applied.failure.is_some());
@@ -45,8 +49,8 @@ async fn a_refused_revision_stops_neither_its_own_end_nor_the_others() {
 #[tokio::test]
 async fn the_status_after_a_refusal_says_what_serves_and_what_was_refused() {
     let (seen, old, _) = two_revisions();
-    let mesh = controller::validate(&seen, &images("2")).unwrap();
-    let step = controller::upgrade::next(&mesh, &seen, at(10));
+    let mesh = valid(&seen);
+    let step = controller::step::next(&mesh, &seen, &measured(&seen), at(10));
     let (ctx, _) = apply_tests::refusing();
     let mut applied = controller::apply::apply(&ctx, &mesh, &seen, step).await.unwrap();
     applied.pods.insert(old.clone(), Count { proxies_ready: 3, ..Count::default() });
@@ -61,10 +65,11 @@ async fn the_status_after_a_refusal_says_what_serves_and_what_was_refused() {
 #[tokio::test]
 async fn fewer_pods_than_there_should_be_are_a_degraded_mesh_that_serves() {
     let (mut seen, old, _) = two_revisions();
-    let mesh = controller::validate(&seen, &images("1")).unwrap();
+    let mesh = valid(&seen);
     let status = |seen: &mut super::Seen| {
         let step = take(seen, &mesh, at(20));
         let applied = controller::apply::Applied {
+            releases: controller::apply::Releases::default(),
             pods: seen.pods.clone(),
             root: root(3650),
             gateway_api: (None, Ok(())),

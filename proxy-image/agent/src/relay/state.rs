@@ -91,8 +91,12 @@ impl State {
         }
     }
 
-    // Not only what was refused: until Envoy has judged, nobody knows.
+    // Not only what was refused: until Envoy has judged, nobody knows. Behind a listener that was refused nobody even asks for routes.
     fn lacks_something(&self) -> bool {
+        let refused = |key: &(TypeUrl, Name)| WILDCARDS.contains(&key.0) && !self.accepted.contains_key(key);
+        if self.rejected.keys().any(refused) {
+            return true;
+        }
         let lacks = |kind: TypeUrl, name: &Name| {
             let absent = self.candidate.resources(kind).is_some_and(|all| all.is_absent(name));
             !absent && !self.accepted.contains_key(&(kind, name.clone()))

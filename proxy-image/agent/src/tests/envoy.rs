@@ -24,7 +24,9 @@ use envoy_types::pb::envoy::config::{
 use envoy_types::pb::envoy::extensions::filters::{
     http::router::v3::Router,
     network::http_connection_manager::v3::{
-        HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter,
+        HttpConnectionManager, HttpFilter, Rds,
+        http_connection_manager::{RouteSpecifier, UpgradeConfig},
+        http_filter,
     },
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
@@ -45,13 +47,13 @@ use super::fake::{ControlPlane, DEADLINE, args, eventually};
 use crate::{Args, run::serve_until};
 
 /// None if there is nothing to test with; a wrong path must not look like that.
-fn envoy_binary() -> Option<PathBuf> {
+pub(super) fn envoy_binary() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("ENVOY_BIN")?);
     assert!(path.is_file(), "ENVOY_BIN names {}, which does not exist", path.display());
     Some(path)
 }
 
-async fn free_address() -> SocketAddr {
+pub(super) async fn free_address() -> SocketAddr {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
@@ -83,13 +85,17 @@ fn mutual_tls() -> TransportSocket {
     }
 }
 
-fn listener(name: &str, port: u16, transport_socket: Option<TransportSocket>) -> Resource {
+pub(super) fn listener(name: &str, port: u16, transport_socket: Option<TransportSocket>) -> Resource {
     let manager = HttpConnectionManager {
         stat_prefix: "http".to_owned(),
         route_specifier: Some(RouteSpecifier::Rds(Rds {
             config_source: Some(ads()),
             route_config_name: "front".to_owned(),
         })),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }],
         http_filters: vec![HttpFilter {
             name: "router".to_owned(),
             config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(Router::default()))),
@@ -117,7 +123,7 @@ fn listener(name: &str, port: u16, transport_socket: Option<TransportSocket>) ->
     Resource::new(name, pack_any(listener))
 }
 
-fn eds_cluster(name: &str, stat_name: &str) -> Resource {
+pub(super) fn eds_cluster(name: &str, stat_name: &str) -> Resource {
     let cluster = Cluster {
         name: name.to_owned(),
         alt_stat_name: stat_name.to_owned(),
@@ -128,7 +134,7 @@ fn eds_cluster(name: &str, stat_name: &str) -> Resource {
     Resource::new(name, pack_any(cluster))
 }
 
-fn endpoints(name: &str, port: u16) -> Resource {
+pub(super) fn endpoints(name: &str, port: u16) -> Resource {
     let address = SocketAddress {
         address: "127.0.0.1".to_owned(),
         port_specifier: Some(PortSpecifier::PortValue(u32::from(port))),
@@ -156,7 +162,7 @@ fn route(text: &str) -> Resource {
     route_to(Action::DirectResponse(answer))
 }
 
-fn route_to(action: Action) -> Resource {
+pub(super) fn route_to(action: Action) -> Resource {
     let path_specifier = Some(PathSpecifier::Prefix("/".to_owned()));
     let route = Route {
         r#match: Some(RouteMatch { path_specifier, ..RouteMatch::default() }),
@@ -181,14 +187,14 @@ fn route_to(action: Action) -> Resource {
     Resource::new("front", pack_any(config))
 }
 
-fn snapshot(port: u16, text: &str) -> Snapshot {
+pub(super) fn snapshot(port: u16, text: &str) -> Snapshot {
     Snapshot::default()
         .with(TypeUrl::Cluster, [])
         .with(TypeUrl::Listener, [listener("front", port, None)])
         .with(TypeUrl::Route, [route(text)])
 }
 
-async fn get(address: SocketAddr, path: &str) -> Option<String> {
+pub(super) async fn get(address: SocketAddr, path: &str) -> Option<String> {
     let exchange = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -200,12 +206,12 @@ async fn get(address: SocketAddr, path: &str) -> Option<String> {
     tokio::time::timeout(DEADLINE, exchange).await.ok()?.ok()
 }
 
-async fn says(address: SocketAddr, path: &str, status: &str, text: &str) -> bool {
+pub(super) async fn says(address: SocketAddr, path: &str, status: &str, text: &str) -> bool {
     get(address, path).await.is_some_and(|a| a.starts_with(&format!("HTTP/1.1 {status}")) && a.contains(text))
 }
 
 /// The Envoy that was started with this directory's bootstrap.
-fn envoy_pid(dir: &Path) -> Option<i32> {
+pub(super) fn envoy_pid(dir: &Path) -> Option<i32> {
     let needle = dir.join("bootstrap.json").display().to_string();
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -214,7 +220,7 @@ fn envoy_pid(dir: &Path) -> Option<i32> {
     })
 }
 
-async fn settings(control_plane: &ControlPlane, dir: &Path, envoy: PathBuf) -> Args {
+pub(super) async fn settings(control_plane: &ControlPlane, dir: &Path, envoy: PathBuf) -> Args {
     let mut args = args("gateway-0", control_plane.address.clone(), dir);
     args.envoy = envoy;
     args.health_addr = free_address().await;
@@ -324,7 +330,7 @@ async fn envoy_speaks_mutual_tls_with_the_agents_certificate() {
 }
 
 /// Answers everything with 200 and its name.
-async fn backend(text: &'static str) -> u16 {
+pub(super) async fn backend(text: &'static str) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let router = axum::Router::new().fallback(move || async move { text });

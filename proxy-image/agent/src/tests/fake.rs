@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,6 +26,10 @@ use meshwright_proto::certificates::{
     SignCertificateRequest, SignCertificateResponse,
     certificate_service_server::{CertificateService, CertificateServiceServer},
 };
+use meshwright_proto::reports::{
+    ReportRequest, ReportResponse,
+    report_service_server::{ReportService, ReportServiceServer},
+};
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{DeltaDiscoveryRequest, Event, Snapshot, server};
 use tokio::{net::TcpListener, sync::watch};
@@ -35,7 +39,16 @@ use tonic::{
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
 
-use crate::{Args, downstream, identity, identity::Credentials, relay::Relay, upstream};
+use crate::{
+    Args, downstream,
+    drain::Phase,
+    identity,
+    identity::Credentials,
+    relay::Relay,
+    report::{self, Subject},
+    stats::Observed,
+    upstream,
+};
 
 const DAY: Duration = Duration::from_secs(86400);
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -74,8 +87,12 @@ pub fn args(pod: &str, control_plane: String, dir: &Path) -> Args {
     args
 }
 
-/// Everything of the agent but Envoy.
-pub struct Agent(CancellationToken);
+/// Everything of the agent but Envoy; what Envoy would have counted is told by the test.
+pub struct Agent {
+    pub observed: watch::Sender<Observed>,
+    pub phase: watch::Sender<Phase>,
+    stop: CancellationToken,
+}
 
 impl Agent {
     pub fn without_envoy(args: &Args) -> Self {
@@ -85,18 +102,22 @@ impl Agent {
         let credentials = Credentials::new(args, identity::Metrics::default()).unwrap();
         let credentials = credentials.with_least_wait(Duration::from_secs(1));
         let (a, c, r, s) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
-        tokio::spawn(async move { identity::run(&a, &c, &r, s).await });
+        tokio::spawn(async move { identity::run(&a, &c, &r, s).await.unwrap() });
+        let (observed, phase) = (watch::Sender::default(), watch::Sender::default());
+        let connection = watch::Sender::new(None);
+        let subject = Subject::new(args, phase.subscribe(), relay.clone());
+        tokio::spawn(report::run(subject, observed.subscribe(), connection.subscribe(), stop.clone()));
         let (a, r, s) = (args.clone(), relay.clone(), stop.clone());
-        tokio::spawn(async move { upstream::run(&a, &credentials, &r, s).await });
+        tokio::spawn(async move { upstream::run(&a, &credentials, &r, &connection, s).await });
         let (socket, s) = (args.xds_socket(), stop.clone());
         tokio::spawn(async move { downstream::serve(&socket, relay, s).await });
-        Self(stop)
+        Self { observed, phase, stop }
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.stop.cancel();
     }
 }
 
@@ -117,6 +138,10 @@ struct Shared {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     events: Arc<Mutex<Vec<Event>>>,
     signed: Arc<AtomicUsize>,
+    reports: Arc<Mutex<Vec<ReportRequest>>>,
+    /// Versions before reports were known.
+    is_old: Arc<AtomicBool>,
+    report_calls: Arc<AtomicUsize>,
     drain: CancellationToken,
 }
 
@@ -135,6 +160,9 @@ impl ControlPlane {
             snapshots: snapshots.subscribe(),
             events: events.clone(),
             signed: Arc::default(),
+            reports: Arc::default(),
+            is_old: Arc::default(),
+            report_calls: Arc::default(),
             drain: stop.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -197,6 +225,18 @@ impl ControlPlane {
         self.shared.signed.load(Ordering::SeqCst)
     }
 
+    pub fn reports(&self) -> Vec<ReportRequest> {
+        self.shared.reports.lock().unwrap().clone()
+    }
+
+    pub fn report_calls(&self) -> usize {
+        self.shared.report_calls.load(Ordering::SeqCst)
+    }
+
+    pub fn knows_no_reports(&self) {
+        self.shared.is_old.store(true, Ordering::SeqCst);
+    }
+
     pub fn saw(&self, what: impl Fn(&Event) -> bool) -> bool {
         self.events.lock().unwrap().iter().any(what)
     }
@@ -236,6 +276,7 @@ fn serve(shared: Shared, listener: TcpListener) {
     let stop = shared.drain.clone();
     let router = tonic::transport::Server::builder()
         .add_service(CertificateServiceServer::new(shared.clone()))
+        .add_service(ReportServiceServer::new(shared.clone()))
         .add_service(AggregatedDiscoveryServiceServer::new(shared));
     tokio::spawn(async move {
         tokio::select! {
@@ -282,12 +323,7 @@ impl AggregatedDiscoveryService for Shared {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<server::Responses>, Status> {
-        let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-        let certs = info.and_then(TlsConnectInfo::peer_certs);
-        let id = certs.as_deref().and_then(|all| peer_identity(all.first()?).ok());
-        if id.is_none_or(|id| id.as_str() != "spiffe://cluster.local/ns/shop/sa/front-meshwright") {
-            return Err(Status::unauthenticated("client certificate"));
-        }
+        authenticate(&request)?;
         let mut inbound = request.into_inner();
         let first = server::first_request(&mut inbound).await?;
         if first.node.as_ref().is_none_or(|node| node.id != "gateway-0.shop") {
@@ -302,6 +338,29 @@ impl AggregatedDiscoveryService for Shared {
             move |event| events.lock().unwrap().push(event),
             self.drain.clone(),
         )))
+    }
+}
+
+#[tonic::async_trait]
+impl ReportService for Shared {
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        self.report_calls.fetch_add(1, Ordering::SeqCst);
+        if self.is_old.load(Ordering::SeqCst) {
+            return Err(Status::unimplemented("reports"));
+        }
+        authenticate(&request)?;
+        self.reports.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ReportResponse {}))
+    }
+}
+
+fn authenticate<T>(request: &Request<T>) -> Result<(), Status> {
+    let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    let certs = info.and_then(TlsConnectInfo::peer_certs);
+    let id = certs.as_deref().and_then(|all| peer_identity(all.first()?).ok());
+    match id {
+        Some(id) if id.as_str() == "spiffe://cluster.local/ns/shop/sa/front-meshwright" => Ok(()),
+        _ => Err(Status::unauthenticated("client certificate")),
     }
 }
 

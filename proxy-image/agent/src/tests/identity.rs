@@ -23,7 +23,7 @@ async fn renews_with(control_plane: &ControlPlane, dir: &Path, shown: &Identity)
     eventually("renewed", async || control_plane.signed() > before).await;
     credentials.wait().await;
     stop.cancel();
-    task.await.unwrap();
+    task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use meshwright_proto::inspection::RenderedGateway;
+
 use super::*;
+use crate::inspection::render;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -70,6 +73,13 @@ fn all(translator: &Translator, kind: TypeUrl) -> BTreeMap<String, String> {
     resources.map(|resource| (resource.name().to_string(), resource.version().to_string())).collect()
 }
 
+fn rendered(translator: &Translator) -> Vec<RenderedGateway> {
+    let made = translator.made.iter().filter_map(|(key, made)| {
+        Some((key.clone(), made.snapshot().clone(), translator.output.gateways.get(key)?.config.clone()))
+    });
+    render(&made.collect::<Vec<_>>())
+}
+
 proptest! {
     #[test]
     fn what_was_before_changes_nothing_but_what_lingers(steps in vec(step(), 1..10)) {
@@ -94,6 +104,7 @@ proptest! {
             for kind in [TypeUrl::Listener, TypeUrl::Route, TypeUrl::Secret] {
                 prop_assert_eq!(all(&translator, kind), all(&fresh, kind));
             }
+            prop_assert_eq!(rendered(&translator), rendered(&fresh), "nor what is compared between processes");
             let lingering = translator.lingering();
             for kind in [TypeUrl::Cluster, TypeUrl::Endpoint] {
                 let (mut found, mut expected) = (all(&translator, kind), all(&fresh, kind));

@@ -10,7 +10,7 @@ use super::validate::bootstrap;
 use super::*;
 
 /// Ends Envoy with the test.
-struct Envoy(Child);
+pub(super) struct Envoy(Child);
 
 impl Drop for Envoy {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ fn echo() -> u16 {
     port
 }
 
-fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub(super) fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(read) = stream.read(&mut buffer) {
@@ -117,9 +117,18 @@ fn rules() -> Vec<RouteEntry> {
 
 /// Starts Envoy with one plain port; None without a binary.
 fn start() -> Option<(Envoy, u16, tempfile::TempDir)> {
-    let binary = std::env::var_os("ENVOY_BIN")?;
-    let (backend, number) = (echo(), free_port());
     let hosts = vec![("*.example.com", rules()), ("narrow.example.com", vec![])];
+    launch(hosts, echo(), Options::default())
+}
+
+/// Starts Envoy with one plain port that has these hosts; None without a binary.
+pub(super) fn launch(
+    hosts: Vec<(&str, Vec<RouteEntry>)>,
+    backend: u16,
+    options: Options,
+) -> Option<(Envoy, u16, tempfile::TempDir)> {
+    let binary = std::env::var_os("ENVOY_BIN")?;
+    let number = free_port();
     let config = GatewayConfig {
         gateway: ObjectKey::new("infra", "gw"),
         ports: vec![port(number, PortProtocol::Http, vec![listener("http", "*.example.com", &[], hosts)])],
@@ -131,7 +140,7 @@ fn start() -> Option<(Envoy, u16, tempfile::TempDir)> {
         node: None,
     };
     let mut endpoints = |_: &ClusterRef| Endpoints { zones: [(String::new(), vec![here.clone()])].into() };
-    let options = Options { bind_address: "127.0.0.1".to_owned(), ..Options::default() };
+    let options = Options { bind_address: "127.0.0.1".to_owned(), ..options };
     let translation = translated_with(&config, &options, &mut endpoints, &mut |_| None);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bootstrap.pb");

@@ -164,6 +164,29 @@ fn routes_and_secrets_without_any_accepted_version_are_lacking() {
 }
 
 #[test]
+fn a_listener_or_cluster_that_was_refused_and_has_no_older_version_is_lacking() {
+    for (kind, other) in [(Lds, Cds), (Cds, Lds)] {
+        let mut state = State::default();
+        let _ = state.on_upstream(response(other, "1", &[], &[]));
+        let _ = settle(&mut state, other);
+        let _ = state.on_upstream(response(kind, "2", &[("good", "1"), ("bad", "1")], &[]));
+        nack(&mut state, kind, "bad", "1");
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Partly, "refused");
+        let _ = state.on_upstream(response(kind, "3", &[("bad", "2")], &[]));
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Fully, "mended");
+        let _ = state.on_upstream(response(kind, "4", &[("bad", "3")], &[]));
+        nack(&mut state, kind, "bad", "3");
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Fully, "the older one is still there");
+        let _ = state.on_upstream(response(kind, "5", &[], &["bad"]));
+        let _ = settle(&mut state, kind);
+        assert_eq!(state.configured(), Configured::Fully, "does not exist");
+    }
+}
+
+#[test]
 fn configured_means_clusters_and_listeners_on_this_stream() {
     let mut state = State::default();
     let _ = state.on_upstream(response(Cds, "1", &[], &[]));

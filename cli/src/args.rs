@@ -1,0 +1,144 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shows a Meshwright mesh, finds what is wrong with it and steers its upgrades.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-mesh", bin_name = "kubectl mesh", version, about)]
+pub struct Cli {
+    /// Which cluster and mesh.
+    #[command(flatten)]
+    pub target: Target,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster and mesh.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Namespace of the MeshControlPlane; a cluster has one mesh, which is found without it
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// Path of the kubeconfig
+    #[arg(long, global = true)]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// How to show it.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Forms of the output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// For programs and people
+    Yaml,
+}
+
+/// What the plugin can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find what is wrong, why it matters and what to run; exit code 1 when something is
+    Check {
+        /// Before an installation: whether this cluster and your rights will do
+        #[arg(long)]
+        pre: bool,
+        /// How to show it.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The mesh on one screen
+    Status(Output),
+    /// What an upgrade would do, or does
+    Upgrade {
+        /// Which of both.
+        #[command(subcommand)]
+        what: Upgrade,
+    },
+    /// Agree to the step that the upgrade waits with
+    Approve {
+        /// The step you mean, a number or `promote`; refused when another one waits
+        step: Option<String>,
+    },
+    /// Stop the upgrade where it is, or the next one before it begins
+    Pause,
+    /// Go on after `pause`
+    Resume,
+    /// Go back to the old revision
+    Rollback,
+    /// Go on in spite of what blocks the upgrade
+    Acknowledge {
+        /// The plan that you have seen; refused when it has changed since
+        plan: Option<String>,
+    },
+    /// Try a revision again that went back
+    Retry,
+    /// Remove the old revision of a promoted upgrade now; there is no way back after it
+    EndKeepWarm,
+    /// The last ten upgrades
+    History(Output),
+    /// Print a completion script
+    Completion {
+        /// For which shell; `kubectl` is the script that completes `kubectl mesh`
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// What kubectl asks for when Tab is pressed.
+    #[command(hide = true, name = "__complete", disable_help_flag = true)]
+    Complete {
+        /// What was typed after `kubectl mesh`; the last word may be empty.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Looking at upgrades.
+#[derive(Debug, Subcommand)]
+pub enum Upgrade {
+    /// What would change and through which steps; changes nothing
+    Plan {
+        /// Release to go to; without it what the MeshControlPlane asks for
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+        /// How to show it.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Where the upgrade is
+    Status {
+        /// Follow it to its end; exit code 1 when it goes back
+        #[arg(short, long)]
+        watch: bool,
+        /// How to show it.
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Who completes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+    /// kubectl, in whatever shell
+    Kubectl,
+}

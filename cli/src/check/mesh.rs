@@ -1,0 +1,139 @@
+//! What the MeshControlPlane and its revisions say of themselves.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::ResourceExt;
+use meshwright_api::{
+    MeshControlPlane, MeshRevision, UpgradePhase,
+    conditions::{
+        APPROVED, CERTIFICATES_VALID, DEGRADED, READY, RECONCILED, UPGRADE_AVAILABLE, reason::ROLLING_OUT,
+    },
+};
+
+use super::{Finding, Level};
+use crate::{
+    output::{between, span, when},
+    upgrade,
+};
+
+/// What the operator calls soon, too; issuing certificates are renewed two weeks before.
+const SOON_SECONDS: i64 = 7 * 86_400;
+
+pub(super) fn conditions(mesh: &MeshControlPlane, logs: &str) -> (String, Vec<Finding>) {
+    let (namespace, name) = (mesh.namespace().unwrap_or_default(), mesh.name_any());
+    let Some(status) = &mesh.status else {
+        let unseen = Finding::problem(
+            format!("MeshControlPlane {namespace}/{name}: no operator has looked at it yet"),
+            "nothing is installed",
+            logs,
+        );
+        return (String::new(), vec![unseen]);
+    };
+    let describe = format!("kubectl -n {namespace} describe mcp {name}");
+    let wrong = |c: &&Condition| match c.type_.as_str() {
+        RECONCILED | READY => c.status != "True",
+        DEGRADED => c.status == "True",
+        _ => false,
+    };
+    let mut findings: Vec<Finding> = Vec::new();
+    for condition in status.conditions.iter().filter(wrong) {
+        let why = match condition.type_.as_str() {
+            RECONCILED => "the mesh is not as the spec says; what runs goes on as it was",
+            READY => "no control plane is available; proxies keep what they have",
+            _ => "something that worked before does not work now",
+        };
+        // Ready and Degraded often tell the same.
+        if !findings.iter().any(|f| f.problem.ends_with(&condition.message)) {
+            let problem = format!("{} is {}: {}", condition.type_, condition.status, condition.message);
+            findings.push(Finding::problem(problem, why, &describe));
+        }
+    }
+    if status.observed_generation < mesh.metadata.generation {
+        findings.push(Finding::note(
+            "the operator has not looked at the newest spec yet",
+            "what is shown describes the spec before; it should take seconds",
+            logs,
+        ));
+    }
+    if let Some(newer) = upgrade::condition(mesh, UPGRADE_AVAILABLE).filter(|c| c.status == "True") {
+        let why = "fixes and news are in it; nothing changes by itself while upgrade.mode is Manual";
+        findings.push(Finding::note(&newer.message, why, "kubectl mesh upgrade plan"));
+    }
+    (format!("{namespace}/{name}, version {}", status.version.as_deref().unwrap_or("unknown")), findings)
+}
+
+pub(super) fn revisions(revisions: &[MeshRevision]) -> (String, Vec<Finding>) {
+    let find = |r: &MeshRevision| {
+        let conditions = r.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        let ready = conditions.into_iter().find(|c| c.type_ == READY).filter(|c| c.status != "True")?;
+        let (namespace, name) = (r.namespace().unwrap_or_default(), r.name_any());
+        // One that comes up for the first time is no problem yet.
+        let level = if ready.reason == ROLLING_OUT { Level::Note } else { Level::Problem };
+        Some(Finding::new(
+            level,
+            format!("MeshRevision {namespace}/{name} is not ready: {}", ready.message),
+            "its control plane serves no proxy; an upgrade to it waits, or goes back",
+            format!("kubectl -n {namespace} describe mrev {name}"),
+        ))
+    };
+    (format!("{} found", revisions.len()), revisions.iter().filter_map(find).collect())
+}
+
+pub(super) fn certificates(mesh: &MeshControlPlane, now: Timestamp, logs: &str) -> (String, Vec<Finding>) {
+    let Some(certificates) = mesh.status.as_ref().and_then(|s| s.certificates.as_ref()) else {
+        return ("none was issued yet".to_owned(), Vec::new());
+    };
+    let why = "when it expires, proxies and control planes do not trust each other any more";
+    let expires = certificates.earliest_not_after.0;
+    let summary = format!("{} expires first: {}", certificates.earliest, when(expires, now));
+    // By the clock, not by the condition: an operator that is down renews nothing and writes no condition.
+    let left = between(now, expires);
+    if left < SOON_SECONDS {
+        let how = if left < 0 { "has expired" } else { "expires soon" };
+        let problem = format!("certificate {} {how}: {}", certificates.earliest, when(expires, now));
+        return (summary, vec![Finding::problem(problem, why, logs)]);
+    }
+    let condition = upgrade::condition(mesh, CERTIFICATES_VALID).filter(|c| c.status == "False");
+    (summary, condition.map(|c| Finding::problem(&c.message, why, logs)).into_iter().collect())
+}
+
+pub(super) fn upgrade(mesh: &MeshControlPlane, now: Timestamp) -> (String, Vec<Finding>) {
+    let Some(upgrade) = upgrade::recorded(mesh) else {
+        return ("none is under way".to_owned(), Vec::new());
+    };
+    let what = format!("upgrade {} -> {}", upgrade.from_version, upgrade.to_version);
+    let summary = format!("{what}: {}", upgrade::place(upgrade));
+    let waiting = upgrade.waiting.as_deref().unwrap_or("it says not what for");
+    let since = span(between(upgrade.since.0, now));
+    let approved = upgrade::condition(mesh, APPROVED).is_none_or(|c| c.status != "False");
+    let finding = if let (UpgradePhase::RolledBack | UpgradePhase::RollingBack, Some(back)) =
+        (upgrade.phase, &upgrade.rollback)
+    {
+        Finding::problem(
+            format!("{what} went back in phase {:?}: {}: {}", back.phase, back.cause, back.message),
+            "the old revision serves; the new one is not tried again until the spec changes or you ask for it",
+            "kubectl mesh upgrade status",
+        )
+    } else if upgrade::is_blocked(mesh, upgrade) {
+        let reasons: Vec<&str> = upgrade.blockers.iter().map(|b| b.reason.as_str()).collect();
+        Finding::problem(
+            format!("{what} is blocked by {}, for {since}", reasons.join(", ")),
+            "it stays where it is until that is mended or accepted",
+            "kubectl mesh upgrade status",
+        )
+    } else if !approved {
+        Finding::problem(
+            format!("{what} waits for a person, for {since}: {waiting}"),
+            "it stays where it is until somebody approves or rolls back",
+            format!("kubectl mesh approve {}", upgrade::awaited(upgrade).unwrap_or_default()),
+        )
+    } else if mesh.spec.upgrade.paused {
+        Finding::note(
+            format!("{what} is paused at {}", upgrade::place(upgrade)),
+            "it stays where it is; two revisions need the room of two",
+            "kubectl mesh resume",
+        )
+    } else {
+        return (summary, Vec::new());
+    };
+    (summary, vec![finding])
+}

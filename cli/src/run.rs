@@ -1,0 +1,97 @@
+//! From the command line to what is printed.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use meshwright_api::{MeshControlPlane, MeshRevision};
+
+use crate::{
+    args::{Cli, Command, Target, Upgrade},
+    check, client, completion, gather,
+    output::{emit, show},
+    status,
+    steer::{self, Wish},
+    upgrade::{history, plan, progress, watch},
+};
+
+/// Does what was asked for.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let target = &cli.target;
+    let wish = match cli.command {
+        Command::Completion { shell } => return done(&completion::script(shell)?),
+        Command::Complete { words } => return done(&completion::answer(&words)),
+        Command::Check { pre, output } => {
+            let client = client::connect(target).await?;
+            let report = match pre {
+                true => check::before(&gather::before(&client).await),
+                false => {
+                    let seen = gather::installed(&client, target.namespace.as_deref()).await;
+                    check::installed(&seen, Timestamp::now())
+                }
+            };
+            emit(&show(output.output, &report, check::Report::text)?)?;
+            return Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Status(output) => {
+            let (client, mesh) = mesh(target).await?;
+            let seen = gather::around(&client, Ok(mesh.clone())).await;
+            let view = status::Status::new(&mesh, &seen);
+            return done(&show(output.output, &view, |v| v.text(Timestamp::now()))?);
+        }
+        Command::Upgrade { what: Upgrade::Plan { to, output } } => {
+            let (client, mesh) = mesh(target).await?;
+            let revisions = revisions(&client, &mesh).await?;
+            let plan = plan::plan(&mesh, &revisions, to.as_deref());
+            return done(&show(output.output, &plan, plan::Plan::text)?);
+        }
+        Command::Upgrade { what: Upgrade::Status { watch: true, output } } => {
+            let (client, mesh) = mesh(target).await?;
+            return watch::follow(client, &mesh, output.output).await;
+        }
+        Command::Upgrade { what: Upgrade::Status { watch: false, output } } => {
+            let (_, mesh) = mesh(target).await?;
+            let view = progress::Progress::new(&mesh);
+            return done(&show(output.output, &view, |v| v.text(Timestamp::now()))?);
+        }
+        Command::History(output) => {
+            let (_, mesh) = mesh(target).await?;
+            let history = mesh.status.unwrap_or_default().history;
+            return done(&show(output.output, &history, |h| history::text(h))?);
+        }
+        Command::Approve { step } => Wish::Approve { step },
+        Command::Pause => Wish::Pause,
+        Command::Resume => Wish::Resume,
+        Command::Rollback => Wish::Rollback,
+        Command::Acknowledge { plan } => Wish::Acknowledge { plan },
+        Command::Retry => Wish::Retry,
+        Command::EndKeepWarm => Wish::EndKeepWarm,
+    };
+    let (client, mesh) = mesh(target).await?;
+    let user = match wish {
+        Wish::Approve { .. } => client::user(&client).await?,
+        _ => String::new(),
+    };
+    let change = steer::decide(&mesh, &wish, &user)?;
+    client::patch(&client, &mesh, change.patch.clone()).await?;
+    done(&change.text())
+}
+
+fn done(text: &str) -> anyhow::Result<ExitCode> {
+    emit(text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn mesh(target: &Target) -> anyhow::Result<(Client, MeshControlPlane)> {
+    let client = client::connect(target).await?;
+    let mesh = client::mesh(&client, target.namespace.as_deref()).await?;
+    Ok((client, mesh))
+}
+
+async fn revisions(client: &Client, mesh: &MeshControlPlane) -> anyhow::Result<Vec<MeshRevision>> {
+    let namespace = mesh.namespace().unwrap_or_default();
+    let api: Api<MeshRevision> = Api::namespaced(client.clone(), &namespace);
+    let list = api.list(&ListParams::default()).await.map_err(|e| anyhow::anyhow!(client::reason(&e)));
+    Ok(list.with_context(|| format!("could not list MeshRevisions in namespace {namespace}"))?.items)
+}

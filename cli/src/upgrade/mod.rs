@@ -1,0 +1,84 @@
+//! Upgrades: what one would do, where one is, what the last ones did.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeStatus, labels};
+
+pub mod history;
+pub mod plan;
+pub mod progress;
+pub mod watch;
+
+/// The phases of an upgrade that succeeds, in their order.
+pub const PHASES: [UpgradePhase; 9] = [
+    UpgradePhase::Planned,
+    UpgradePhase::Preflight,
+    UpgradePhase::InstallCanary,
+    UpgradePhase::Compare,
+    UpgradePhase::Shift,
+    UpgradePhase::Bake,
+    UpgradePhase::Promote,
+    UpgradePhase::Drain,
+    UpgradePhase::Retire,
+];
+
+/// A condition of the mesh.
+pub fn condition<'a>(mesh: &'a MeshControlPlane, type_: &str) -> Option<&'a Condition> {
+    mesh.status.as_ref()?.conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// The upgrade that is under way: one that went back is over, though the status still tells of it.
+pub fn running(mesh: &MeshControlPlane) -> Option<&UpgradeStatus> {
+    recorded(mesh).filter(|u| u.phase != UpgradePhase::RolledBack)
+}
+
+/// The upgrade that the status tells of.
+pub fn recorded(mesh: &MeshControlPlane) -> Option<&UpgradeStatus> {
+    mesh.status.as_ref()?.upgrade.as_ref()
+}
+
+/// What an approval is asked for: the step that comes next, or the promotion. The operator takes no other.
+pub fn awaited(upgrade: &UpgradeStatus) -> Option<String> {
+    match upgrade.phase {
+        UpgradePhase::Compare => Some("1".to_owned()),
+        UpgradePhase::Shift => Some((upgrade.step.unwrap_or(1) + 1).to_string()),
+        UpgradePhase::Bake => Some("promote".to_owned()),
+        _ => None,
+    }
+}
+
+/// A step as an approval names it, for people. The one after the last share is all traffic.
+pub fn describe_step(step: &str, steps: &[i32]) -> String {
+    if step == "promote" {
+        return "the promotion".to_owned();
+    }
+    let index = step.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+    match index.and_then(|i| steps.get(i)) {
+        Some(percent) => format!("step {step} ({percent} %)"),
+        None => format!("step {step} (all traffic)"),
+    }
+}
+
+/// Something stands in the way that nobody has accepted; what was accepted stays listed.
+pub fn is_blocked(mesh: &MeshControlPlane, upgrade: &UpgradeStatus) -> bool {
+    let accepted = mesh.annotations().get(labels::ACKNOWLEDGE) == Some(&upgrade.plan);
+    let looks = matches!(upgrade.phase, UpgradePhase::Preflight | UpgradePhase::Compare);
+    looks && !upgrade.blockers.is_empty() && !upgrade.without_baseline && !accepted
+}
+
+/// Phase and step in a few words.
+pub fn place(upgrade: &UpgradeStatus) -> String {
+    match upgrade.phase {
+        UpgradePhase::Shift => shift(&upgrade.steps, upgrade.step.unwrap_or(1)),
+        phase => format!("{phase:?}"),
+    }
+}
+
+/// A step of phase Shift: its number and share.
+pub fn shift(steps: &[i32], step: i32) -> String {
+    let percent = usize::try_from(step - 1).ok().and_then(|i| steps.get(i));
+    match percent {
+        Some(percent) => format!("Shift {step} of {}: {percent} %", steps.len()),
+        None => format!("Shift {step}"),
+    }
+}

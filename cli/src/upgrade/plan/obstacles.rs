@@ -1,0 +1,87 @@
+//! What is in the way of an upgrade, as far as it can be seen before it begins.
+
+use meshwright_api::{
+    MeshControlPlane, UpgradePhase,
+    conditions::{CERTIFICATES_VALID, READY, RECONCILED},
+};
+use serde::Serialize;
+
+use crate::upgrade::{condition, is_blocked, recorded, running};
+
+/// Something that is, or may be, in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obstacle {
+    /// Nothing begins, or goes on, with it.
+    pub blocks: bool,
+    /// What it is, and the way out.
+    pub message: String,
+}
+
+/// Looks for it.
+pub fn obstacles(mesh: &MeshControlPlane, to: &str) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    let mut say = |blocks, message: String| found.push(Obstacle { blocks, message });
+    let status = mesh.status.clone().unwrap_or_default();
+    let known = &status.available_versions;
+    if !known.is_empty() && !known.iter().any(|v| v == to) {
+        say(
+            true,
+            format!("the operator does not know {to}; it knows {}: update the operator", known.join(", ")),
+        );
+    }
+    if let Some(from) = status.version.as_deref().filter(|from| !is_one_step(from, to)) {
+        say(true, format!("{from} -> {to} is more than one minor release; go by the releases between"));
+    }
+    match (recorded(mesh), running(mesh)) {
+        (Some(old), None) if old.to_version == to => {
+            let why = old.rollback.as_ref().map_or("", |r| r.message.as_str());
+            say(
+                true,
+                format!(
+                    "an upgrade to {to} went back: {why}; the same is tried again only by `kubectl mesh retry`"
+                ),
+            );
+        }
+        (Some(other), Some(_)) if other.to_version != to && other.phase < UpgradePhase::Promote => {
+            say(
+                false,
+                format!("an upgrade to {} is under way; that one would go back first", other.to_version),
+            );
+        }
+        (Some(other), Some(_)) if other.to_version != to => {
+            let wait = "this one waits for its end, or for `kubectl mesh end-keep-warm`";
+            say(true, format!("an upgrade to {} is being completed; {wait}", other.to_version));
+        }
+        (Some(this), Some(_)) if is_blocked(mesh, this) => {
+            say(true, "it is blocked now; `kubectl mesh upgrade status` shows by what".to_owned());
+        }
+        _ => {}
+    }
+    if mesh.spec.upgrade.paused {
+        say(true, "spec.upgrade.paused holds it; go on with `kubectl mesh resume`".to_owned());
+    }
+    let failing = |type_| condition(mesh, type_).filter(|c| c.status == "False");
+    if let Some(c) = failing(RECONCILED) {
+        say(false, format!("the spec as it is is not carried out: {}", c.message));
+    }
+    if let Some(c) = failing(READY) {
+        say(false, format!("what serves is not available, which somebody must acknowledge: {}", c.message));
+    }
+    if let Some(c) = failing(CERTIFICATES_VALID) {
+        say(false, format!("a certificate that expires within a day stops it: {}", c.message));
+    }
+    found
+}
+
+/// One minor release up or down, or within one.
+fn is_one_step(from: &str, to: &str) -> bool {
+    let parse = |v: &str| {
+        let mut parts = v.split('.').map(|p| p.parse::<i64>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    match (parse(from), parse(to)) {
+        (Some(from), Some(to)) => from.0 == to.0 && (from.1 - to.1).abs() <= 1,
+        _ => true,
+    }
+}

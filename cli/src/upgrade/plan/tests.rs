@@ -1,0 +1,70 @@
+use meshwright_api::{Approval, UpgradeMode, Window};
+
+use super::plan;
+use crate::fixtures::{fresh, mesh, revisions};
+
+#[test]
+fn the_structure_for_programs_is_stable() {
+    insta::assert_yaml_snapshot!("structure", plan(&fresh(), &revisions(), Some("0.2.0")));
+}
+
+#[test]
+fn a_plan_says_what_changes_and_what_happens() {
+    let mut mesh = fresh();
+    mesh.spec.upgrade.approval = Approval::EveryStep;
+    let text = plan(&mesh, &revisions(), Some("0.2.0")).text();
+    assert!(text.lines().filter(|l| !l.contains("--type merge")).all(|l| l.chars().count() <= 100), "{text}");
+    insta::assert_snapshot!("plan", text);
+}
+
+#[test]
+fn without_a_wish_nothing_would_change() {
+    let plan = plan(&fresh(), &revisions(), None);
+    assert!(plan.text().starts_with("Nothing would change: mesh/prod is at 0.1.1"), "{}", plan.text());
+}
+
+#[test]
+fn a_setting_that_reaches_proxies_is_a_change_without_a_new_release() {
+    let mut mesh = fresh();
+    mesh.spec.certificates.workload_ttl = "12h".to_owned();
+    let plan = plan(&mesh, &revisions(), None);
+    let fields: Vec<_> = plan.changes.iter().map(|c| (c.field.as_str(), c.to.as_str())).collect();
+    assert_eq!(fields, [("workloadTTL", "12h")]);
+    assert!(plan.command.is_none(), "it happens by itself");
+}
+
+#[test]
+fn an_upgrade_under_way_is_planned_from_its_own_revisions() {
+    let plan = plan(&mesh("shift"), &revisions(), None);
+    assert!(plan.under_way);
+    let fields: Vec<_> = plan.changes.iter().map(|c| c.field.as_str()).collect();
+    assert_eq!(fields, ["images.controlPlane", "images.proxy", "version", "workloadTTL"]);
+}
+
+#[test]
+fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
+    let mut mesh = fresh();
+    mesh.spec.upgrade.mode = UpgradeMode::Automatic;
+    mesh.spec.upgrade.windows = vec![Window {
+        schedule: "0 2 * * 1-5".to_owned(),
+        duration: "2h".to_owned(),
+        time_zone: "Europe/Berlin".to_owned(),
+    }];
+    let plan = plan(&mesh, &revisions(), None);
+    assert_eq!((plan.to.as_str(), plan.windows.len()), ("0.2.0", 1));
+}
+
+#[test]
+fn what_would_stop_an_upgrade_is_known_before() {
+    let stops = |mesh, to| {
+        let obstacles = plan(&mesh, &revisions(), Some(to)).obstacles;
+        obstacles.into_iter().find(|o| o.blocks).map(|o| o.message).unwrap_or_default()
+    };
+    assert!(stops(fresh(), "0.9.0").contains("does not know 0.9.0"));
+    assert!(stops(mesh("rolled-back"), "0.2.0").contains("kubectl mesh retry"));
+    assert!(stops(mesh("drain"), "0.1.0").contains("end-keep-warm"));
+    let mut far = fresh();
+    far.status.as_mut().unwrap().available_versions.push("0.3.0".to_owned());
+    assert!(stops(far, "0.3.0").contains("more than one minor"));
+    assert_eq!(stops(fresh(), "0.2.0"), "");
+}

@@ -1,0 +1,7 @@
+//! Decisions of an upgrade that need no cluster: pure functions of what was seen and of the time that is passed in.
+
+pub mod analysis;
+pub mod health;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+pub mod windows;

@@ -1,0 +1,326 @@
+//! From what was read to what the state machine decides on. Pure.
+
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::ResourceExt;
+use meshwright_api::{MeshRevision, UpgradePhase, UpgradeStatus, labels};
+
+use super::{
+    dereference::{GatewaySeen, Seen},
+    measure::Measured,
+    step::{condition, is_ready, usage},
+    validate::ValidatedMesh,
+};
+use crate::{
+    gateway::sizes,
+    gateway_api::Unusable,
+    pods,
+    upgrade::{
+        View,
+        machine::{Gateways, Health, PATIENCE, Revision, Trouble, Wishes},
+        preflight::{self, Sight},
+        shares,
+    },
+};
+
+/// So many containers that ended by themselves within minutes, and none of the other revision, are no accident.
+const RESTARTS: i32 = 3;
+/// So long ago is another story.
+const LATELY: SignedDuration = SignedDuration::from_mins(10);
+
+/// Everything that a decision depends on.
+pub fn view<'a>(
+    mesh: &'a ValidatedMesh,
+    seen: &'a Seen,
+    measured: &Measured,
+    target: &str,
+    now: Timestamp,
+) -> View<'a> {
+    let status = seen.fresh.status.as_ref();
+    let position = status.and_then(|s| s.upgrade.as_ref());
+    let active = status.and_then(|s| s.active_revision.clone());
+    let active = active.and_then(|name| seen.revisions.iter().find(|r| r.name_any() == name));
+    let (from, to) = position.map_or((None, target), |p| (Some(p.from.as_str()), p.to.as_str()));
+    let from = from.or(active.map(|a| a.metadata.name.as_deref().unwrap_or_default()));
+    let health = |name: Option<&str>| name.map(|n| health(mesh, seen, measured, n, now)).unwrap_or_default();
+    View {
+        now,
+        settings: &mesh.upgrade,
+        target: Revision { name: target.to_owned(), version: mesh.snapshot.version.clone() },
+        active: active.map(|a| Revision { name: a.name_any(), version: a.spec.version.clone() }),
+        active_was_ready: active.is_some_and(was_ever_ready),
+        position,
+        closed: closed(mesh, now),
+        from: health(from),
+        to: with_finding(health(Some(to)), measured),
+        blockers: preflight::blockers(&sight(mesh, seen, measured), now),
+        comparison: measured.comparison.clone(),
+        gateways: position.map(|p| gateways(p, mesh, seen, measured, now)).unwrap_or_default(),
+        verdict: measured.verdict.clone(),
+        verdict_cause: measured.cause.clone(),
+        requests: measured.requests,
+        wishes: wishes(seen),
+    }
+}
+
+fn was_ever_ready(revision: &MeshRevision) -> bool {
+    use meshwright_api::conditions::{READY, reason};
+    condition(revision, READY)
+        .is_some_and(|c| c.status == "True" || c.reason == reason::CONTROL_PLANE_UNAVAILABLE)
+}
+
+// What the whole of the control plane shows outweighs nothing: a pod that crashes says more than a slow answer.
+fn with_finding(health: Health, measured: &Measured) -> Health {
+    let trouble = health.trouble.clone().or_else(|| measured.finding.clone());
+    Health { trouble, ..health }
+}
+
+fn closed(mesh: &ValidatedMesh, now: Timestamp) -> Option<String> {
+    use meshwright_decisions::windows::State;
+    if !mesh.by_itself {
+        return None;
+    }
+    let states: Vec<_> = mesh.upgrade.windows.iter().map(|w| w.state(now)).collect();
+    let opens = states.iter().map(|s| match s {
+        State::Open { .. } => None,
+        State::Closed { opens } => Some(*opens),
+    });
+    let opens: Option<Vec<Timestamp>> = opens.collect();
+    let next = opens?.into_iter().min()?;
+    Some(format!("the next window of spec.upgrade.windows, {next}"))
+}
+
+fn wishes(seen: &Seen) -> Wishes {
+    let said = |name: &str| seen.fresh.annotations().get(name).filter(|v| !v.is_empty()).cloned();
+    let approve = said(labels::APPROVE).and_then(|text| {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        Some((parts.next()?, parts.next()?, parts.next()?))
+    });
+    Wishes {
+        approve,
+        acknowledge: said(labels::ACKNOWLEDGE),
+        rollback: said(labels::ROLLBACK),
+        retry: said(labels::RETRY),
+        end_keep_warm: said(labels::END_KEEP_WARM),
+    }
+}
+
+fn health(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, name: &str, now: Timestamp) -> Health {
+    let exists = seen.revisions.iter().any(|r| r.name_any() == name);
+    Health {
+        exists,
+        ready: is_ready(mesh.control_plane.min, seen, name),
+        trouble: trouble(seen, name, now),
+        in_use: usage(seen, measured, name, now),
+    }
+}
+
+fn age(pod: &Pod, now: Timestamp) -> std::time::Duration {
+    let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    std::time::Duration::try_from(now.duration_since(created)).unwrap_or_default()
+}
+
+/// How often containers of a revision ended by themselves lately, beyond those of the others: what ends those too is not its doing.
+fn restarts(seen: &Seen, revision: &str, component: &str, now: Timestamp) -> i32 {
+    let upgrade = seen.fresh.status.as_ref().and_then(|s| s.upgrade.as_ref());
+    let after = upgrade.map_or(now - LATELY, |p| p.started.0.max(now - LATELY));
+    let (its, others): (Vec<&Pod>, Vec<&Pod>) = seen
+        .items
+        .iter()
+        .filter(|p| p.labels().get(labels::COMPONENT).is_some_and(|c| c == component))
+        .partition(|p| pods::is_of(p, revision, component));
+    pods::restarts(its.into_iter(), after) - pods::restarts(others.into_iter(), after)
+}
+
+/// What keeps a control plane's pods from running.
+fn trouble(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trouble> {
+    let of = || seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_CONTROL_PLANE));
+    let restarts = restarts(seen, revision, labels::COMPONENT_CONTROL_PLANE, now);
+    let waits = of().find_map(|p| pods::waiting(p).map(|w| (p, w)));
+    if let Some((pod, (reason, message))) = waits {
+        let image = reason.contains("Image");
+        let cause = if image { "ImageCannotBePulled" } else { "ControlPlaneCrashes" };
+        // Where another pod has the image, it is a node or a registry for a moment.
+        let lasting = match image {
+            true => age(pod, now) >= PATIENCE && !of().any(pods::has_run),
+            false => restarts >= RESTARTS,
+        };
+        let message = format!("pod {}: {reason}: {message}", pod.name_any());
+        return Some(Trouble { cause: cause.to_owned(), message, lasting });
+    }
+    if restarts >= RESTARTS {
+        let message = format!("containers of the control plane ended by themselves {restarts} times");
+        return Some(Trouble { cause: "ControlPlaneCrashes".to_owned(), message, lasting: true });
+    }
+    let unscheduled = of().find_map(|p| pods::unschedulable(p).map(|why| (p, why)));
+    unscheduled.map(|(pod, why)| Trouble {
+        cause: "NoRoom".to_owned(),
+        message: format!("pod {} has no node: {why}", pod.name_any()),
+        lasting: false,
+    })
+}
+
+/// Proxies of the new revision that do not become ready, with the cause that its control plane knows.
+fn proxies_in_trouble(
+    seen: &Seen,
+    measured: &Measured,
+    (from, revision): (&str, &str),
+    now: Timestamp,
+) -> Option<Trouble> {
+    let proxies = || seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_GATEWAY));
+    let mut unready = proxies().filter(|p| p.metadata.deletion_timestamp.is_none() && !pods::is_ready(p));
+    let pod = unready.find(|p| age(p, now) >= PATIENCE)?;
+    let of = (
+        pod.namespace().unwrap_or_default(),
+        pod.labels().get(labels::GATEWAY_NAME).cloned().unwrap_or_default(),
+    );
+    // What the old proxies of the same Gateway lack too is not the new version's doing.
+    let alike = seen
+        .gateways
+        .get(&of)
+        .is_some_and(|g| g.deployments.get(from).is_some_and(|d| sizes::ready_of(d) < replicas(d)));
+    let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+    if let Some(why) = pods::unschedulable(pod) {
+        let message = format!("pod {name} has no node: {why}");
+        return Some(Trouble { cause: "NoRoom".to_owned(), message, lasting: false });
+    }
+    if let Some((reason, message)) = pods::waiting(pod) {
+        let image = reason.contains("Image");
+        let cause = if image { "ImageCannotBePulled" } else { "ProxyCrashes" };
+        let message = format!("pod {name}: {reason}: {message}");
+        let again = || restarts(seen, revision, labels::COMPONENT_GATEWAY, now) >= RESTARTS;
+        let lasting = !alike && if image { !proxies().any(pods::has_run) } else { again() };
+        return Some(Trouble { cause: cause.to_owned(), message, lasting });
+    }
+    // Images are pulled, nodes get lost: only one that runs and has never been ready tells of its version.
+    let idle = pods::never_ready_for(pod, now);
+    let (cause, what) = match &measured.proxies {
+        Some(p) if p.certificates_refused > 0 && p.certificates_signed == 0 => (
+            "CertificatesRefused",
+            format!("; its control plane refused {} certificates", p.certificates_refused),
+        ),
+        Some(p) if p.configurations_refused > 0 => {
+            ("ConfigurationRefused", format!("; Envoy refused {} configurations", p.configurations_refused))
+        }
+        _ => ("ProxiesNotReady", "; its control plane gives it no complete configuration".to_owned()),
+    };
+    // What the old proxies refuse too is a user's doing; the new ones, which have nothing older, wait for its mending.
+    let behind = measured.behind.contains(&format!("{}/{}", of.0, of.1));
+    let lasting = !alike && !behind && idle.is_some_and(|idle| idle >= PATIENCE);
+    let message = format!("pod {name} is not ready after {} s{what}", idle.unwrap_or_default().as_secs());
+    Some(Trouble { cause: cause.to_owned(), message, lasting })
+}
+
+fn replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.replicas.unwrap_or(0)
+}
+
+// Every pod that there should be is the newest and ready.
+fn is_settled(deployment: &Deployment, wanted: i32) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    let there = [status.ready_replicas, status.updated_replicas, status.replicas];
+    status.observed_generation >= deployment.metadata.generation
+        && replicas(deployment) == wanted
+        && there.iter().all(|n| n.unwrap_or(0) == wanted)
+}
+
+fn gateways(
+    p: &UpgradeStatus,
+    mesh: &ValidatedMesh,
+    seen: &Seen,
+    measured: &Measured,
+    now: Timestamp,
+) -> Gateways {
+    let mut waiting = None;
+    let (mut canary, mut all, mut back) = (0, 0, true);
+    for ((namespace, name), gateway) in &seen.gateways {
+        if let Some(what) = awaited(p, mesh, gateway) {
+            waiting.get_or_insert(format!("{what} of Gateway {namespace}/{name}"));
+        }
+        let ready = |revision: &str| {
+            let status = gateway.deployments.get(revision).and_then(|d| d.status.as_ref());
+            status.and_then(|s| s.ready_replicas).unwrap_or(0)
+        };
+        let behind = behind(gateway);
+        back &= behind == Some(p.from.as_str()) || gateway.service.is_none();
+        let counts = |revision: &str| behind.is_none_or(|b| b == revision);
+        let of = |revision: &str| if counts(revision) { ready(revision) } else { 0 };
+        canary += of(&p.to);
+        all += of(&p.to) + of(&p.from);
+    }
+    Gateways {
+        settled: waiting.is_none(),
+        back,
+        connections: shares::share(canary, all - canary),
+        waiting,
+        trouble: proxies_in_trouble(seen, measured, (&p.from, &p.to), now),
+    }
+}
+
+fn behind(gateway: &GatewaySeen) -> Option<&str> {
+    let selector = gateway.service.as_ref()?.spec.as_ref()?.selector.as_ref()?;
+    selector.get(labels::REVISION).map(String::as_str)
+}
+
+// What this Gateway lacks of what the position asks for.
+fn awaited(p: &UpgradeStatus, mesh: &ValidatedMesh, gateway: &GatewaySeen) -> Option<String> {
+    let (from, to) = (gateway.deployments.get(&p.from), gateway.deployments.get(&p.to));
+    let steady = from.or(to).map_or(0, replicas);
+    let wanted = match p.phase {
+        UpgradePhase::Shift => {
+            let step = usize::try_from(p.step.unwrap_or(1) - 1).unwrap_or(0);
+            let percent = p.steps.get(step).copied().unwrap_or(99);
+            shares::canary_pods(steady, percent, mesh.upgrade.surge_percent)
+        }
+        UpgradePhase::Bake => steady,
+        UpgradePhase::RollingBack => {
+            let back = behind(gateway) == Some(p.from.as_str());
+            return (!back).then(|| "the Service to send connections to the old proxies".to_owned());
+        }
+        _ => return None,
+    };
+    let Some(to) = to else { return Some(format!("{wanted} new proxies")) };
+    if !is_settled(to, wanted) {
+        let ready = to.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0);
+        return Some(format!("{wanted} new proxies, {ready} are ready,"));
+    }
+    let over = behind(gateway) == Some(p.to.as_str());
+    let late = p.phase == UpgradePhase::Bake && p.measured_since.is_some() && !over;
+    let mixed = p.phase == UpgradePhase::Shift && behind(gateway).is_some();
+    (late || mixed).then(|| "the Service to send connections to the new proxies".to_owned())
+}
+
+fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
+    let status = seen.fresh.status.as_ref();
+    let active = status.and_then(|s| s.active_revision.as_deref()).unwrap_or_default();
+    let to: Option<crate::catalogue::Version> = mesh.snapshot.version.parse().ok();
+    let from: Option<crate::catalogue::Version> = status.and_then(|s| s.version.as_ref()?.parse().ok());
+    let ledger = crate::certificates::ledger(seen.root.as_ref(), &seen.revisions);
+    let first = ledger.iter().min_by_key(|e| e.not_after);
+    let proxies = || seen.items.iter().filter(|p| pods::is_of(p, active, labels::COMPONENT_GATEWAY));
+    let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
+    let unready = seen.gateways.iter().filter(|(_, g)| {
+        let of_active = g.deployments.get(active);
+        of_active.is_some_and(|d| sizes::ready_of(d) < replicas(d))
+    });
+    let ready = is_ready(mesh.control_plane.min, seen, active);
+    Sight {
+        earliest: first.map(|e| (format!("{} certificate {}", e.kind, e.name), e.not_after)),
+        kubernetes: measured.kubernetes,
+        supported: to.map_or((0, u32::MAX), crate::catalogue::Version::kubernetes),
+        // Absent definitions are absent for the old revision, too.
+        gateway_api: match seen.gateway_api.usable() {
+            Ok(()) | Err(Unusable::Absent { .. } | Unusable::NotEstablished { .. }) => None,
+            Err(unusable) => Some(unusable.to_string()),
+        },
+        control_plane: (!ready)
+            .then(|| format!("the control plane of revision {active} is not as it should be")),
+        pending: proxies().filter(|p| pods::unschedulable(p).is_some()).map(name).collect(),
+        unready: unready.map(|((namespace, name), _)| format!("{namespace}/{name}")).collect(),
+        foreign_budgets: measured.foreign_budgets.clone(),
+        behind: measured.behind.clone(),
+        hazards: from.zip(to).map(|(from, to)| from.hazards(to)).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,420 @@
+//! One function for each phase: what it waits for, and what comes after it.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use meshwright_api::{Approval, Blocker, Strategy, UpgradePhase, UpgradeResult, VerdictResult};
+
+use super::{Going, Insufficient, Outcome, PATIENCE, Revision, SUPERSEDED, Usage, record};
+
+/// Longest time for a new control plane to become ready, and for pods to follow a share.
+const INSTALL: Duration = Duration::from_secs(600);
+/// Watches of two control planes lag behind each other for a moment: a difference counts when it stays.
+const SETTLE: Duration = Duration::from_secs(10);
+
+impl Going<'_> {
+    pub(super) fn planned(&mut self) -> Outcome {
+        if let Some(closed) = self.view.closed.clone() {
+            self.wait(closed, None);
+            return Outcome::Stays;
+        }
+        if !self.paused() {
+            self.enter(UpgradePhase::Preflight);
+        }
+        Outcome::Stays
+    }
+
+    pub(super) fn preflight(&mut self) -> Outcome {
+        self.block(self.view.blockers.clone());
+        if self.paused() {
+            return Outcome::Stays;
+        }
+        let hindered = !self.position.blockers.is_empty() && !self.position.without_baseline;
+        if hindered && !self.is_acknowledged() {
+            let ask = format!(
+                "{} in the way: kubectl mesh upgrade status",
+                count(self.position.blockers.len(), "thing")
+            );
+            self.asks = Some(ask.clone());
+            self.wait(ask, None);
+            return Outcome::Stays;
+        }
+        self.enter(UpgradePhase::InstallCanary);
+        Outcome::Stays
+    }
+
+    pub(super) fn install_canary(&mut self) -> Outcome {
+        let since = self.position.since.clone();
+        if self.view.to.ready {
+            if !self.paused() {
+                let next =
+                    if self.position.without_baseline { UpgradePhase::Bake } else { UpgradePhase::Compare };
+                self.enter(next);
+            }
+            return Outcome::Stays;
+        }
+        if self.is_over(&since, INSTALL) && !self.position.without_baseline {
+            let why = self.view.to.trouble.as_ref().map(|t| t.message.clone());
+            let why = why.unwrap_or_else(|| "its pods do not become ready".to_owned());
+            let message = format!("the control plane was not ready after {} s: {why}", INSTALL.as_secs());
+            self.go_back(("NotReady".to_owned(), message));
+            return Outcome::Stays;
+        }
+        let why = self.view.to.trouble.as_ref().map_or(String::new(), |t| format!(": {}", t.message));
+        let until = (!self.position.without_baseline).then(|| self.after(&since, INSTALL));
+        self.wait(format!("the control plane of revision {}{why}", self.position.to), until);
+        Outcome::Stays
+    }
+
+    pub(super) fn compare(&mut self) -> Outcome {
+        let deadline = self.view.settings.deadline.max(PATIENCE);
+        // Counted since it stands in the way without a break: somebody may be waited for all night before.
+        let good = matches!(&self.view.comparison, Some(Ok(comparison)) if comparison.lost == 0);
+        let blocked = self.position.blocked_since.get_or_insert(Time(self.view.now)).clone();
+        if good {
+            self.position.blocked_since = None;
+        }
+        match self.view.comparison.clone() {
+            None => self.wait("both control planes to say what they give the proxies", None),
+            Some(Ok(comparison)) => {
+                let lost = comparison.lost;
+                // The first are those that are lost; the rest changes with every route.
+                let lost_ones = comparison.examples.iter().filter(|e| e.starts_with("lost"));
+                let examples = lost_ones.cloned().collect::<Vec<_>>().join("; ");
+                self.position.comparison = Some(comparison);
+                self.block(if lost > 0 { vec![is_lost(lost, examples)] } else { Vec::new() });
+                if lost == 0 || self.is_acknowledged() {
+                    return self.first_step();
+                }
+                if self.is_over(&blocked, deadline) {
+                    let message = self.position.blockers.first().map_or(String::new(), |b| b.message.clone());
+                    self.go_back(("ConfigurationLost".to_owned(), message));
+                    return Outcome::Stays;
+                }
+                let until = self.after(&blocked, deadline);
+                if self.is_over(&blocked, SETTLE) {
+                    let ask = format!(
+                        "{} lost: kubectl mesh upgrade status",
+                        count(usize::try_from(lost).unwrap_or(0), "part")
+                    );
+                    self.asks = Some(ask.clone());
+                    self.wait(ask, Some(until));
+                } else {
+                    self.wait("a difference that may be a moment's only", Some(until));
+                }
+            }
+            Some(Err(why)) => {
+                // An active control plane that is gone cannot be compared with; a fix for that must be able to roll out.
+                if !self.view.from.ready {
+                    self.block(vec![baseline_is_gone(&self.position.from)]);
+                    if self.is_acknowledged() {
+                        return self.first_step();
+                    }
+                    self.asks = Some(
+                        "the active control plane cannot be asked: kubectl mesh upgrade status".to_owned(),
+                    );
+                }
+                if self.is_over(&blocked, deadline) {
+                    self.go_back(("NotComparable".to_owned(), why));
+                    return Outcome::Stays;
+                }
+                let until = self.after(&blocked, deadline);
+                self.wait(why, Some(until));
+            }
+        }
+        Outcome::Stays
+    }
+
+    fn first_step(&mut self) -> Outcome {
+        if self.paused() || self.must_ask() {
+            return Outcome::Stays;
+        }
+        if self.position.steps.is_empty() {
+            self.enter(UpgradePhase::Bake);
+        } else {
+            self.enter(UpgradePhase::Shift);
+            self.position.step = Some(1);
+        }
+        Outcome::Stays
+    }
+
+    pub(super) fn shift(&mut self) -> Outcome {
+        let step = self.position.step.unwrap_or(1);
+        let index = usize::try_from(step - 1).unwrap_or(0);
+        self.share(self.position.steps.get(index).copied().unwrap_or(99));
+        let Some(measured) = self.position.measured_since.clone() else {
+            return self.gather();
+        };
+        self.note_verdict();
+        // By its share, not by its place: the settings may have changed since it began.
+        let asked = self.position.share.as_ref().map_or(0, |s| s.asked);
+        let hold = self.view.settings.steps.iter().find(|s| s.0 == asked).map_or(Duration::ZERO, |s| s.1);
+        let held = self.is_over(&measured, hold);
+        let passed = self.position.verdict.as_ref().is_some_and(|v| v.result == VerdictResult::Pass);
+        if held && passed {
+            return self.next_step(step);
+        }
+        if !held {
+            self.wait(format!("step {step} to last {} s", hold.as_secs()), Some(self.after(&measured, hold)));
+            return Outcome::Stays;
+        }
+        let until = self.after(&measured, self.view.settings.deadline);
+        let why =
+            self.position.verdict.as_ref().map_or_else(|| "no figures yet".to_owned(), |v| v.reason.clone());
+        // Without a verdict nothing is decided that a person is to decide.
+        if self.paused() || self.must_ask() {
+            return Outcome::Stays;
+        }
+        if self.view.now < until {
+            self.wait(format!("a verdict: {why}"), Some(until));
+            return Outcome::Stays;
+        }
+        match self.insufficient() {
+            Insufficient::GoOn => self.next_step(step),
+            Insufficient::GoBack => {
+                self.go_back(("Insufficient".to_owned(), format!("no verdict in time: {why}")));
+                Outcome::Stays
+            }
+            Insufficient::Ask => {
+                if !self.must_agree(Some(until)) {
+                    return self.next_step(step);
+                }
+                Outcome::Stays
+            }
+        }
+    }
+
+    // While somebody is waited for, only what changes the picture is worth a write.
+    fn note_verdict(&mut self) {
+        let waits = self.view.settings.paused || self.view.settings.approval == Approval::EveryStep;
+        let held = self
+            .position
+            .measured_since
+            .as_ref()
+            .is_some_and(|m| self.is_over(m, self.view.settings.deadline));
+        let same =
+            self.position.verdict.as_ref().map(|v| v.result) == self.view.verdict.as_ref().map(|v| v.result);
+        if !(waits && held && same) {
+            self.position.verdict.clone_from(&self.view.verdict);
+        } else if let Some(before) = self.view.position.and_then(|p| p.share.as_ref()) {
+            self.position.share = Some(before.clone());
+        }
+    }
+
+    fn next_step(&mut self, step: i32) -> Outcome {
+        if self.paused() || self.must_ask() {
+            return Outcome::Stays;
+        }
+        let more = usize::try_from(step).is_ok_and(|s| s < self.position.steps.len());
+        self.enter(if more { UpgradePhase::Shift } else { UpgradePhase::Bake });
+        self.position.step = more.then_some(step + 1);
+        Outcome::Stays
+    }
+
+    // Until every Gateway has the pods that the step asks for.
+    fn gather(&mut self) -> Outcome {
+        if self.view.gateways.settled {
+            self.position.measured_since = Some(Time(self.view.now));
+            self.recheck = Some(Duration::ZERO);
+            return Outcome::Stays;
+        }
+        let since = self.position.since.clone();
+        self.gather_by(&since, INSTALL)
+    }
+
+    fn gather_by(&mut self, since: &Time, time: Duration) -> Outcome {
+        let why = self.view.gateways.waiting.clone().unwrap_or_else(|| "gateways to follow".to_owned());
+        if self.is_over(since, time) && !self.position.without_baseline && !self.view.settings.paused {
+            let message = format!("gateways did not follow within {} s: {why}", time.as_secs());
+            self.go_back(("ProxiesNotReady".to_owned(), message));
+            return Outcome::Stays;
+        }
+        self.wait(why, Some(self.after(since, time)));
+        Outcome::Stays
+    }
+
+    pub(super) fn bake(&mut self) -> Outcome {
+        self.share(100);
+        let Some(measured) = self.position.measured_since.clone() else {
+            return self.gather();
+        };
+        let hold = match self.position.strategy {
+            Strategy::Canary => self.view.settings.bake,
+            Strategy::InPlace => Duration::ZERO,
+        };
+        if !self.is_over(&measured, hold) {
+            self.wait(
+                format!("all traffic to go well for {} s", hold.as_secs()),
+                Some(self.after(&measured, hold)),
+            );
+        } else if !self.view.gateways.settled {
+            let since = measured.clone();
+            return self.gather_by(&since, hold + INSTALL);
+        } else if !self.paused() && !self.must_ask() {
+            self.enter(UpgradePhase::Promote);
+        }
+        Outcome::Stays
+    }
+
+    pub(super) fn promote(&mut self) -> Outcome {
+        self.share(100);
+        let p = &self.position;
+        self.active = Revision { name: p.to.clone(), version: p.to_version.clone() };
+        let note = format!("revision {} ({}) is the active one; {} stays warm", p.to, p.to_version, p.from);
+        self.told.push(("RevisionActivated", note));
+        self.enter(UpgradePhase::Drain);
+        Outcome::Stays
+    }
+
+    // Here `measured_since` is the end of keepWarm: from then on the old pods end their connections.
+    pub(super) fn drain(&mut self) -> Outcome {
+        self.share(100);
+        let queued = self.view.target.name != self.position.to;
+        let next = if queued {
+            format!("; revision {} comes after it", self.view.target.name)
+        } else {
+            String::new()
+        };
+        if self.position.measured_since.is_none() {
+            let since = self.position.since.clone();
+            let ended = self.view.wishes.end_keep_warm.as_deref() == Some(self.position.from.as_str());
+            let until = self.after(&since, self.view.settings.keep_warm);
+            if !ended && !self.position.without_baseline && self.view.now < until {
+                let from = self.position.from.clone();
+                self.wait(format!("revision {from} to have been warm for long enough{next}"), Some(until));
+                return Outcome::Stays;
+            }
+            if self.paused() {
+                return Outcome::Stays;
+            }
+            self.position.measured_since = Some(Time(self.view.now));
+            self.recheck = Some(Duration::ZERO);
+            return Outcome::Stays;
+        }
+        match self.view.from.in_use {
+            Usage::Gone => self.enter(UpgradePhase::Retire),
+            usage => self.wait_for_use(usage, &next),
+        }
+        Outcome::Stays
+    }
+
+    fn wait_for_use(&mut self, usage: Usage, next: &str) {
+        let from = self.position.from.clone();
+        let what = match usage {
+            Usage::Used => format!("connections of revision {from} to end{next}"),
+            Usage::Unknown => format!("to see whether anything uses revision {from}{next}"),
+            Usage::Unused | Usage::Gone => format!("nothing to use revision {from} for a while{next}"),
+        };
+        self.wait(what, None);
+    }
+
+    /// The old revision is being deleted; the upgrade ends when it is gone.
+    pub(super) fn retire(&mut self) -> Outcome {
+        if self.view.from.exists {
+            let from = self.position.from.clone();
+            self.wait(format!("revision {from} to be removed"), None);
+            return Outcome::Stays;
+        }
+        let reason = format!("revision {} serves", self.position.to);
+        Outcome::Over(Some(record::record(&self.position, UpgradeResult::Succeeded, reason, self.view.now)))
+    }
+
+    pub(super) fn rolling_back(&mut self) -> Outcome {
+        let now = Time(self.view.now);
+        let p = &mut self.position;
+        p.share = None;
+        let (from, version) = (p.from.clone(), p.from_version.clone());
+        let Some(rollback) = p.rollback.as_mut() else {
+            self.enter(UpgradePhase::RolledBack);
+            return Outcome::Stays;
+        };
+        if rollback.traffic_back.is_none() {
+            if self.view.gateways.back {
+                rollback.traffic_back = Some(now);
+                let note = format!("all new connections go to revision {from} again");
+                self.told.push(("TrafficBack", note));
+                self.recheck = Some(Duration::ZERO);
+            } else {
+                let why = self.view.gateways.waiting.clone();
+                let since = self.position.since.clone();
+                if self.is_over(&since, INSTALL) {
+                    let from = &self.position.from;
+                    self.asks = Some(format!(
+                        "proxies of revision {from} that are to take the traffic back do not come up"
+                    ));
+                }
+                self.wait(why.unwrap_or_else(|| format!("the traffic to go back to revision {from}")), None);
+            }
+            return Outcome::Stays;
+        }
+        // The record first: whoever reads it must not find a revision that goes.
+        self.active = Revision { name: from, version };
+        let superseded = rollback.cause == SUPERSEDED;
+        let reason = format!("{}: {}", rollback.cause, rollback.message);
+        self.enter(UpgradePhase::RolledBack);
+        if superseded {
+            return Outcome::Stays;
+        }
+        Outcome::Ends(record::record(&self.position, UpgradeResult::RolledBack, reason, self.view.now))
+    }
+
+    /// Stays until the spec asks for something else: what went back is not tried again by itself.
+    pub(super) fn rolled_back(&mut self) -> Outcome {
+        let p = &self.position;
+        let superseded = p.rollback.as_ref().is_some_and(|r| r.cause == SUPERSEDED);
+        let wanted = &self.view.target.name;
+        let again = superseded || *wanted != p.to || self.view.wishes.retry.as_deref() == Some(p.to.as_str());
+        if self.view.to.exists {
+            let to = p.to.clone();
+            let what = match self.view.to.in_use {
+                Usage::Unknown => format!(
+                    "its control plane to say whether anything uses revision {to}; kubectl delete mrev {to} removes it all the same"
+                ),
+                Usage::Used => format!("connections of revision {to} to end"),
+                Usage::Unused | Usage::Gone => format!("nothing to use revision {to} for a while"),
+            };
+            self.wait(what, None);
+            return Outcome::Stays;
+        }
+        if !again {
+            let rollback = p.rollback.as_ref();
+            let why = rollback.map_or_else(String::new, |r| format!(": {}", r.message));
+            let to = p.to.clone();
+            self.wait(
+                format!("a change of the spec, or kubectl mesh retry; revision {to} went back{why}"),
+                None,
+            );
+            self.recheck = None;
+            return Outcome::Stays;
+        }
+        let reason = format!("revision {wanted} was asked for instead");
+        let record = record::record(&self.position, UpgradeResult::Superseded, reason, self.view.now);
+        Outcome::Over(superseded.then_some(record))
+    }
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what} is") } else { format!("{n} {what}s are") }
+}
+
+fn is_lost(lost: i32, examples: String) -> Blocker {
+    Blocker {
+        reason: "ConfigurationLost".to_owned(),
+        message: format!(
+            "{lost} part{} of the configuration would be lost: {examples}",
+            if lost == 1 { "" } else { "s" }
+        ),
+        remedy: "change what the new version no longer serves, or accept it: kubectl mesh acknowledge"
+            .to_owned(),
+    }
+}
+
+fn baseline_is_gone(from: &str) -> Blocker {
+    Blocker {
+        reason: "BaselineUnavailable".to_owned(),
+        message: format!(
+            "the control plane of revision {from} does not answer, so nothing can be compared with it"
+        ),
+        remedy: "mend it, or go on without comparing: kubectl mesh acknowledge".to_owned(),
+    }
+}

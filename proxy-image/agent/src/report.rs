@@ -1,0 +1,131 @@
+//! Tells the control plane what clients get. It may be away, or too old to care: nothing here ever reaches traffic.
+
+mod progress;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use meshwright_proto::reports::{Proxy, ReportRequest, report_service_client::ReportServiceClient};
+use meshwright_runtime::CancellationToken;
+use prometheus_client::metrics::counter::Counter;
+use rand::Rng;
+use tokio::{sync::watch, time::Instant};
+use tonic::{Status, transport::Channel};
+
+use crate::{Args, admin::Traffic, drain::Phase, relay::Relay, stats::Observed};
+use progress::Progress;
+
+/// The next report is due soon.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// All proxies count by the same clock; they should not all report in the same moment.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// The proxy that is reported on.
+pub struct Subject {
+    /// What is known of it from the start.
+    proxy: Proxy,
+    /// See [`crate::http::Health::served`].
+    pub served: Arc<OnceLock<Timestamp>>,
+    /// How far the process is.
+    pub phase: watch::Receiver<Phase>,
+    /// How often Envoy ended by itself.
+    pub restarts: Counter,
+    /// Knows what Envoy refused.
+    pub relay: Relay,
+}
+
+impl Subject {
+    /// A new process.
+    pub fn new(args: &Args, phase: watch::Receiver<Phase>, relay: Relay) -> Self {
+        let proxy = Proxy {
+            pod_name: args.pod_name.clone(),
+            pod_namespace: args.pod_namespace.clone(),
+            gateway_name: args.gateway_name.clone(),
+            gateway_namespace: args.gateway_namespace.clone(),
+            revision: args.revision.clone(),
+            instance: format!("{:032x}", rand::random::<u128>()),
+            ..Proxy::default()
+        };
+        Self { proxy, served: Arc::default(), phase, restarts: Counter::default(), relay }
+    }
+
+    fn now(&self, traffic: Traffic) -> Proxy {
+        Proxy {
+            ready_since: self.served.get().map_or(0, |since| since.as_second()),
+            draining: *self.phase.borrow() != Phase::Serving,
+            open_connections: traffic.connections,
+            active_requests: traffic.active_requests,
+            restarts: self.restarts.get(),
+            refused_configuration: self.relay.refused(),
+            ..self.proxy.clone()
+        }
+    }
+}
+
+/// Reports after every reading of Envoy's statistics, on the connection of the configuration stream, until `stop`.
+pub async fn run(
+    subject: Subject,
+    mut observed: watch::Receiver<Observed>,
+    mut connection: watch::Receiver<Option<Channel>>,
+    stop: CancellationToken,
+) {
+    let mut progress = Progress::default();
+    let spread = SPREAD.mul_f64(rand::rng().random());
+    loop {
+        tokio::select! {
+            seen = observed.changed() => if seen.is_err() { return },
+            // A hint only: there may be a newer one when the wait below is over.
+            seen = connection.changed() => match seen {
+                Ok(()) => connection.mark_changed(),
+                Err(_) => return,
+            },
+            () = stop.cancelled() => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(spread) => {}
+            () = stop.cancelled() => return,
+        }
+        let channel = {
+            let current = connection.borrow_and_update();
+            if current.has_changed() {
+                progress.connected();
+            }
+            current.clone()
+        };
+        let Some(channel) = channel else { continue };
+        if !progress.is_due(Instant::now()) {
+            continue;
+        }
+        let request = {
+            let observed = observed.borrow_and_update();
+            ReportRequest {
+                proxy: Some(subject.now(observed.traffic)),
+                slots: progress.slots(&observed.ring),
+            }
+        };
+        let newest = request.slots.last().map(|slot| slot.start);
+        let outcome = tokio::select! {
+            outcome = send(channel, request) => outcome,
+            () = stop.cancelled() => return,
+        };
+        match outcome {
+            Ok(()) => progress.acknowledged(newest),
+            Err(status) if progress.failed(status.code(), Instant::now()) => {
+                tracing::warn!(%status, "report to the control plane");
+            }
+            Err(status) => tracing::debug!(%status, "report to the control plane"),
+        }
+    }
+}
+
+async fn send(channel: Channel, request: ReportRequest) -> Result<(), Status> {
+    let mut client = ReportServiceClient::new(channel);
+    match tokio::time::timeout(DEADLINE, client.report(request)).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(Status::deadline_exceeded("the control plane did not answer in time")),
+    }
+}
