@@ -40,6 +40,11 @@ impl Tally {
     }
 }
 
+/// A test's name, and what stands behind it: its result, or what it printed first.
+fn shown(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("test ")?.split_once(" ... ")
+}
+
 /// Finds out of the lines of a test program why a test failed, so that it can be said again at the end of half an hour.
 #[derive(Debug, Default)]
 struct Reasons {
@@ -51,9 +56,8 @@ impl Reasons {
     /// Takes the next line; gives the test's name and its reason where the line has one.
     fn read(&mut self, line: &str) -> Option<String> {
         // With --nocapture a test's name comes before its output, without it over what it has printed.
-        let shown = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
         let kept = line.strip_prefix("---- ").and_then(|rest| rest.split_once(" std"));
-        if let Some((name, _)) = shown.or(kept) {
+        if let Some((name, _)) = shown(line).or(kept) {
             name.clone_into(&mut self.test);
         }
         let reason = match line.strip_prefix("Error: ") {
@@ -83,13 +87,11 @@ impl Times {
     /// Takes the next line, which comes when it is written.
     fn read(&mut self, line: &str) {
         // With --nocapture the result has a line of its own behind what the test printed.
-        let (name, result) = match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
-            Some((name, result)) => (Some(name), result),
-            None => (None, line),
-        };
-        if let Some(name) = name {
+        let shown = shown(line);
+        if let Some((name, _)) = shown {
             name.clone_into(&mut self.test);
         }
+        let result = shown.map_or(line, |(_, result)| result);
         if matches!(result, "ok" | "FAILED") && !self.test.is_empty() {
             self.took.push((self.since.elapsed(), std::mem::take(&mut self.test)));
             self.since = Instant::now();

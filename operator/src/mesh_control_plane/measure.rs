@@ -109,6 +109,10 @@ async fn observe(
         return;
     }
     measured.finding = finding(&observation, p);
+    // What follows is about new proxies, and those serve by then.
+    if p.phase == UpgradePhase::Drain {
+        return;
+    }
     let gateways = gateways(ctx).await;
     measured.behind = gateways.iter().filter(|g| is_behind(g)).map(describe).collect();
     if p.phase == UpgradePhase::Shift {

@@ -65,15 +65,11 @@ pub(super) fn change(samples: &[ReplicaHealth]) -> Change {
         pod_before = Some(pod);
         let (Some(first), Some(last)) = (samples.first(), samples.last()) else { continue };
         // A process that started in this time counted from nothing in it.
-        let since = |count: fn(&ReplicaHealth) -> u64| {
-            let before = if started >= begin { 0 } else { count(first) };
-            count(last).saturating_sub(before)
-        };
-        let refused = since(|sample| sample.configurations_refused);
-        change.configurations_refused += refused;
-        let before = last.configurations_refused - refused.min(last.configurations_refused);
-        let seen = samples.iter().find(|sample| sample.configurations_refused > before);
-        let seen = seen.filter(|_| refused > 0).map(|sample| sample.at);
+        let before = |count: fn(&ReplicaHealth) -> u64| if started >= begin { 0 } else { count(first) };
+        let since = |count: fn(&ReplicaHealth) -> u64| count(last).saturating_sub(before(count));
+        let refused: fn(&ReplicaHealth) -> u64 = |sample| sample.configurations_refused;
+        change.configurations_refused += since(refused);
+        let seen = samples.iter().find(|sample| refused(sample) > before(refused)).map(|sample| sample.at);
         change.refused_since = [change.refused_since, seen].into_iter().flatten().min();
         change.certificates_refused += since(|sample| sample.certificates_refused);
         change.certificates_signed += since(|sample| sample.certificates_signed);
