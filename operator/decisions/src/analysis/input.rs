@@ -96,6 +96,34 @@ pub struct Settings {
 /// Of how many judgements this is one: they share the bound on false alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// Steps of the upgrade that are judged, each on a window of its own. Looks within a step need no count.
+    /// Steps of the upgrade that are judged. Looks on the same window need no count.
     pub steps: usize,
+    /// Which part of the step.
+    pub window: Window,
 }
+
+impl Look {
+    /// Its part of the bound on false alarms. All parts of an upgrade together are one.
+    pub(super) fn part(self) -> f64 {
+        let steps = self.steps.max(1) as f64;
+        match self.window {
+            Window::Step => 0.95 / steps,
+            Window::Before => 0.025 / (steps + 1.0),
+            Window::Later(n) => 0.025 / steps / (f64::from(n.max(1)) * (f64::from(n.max(1)) + 1.0)),
+        }
+    }
+}
+
+/// What of a step is judged. Only [`Window::Step`] can say that it may go on; a Fail counts wherever it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// From when the step is in place.
+    Step,
+    /// While gateways follow: some of them have new pods already. There is one before each step and one before the end.
+    Before,
+    /// The n-th piece after the first, from 1: in a step that waits for long, what was good hides what turns bad.
+    Later(u32),
+}
+
+/// Seconds of such a piece.
+pub(super) const PIECE_SECONDS: i64 = 600;

@@ -14,7 +14,8 @@
 //! are and not whose, so it cancels out. The evidence is a Bayes factor of "the canary has about so many times as much" against
 //! "both are alike" (`evidence`). It may be looked at at any time: the probability that it ever exceeds `1/a` is at most `a`.
 //! Hence no plan of looks. The bound on false alarms, one in a hundred upgrades, is divided among the steps, the Gateways and the
-//! metrics, errors having most of it.
+//! metrics, errors having most of it. A fortieth is for the time in which gateways follow a step, and a fortieth for later pieces of
+//! a step that waits for long, of which the n-th has one part in n(n + 1) (`Window`).
 //!
 //! Real events are not independent, and healthy pods differ. Both go into the evidence (`dispersion`):
 //! - Events count less by as much as they vary more than independent ones. That is measured in blocks of 5 to 40 seconds, so that
@@ -60,9 +61,12 @@ mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use input::{Flags, Look, ProbeSeries, ProbeSlot, ProxySeries, SLOT_SECONDS, Settings, Slot, bucket_end};
+pub use input::{
+    Flags, Look, ProbeSeries, ProbeSlot, ProxySeries, SLOT_SECONDS, Settings, Slot, Window, bucket_end,
+};
 pub use verdict::{Cause, Verdict, VerdictResult};
 
+use input::PIECE_SECONDS;
 use metric::{METRICS, Metric};
 use reason::thousands;
 use rise::Rise;
@@ -89,15 +93,25 @@ pub fn judge_with_probes(
     let gateways = gateways(canary, baseline, probes);
     let canary_requests = gateways.values().map(|gateway| gateway.users.canary.all()).sum();
     let baseline_requests = gateways.values().map(|gateway| gateway.users.baseline.all()).sum();
-    let verdict =
-        |result, cause, reason| Verdict { result, cause, reason, canary_requests, baseline_requests };
+    let canary_users = gateways.values().map(|gateway| gateway.users.canary.requests()).sum();
+    let baseline_users = gateways.values().map(|gateway| gateway.users.baseline.requests()).sum();
+    let verdict = |result, cause, reason| Verdict {
+        result,
+        cause,
+        reason,
+        canary_requests,
+        baseline_requests,
+        canary_users,
+        baseline_users,
+    };
 
-    let judgements = gateways.len().max(1) * look.steps.max(1);
+    let bound = FALSE_ALARMS * look.part();
+    let judgements = gateways.len().max(1);
     let mut doubt = None;
     for (name, gateway) in &gateways {
         for metric in METRICS {
             let timeline = if metric == Metric::UnansweredProbes { &gateway.probes } else { &gateway.users };
-            let false_alarms = FALSE_ALARMS * metric.budget() / judgements as f64;
+            let false_alarms = bound * metric.budget() / judgements as f64;
             let Some(rise) = Rise::find(timeline, metric, settings, false_alarms) else { continue };
             let text = if gateways.len() > 1 { format!("Gateway {name}: {}", rise.text) } else { rise.text };
             if rise.certain {
@@ -131,6 +145,33 @@ pub fn judge_with_probes(
     }
     let all: Vec<&Timeline> = gateways.values().map(|gateway| &gateway.users).collect();
     verdict(VerdictResult::Pass, Cause::NothingRose, reason::nothing_rose(&all))
+}
+
+/// Judges a step that is in place since then: all of its window, and where it has lasted for long what it has come to lately.
+pub fn judge_step(
+    canary: &[ProxySeries],
+    baseline: &[ProxySeries],
+    probes: &[ProbeSeries],
+    settings: &Settings,
+    steps: usize,
+    (since, now): (i64, i64),
+) -> Verdict {
+    let look = |window| Look { steps, window };
+    let whole = judge_with_probes(canary, baseline, probes, settings, &look(Window::Step));
+    let Some((n, from)) = piece(since, now).filter(|_| whole.result != VerdictResult::Fail) else {
+        return whole;
+    };
+    let (mut canary, mut baseline, mut probes) = (canary.to_vec(), baseline.to_vec(), probes.to_vec());
+    canary.iter_mut().chain(&mut baseline).for_each(|series| series.slots.retain(|slot| slot.start >= from));
+    probes.iter_mut().for_each(|series| series.slots.retain(|slot| slot.start >= from));
+    let lately = judge_with_probes(&canary, &baseline, &probes, settings, &look(Window::Later(n)));
+    if lately.result == VerdictResult::Fail { lately } else { whole }
+}
+
+/// The piece of a long step that goes on now, and its beginning; none in the first.
+fn piece(since: i64, now: i64) -> Option<(u32, i64)> {
+    let n = now.checked_sub(since)? / PIECE_SECONDS;
+    Some((u32::try_from(n).ok().filter(|n| *n > 0)?, since + n * PIECE_SECONDS))
 }
 
 /// A Gateway on two time axes.

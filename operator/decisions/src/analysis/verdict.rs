@@ -15,6 +15,10 @@ pub struct Verdict {
     pub canary_requests: u64,
     /// Requests of the baseline in the window, probes among them.
     pub baseline_requests: u64,
+    /// Requests of users to the canary.
+    pub canary_users: u64,
+    /// Requests of users to the baseline.
+    pub baseline_users: u64,
 }
 
 /// Whether the canary may go on.

@@ -15,9 +15,7 @@ use std::num::NonZero;
 pub use cases::{CASES, Case, Fault, Kind, Spells, Traffic};
 pub use latencies::Shape;
 
-use crate::analysis::{
-    Cause, Look, ProbeSeries, ProxySeries, SLOT_SECONDS, Settings, VerdictResult, judge_with_probes,
-};
+use crate::analysis::{Cause, ProbeSeries, ProxySeries, SLOT_SECONDS, Settings, VerdictResult, judge_step};
 use latencies::Above;
 use random::Random;
 use traffic::{Pod, World};
@@ -124,7 +122,6 @@ fn upgrade(case: &Case, above: &Above, seed: u64) -> End {
         (0..count).map(|_| Pod::new(&case.traffic, canary, &mut random)).collect()
     };
     let (mut canary, mut baseline) = (pods(most(|step| step.0), true), pods(most(|step| step.1), false));
-    let look = Look { steps: case.steps.len() };
     let mut end = End { rolled_back: None, undecided: false, canary_requests: 0, seconds: 0 };
     for &(of_canary, of_baseline) in case.steps {
         let mut sides = [Series::new(of_canary, "canary"), Series::new(of_baseline, "baseline")];
@@ -144,7 +141,8 @@ fn upgrade(case: &Case, above: &Above, seed: u64) -> End {
                 series.slots.push(slot);
             }
             let known = if case.traffic.probes > 0 { probes.as_slice() } else { &[] };
-            let verdict = judge_with_probes(&sides[0].0, &sides[1].0, known, &SETTINGS, &look);
+            let times = (0, at * SLOT_SECONDS);
+            let verdict = judge_step(&sides[0].0, &sides[1].0, known, &SETTINGS, case.steps.len(), times);
             if verdict.result == VerdictResult::Fail {
                 end.rolled_back = Some(verdict.cause);
                 return end;
