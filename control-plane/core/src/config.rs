@@ -54,6 +54,10 @@ pub struct ListenerConfig {
     pub virtual_hosts: Vec<Arc<VirtualHostConfig>>,
 }
 
+/// Hostname of the requests by which the operator sees whether a proxy answers. The proxy itself answers them, with 404, also where a
+/// route takes every host: they are nobody's traffic.
+pub const PROBE_HOST: &str = "probe.meshwright.invalid";
+
 /// Routes for one hostname. A request that none matches gets 404.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VirtualHostConfig {

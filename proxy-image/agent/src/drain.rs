@@ -14,6 +14,9 @@ use crate::{Args, admin};
 /// its next response, which may never come; waiting for that would hold each pod until the deadline.
 const IDLE: Duration = Duration::from_secs(15);
 
+/// So many questions in a row without an answer, and there is no Envoy any more.
+const SILENT: u32 = 5;
+
 /// How far the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -51,7 +54,7 @@ async fn tell_envoy(socket: &Path) -> bool {
 
 async fn wait_for_connections(socket: &Path, deadline: Duration) {
     let end = Instant::now() + deadline;
-    let (mut last, mut since) = (admin::Traffic::default(), Instant::now());
+    let (mut last, mut since, mut silent) = (admin::Traffic::default(), Instant::now(), 0);
     loop {
         if Instant::now() >= end {
             tracing::warn!(?last, "connections are left at the drain deadline");
@@ -60,11 +63,17 @@ async fn wait_for_connections(socket: &Path, deadline: Duration) {
         tokio::time::sleep(Duration::from_millis(250).min(deadline)).await;
         let now = match admin::traffic(socket).await {
             Ok(now) => now,
+            // An Envoy that is busy says nothing for a while, and its connections live on.
             Err(e) => {
-                tracing::warn!(error = %format!("{e:#}"), "count connections");
-                return;
+                silent += 1;
+                tracing::warn!(error = %format!("{e:#}"), silent, "count connections");
+                if silent >= SILENT {
+                    return;
+                }
+                continue;
             }
         };
+        silent = 0;
         // Twice in a row, so that a client between two connections is not taken for gone.
         if now.connections == 0 && last == now {
             return;

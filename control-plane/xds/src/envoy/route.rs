@@ -13,7 +13,9 @@ use envoy_types::pb::envoy::config::route::v3::{
     route_match::PathSpecifier,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
-use meshwright_core::config::{ListenerConfig, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig};
+use meshwright_core::config::{
+    ListenerConfig, PROBE_HOST, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig,
+};
 use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
 
 use self::encoded::EncodedHost;
@@ -86,6 +88,9 @@ fn configuration(
 ) -> Resource {
     let mut all: Vec<_> = hosts.into_iter().map(|host| encoder.encode(host, port)).collect();
     all.extend(misdirected.iter().map(|hostname| Arc::new(EncodedHost::new(&misdirected_host(hostname)))));
+    if port.protocol == PortProtocol::Http && all.iter().all(|host| host.name != PROBE_HOST) {
+        all.push(Arc::new(EncodedHost::new(&probe_host())));
+    }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     let proto = RouteConfiguration {
         name: name.clone(),
@@ -103,6 +108,14 @@ pub(super) fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> Virtu
         domains: vec![host.hostname.clone()],
         routes: host.routes.iter().map(|entry| route(entry, port)).collect(),
         request_body_buffer_limit: uint64(BODY_LIMIT),
+        ..VirtualHost::default()
+    }
+}
+
+fn probe_host() -> VirtualHost {
+    VirtualHost {
+        name: PROBE_HOST.to_owned(),
+        domains: vec![PROBE_HOST.to_owned()],
         ..VirtualHost::default()
     }
 }
