@@ -58,8 +58,6 @@ pub mod reason {
     pub const PODS_EXIST: &str = "PodsExist";
     /// Nothing refers to this revision.
     pub const NOT_REFERENCED: &str = "NotReferenced";
-    /// The object is being deleted.
-    pub const DELETING: &str = "Deleting";
     /// A step over more than one minor release, or a downgrade past the one before.
     pub const STEP_TOO_LARGE: &str = "StepTooLarge";
     /// A newer release is known.
@@ -70,10 +68,6 @@ pub mod reason {
     pub const UPGRADING: &str = "Upgrading";
     /// A new revision went back.
     pub const ROLLED_BACK: &str = "RolledBack";
-    /// An upgrade is held by `spec.upgrade.paused`.
-    pub const PAUSED: &str = "Paused";
-    /// Something stands in the way of an upgrade.
-    pub const BLOCKED: &str = "Blocked";
     /// A person must agree.
     pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
     /// Nobody has to agree, or somebody did.

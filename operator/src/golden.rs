@@ -68,16 +68,15 @@ fn of_gateway(version: &str, profile: Profile) -> Vec<Desired> {
     }))
     .unwrap();
     let lead = Part { revision: "mesh-0a1b2c3d".to_owned(), size: Size::Scaled };
+    let routing = Routing { behind: Behind::Only(lead.revision.clone()), lead, other: None };
+    let held = gateway::Held { mesh, routing, there: There::default() };
     let seen = gateway::Seen {
-        mesh,
-        routing: Routing { behind: Behind::Only(lead.revision.clone()), lead, other: None },
         revisions: BTreeMap::from([("mesh-0a1b2c3d".to_owned(), revision(version, profile))]),
-        there: There::default(),
         anchors: "PEM".to_owned(),
         of_class: Parameters::None,
         of_gateway: Parameters::None,
     };
-    let valid = gateway::validate(&gateway, &seen).unwrap();
+    let valid = gateway::validate(&gateway, &held, &seen).unwrap();
     gateway::build::gateway(&valid).unwrap().into_desired().unwrap()
 }
 

@@ -47,11 +47,15 @@ pub(super) async fn raise(ctx: &Context, desired: &Desired, live: DynamicObject)
         Some((floor, now)) => {
             let path = Path(vec![Step::Field("spec".to_owned()), Step::Field("replicas".to_owned())]);
             let problem = super::contested(&live, &desired.describe(), &path);
-            if let Some(held) = super::held_back(ctx, &counted, problem) {
+            // A floor that rises, as it does step by step in an upgrade, is nobody's contradiction.
+            let written = ctx.contests.was_written(&counted, &floor.to_string());
+            if written && let Some(held) = super::held_back(ctx, &counted, problem) {
                 return Ok(Outcome { live: vec![live], ..held });
             }
             tracing::info!(object = %desired.describe(), replicas = now, floor, "raising replicas to the minimum");
-            set(ctx, desired, i64::from(floor)).await?
+            let raised = set(ctx, desired, i64::from(floor)).await?;
+            ctx.contests.wrote(&counted, &floor.to_string());
+            raised
         }
     };
     Ok(Outcome { live: vec![live], writes, ..super::standing(ctx, &counted) })

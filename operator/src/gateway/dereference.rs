@@ -17,6 +17,7 @@ use meshwright_api::{
 use super::build;
 use crate::{
     apply,
+    availability::{Plan, Workload, solve},
     certificates::{self, root},
     context::Context,
     error::Class,
@@ -67,17 +68,29 @@ pub enum Parameters {
     Missing(String),
 }
 
-/// What there is.
+/// What its proxies depend on whatever the Gateway says.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct Held {
     /// The mesh of this cluster.
     pub mesh: MeshControlPlane,
     /// Which of its revisions have pods here, and who gets connections.
     pub routing: Routing,
-    /// Those revisions.
-    pub revisions: BTreeMap<String, MeshRevision>,
     /// What there is of this Gateway.
     pub there: There,
+}
+
+impl Held {
+    /// Availability as the mesh alone says it.
+    pub fn plan(&self) -> Plan {
+        solve(Workload::Gateway, self.mesh.spec.profile, &[])
+    }
+}
+
+/// What the Gateway and others say.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The revisions that have pods here.
+    pub revisions: BTreeMap<String, MeshRevision>,
     /// Trust anchors, PEM.
     pub anchors: String,
     /// Parameters of the class.
@@ -103,11 +116,12 @@ pub struct There {
 #[derive(Debug)]
 pub enum Whose {
     /// Ours to serve.
-    Ours(Box<Seen>),
+    Ours(Box<Held>, Box<Seen>),
+    /// Ours, with proxies, and about to go; or its class is missing: a class that is made again must not have cost the address.
+    Left(Box<Held>),
     /// Another controller's: its class says so.
     Others,
-    /// Nobody's for now: its class or our mesh is missing. What runs goes on; a class that is made again must not have
-    /// cost the address.
+    /// Nobody's for now: there is no mesh, or nothing was made for it. What runs goes on.
     Nobodys,
 }
 
@@ -117,15 +131,27 @@ pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Whose, Erro
     let name = &gateway.spec.gateway_class_name;
     let class = classes.get_opt(name).await;
     let class = class.map_err(apply::Error::request("read", format!("GatewayClass {name}")))?;
-    let Some(class) = class else { return Ok(Whose::Nobodys) };
-    if class.spec.controller_name != CONTROLLER_NAME {
+    if class.as_ref().is_some_and(|c| c.spec.controller_name != CONTROLLER_NAME) {
         return Ok(Whose::Others);
     }
     let mesh = mesh_of_cluster(ctx).await?;
     let Some(mesh) = mesh.filter(|m| m.metadata.deletion_timestamp.is_none()) else {
         return Ok(Whose::Nobodys);
     };
-    let routing = mesh.status.as_ref().and_then(routing::of).ok_or(Error::NotYet)?;
+    let routing = mesh.status.as_ref().and_then(routing::of);
+    let going = gateway.metadata.deletion_timestamp.is_some();
+    let (routing, class) = match (routing, class.filter(|_| !going)) {
+        (Some(routing), Some(class)) => (routing, class),
+        (None, Some(_)) => return Err(Error::NotYet),
+        (None, None) => return Ok(Whose::Nobodys),
+        (Some(routing), None) => {
+            let there = there(ctx, gateway).await?;
+            return Ok(match there.deployments.is_empty() {
+                true => Whose::Nobodys,
+                false => Whose::Left(Box::new(Held { mesh, routing, there })),
+            });
+        }
+    };
     let mut revisions = BTreeMap::new();
     for part in std::iter::once(&routing.lead).chain(&routing.other) {
         match revision(ctx, &mesh, &part.revision).await {
@@ -135,15 +161,14 @@ pub async fn dereference(ctx: &Context, gateway: &Gateway) -> Result<Whose, Erro
             Err(error) => return Err(error),
         }
     }
-    Ok(Whose::Ours(Box::new(Seen {
-        there: there(ctx, gateway).await?,
-        routing,
+    let seen = Seen {
         revisions,
         anchors: anchors(ctx, &mesh, gateway).await?,
         of_class: of_class(ctx, &class).await?,
         of_gateway: of_gateway(ctx, gateway).await?,
-        mesh,
-    })))
+    };
+    let held = Held { there: there(ctx, gateway).await?, routing, mesh };
+    Ok(Whose::Ours(Box::new(held), Box::new(seen)))
 }
 
 // Those that the Gateway has, where the root is lost: a person must decide what becomes of it, and meanwhile everything

@@ -19,14 +19,16 @@ use serde_json::json;
 
 use crate::{
     apply::{self, Problem, prune},
-    availability::{Workload, solve},
     context::Context,
     error::{self, Class},
     mesh_control_plane::of_gateways,
+    upgrade::routing::Size,
 };
 
 pub mod build;
 mod dereference;
+#[cfg(test)]
+mod following;
 pub mod secret_access;
 pub mod sizes;
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod tests;
 mod validate;
 
 use dereference::Whose;
-pub use dereference::{Parameters, Seen, There};
+pub use dereference::{Held, Parameters, Seen, There};
 pub use validate::{ValidatedGateway, validate};
 
 /// Name of this controller in metrics and logs.
@@ -42,21 +44,25 @@ pub const CONTROLLER: &str = "gateway";
 
 /// Brings the proxies to what the Gateway says.
 pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Action, Error> {
-    if ctx.leaving.is_cancelled() || gateway.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change()); // the garbage collector follows the owner references
+    if ctx.leaving.is_cancelled() {
+        return Ok(Action::await_change());
     }
-    let seen = match dereference::dereference(&ctx, &gateway).await? {
-        Whose::Ours(seen) => seen,
+    let (held, seen) = match dereference::dereference(&ctx, &gateway).await? {
+        Whose::Ours(held, seen) => (held, seen),
         Whose::Others => return leave(&ctx, &gateway).await,
+        Whose::Left(held) => {
+            // What runs goes on as it is, and follows the mesh's revisions all the same.
+            follow(&ctx, &gateway, &held).await?;
+            return Ok(error::settled(None));
+        }
         Whose::Nobodys => return Ok(error::settled(None)),
     };
-    let (routing, there) = (seen.routing.clone(), seen.there.clone());
     // First of all, and whatever is wrong with the rest: a bad revision must lose its connections.
-    redirect(&ctx, &gateway, &seen).await?;
-    let gateway = match validate(&gateway, &seen) {
+    redirect(&ctx, &gateway, &held).await?;
+    let gateway = match validate(&gateway, &held, &seen) {
         Ok(valid) => valid,
         Err(invalid) => {
-            // What runs goes on as it is.
+            follow(&ctx, &gateway, &held).await?;
             tell(&ctx, &gateway, EventType::Warning, "InvalidParameters", invalid.to_string()).await;
             return Err(invalid.into());
         }
@@ -75,18 +81,32 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     for problem in &outcome.problems {
         report(&ctx, &gateway.source, problem).await;
     }
-    if sizes::ready(&there, &routing.lead.revision) > 0 && gateway.behind == there.behind {
-        end_others(&ctx, &gateway, &there).await?;
+    if gateway.behind == held.there.behind {
+        let parts: Vec<String> = gateway.parts.into_iter().map(|p| p.name).collect();
+        end_others(&ctx, &gateway.source, &held, &parts).await?;
     }
     Ok(error::settled(outcome.recheck))
 }
 
+// Without anything that the Gateway itself would have to say: whose connections, and whose end. The mesh waits for both.
+async fn follow(ctx: &Context, gateway: &Gateway, held: &Held) -> Result<(), Error> {
+    redirect(ctx, gateway, held).await?;
+    let behind = sizes::behind(&held.routing, &held.there, &held.plan());
+    if behind == held.there.behind {
+        let parts = std::iter::once(&held.routing.lead).chain(&held.routing.other);
+        let parts = parts.filter(|p| p.size != Size::Ending);
+        let name = gateway.name_any();
+        let parts: Vec<String> = parts.map(|p| names::gateway_workload(&name, &p.revision)).collect();
+        end_others(ctx, gateway, held, &parts).await?;
+    }
+    Ok(())
+}
+
 // Limits the Service that is there to the revision that is to have the connections. Going over to all of them is for `apply`.
-async fn redirect(ctx: &Context, gateway: &Gateway, seen: &Seen) -> Result<(), Error> {
-    let Some(service) = &seen.there.service else { return Ok(()) };
-    let plan = solve(Workload::Gateway, seen.mesh.spec.profile, &[]);
-    let Some(revision) = sizes::behind(&seen.routing, &seen.there, &plan) else { return Ok(()) };
-    if seen.there.behind.as_ref() == Some(&revision) || seen.routing.other.is_none() {
+async fn redirect(ctx: &Context, gateway: &Gateway, held: &Held) -> Result<(), Error> {
+    let Some(service) = &held.there.service else { return Ok(()) };
+    let Some(revision) = sizes::behind(&held.routing, &held.there, &held.plan()) else { return Ok(()) };
+    if held.there.behind.as_ref() == Some(&revision) || held.routing.other.is_none() {
         return Ok(());
     }
     let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
@@ -107,14 +127,18 @@ async fn redirect(ctx: &Context, gateway: &Gateway, seen: &Seen) -> Result<(), E
 // Proxies of revisions that have no part any more. Not before those that have one serve, and the Service is limited to them.
 //
 // A Deployment stays until its last pod is gone: pods without one make the budget of all proxies of the Gateway allow no eviction.
-async fn end_others(ctx: &Context, gateway: &ValidatedGateway, there: &There) -> Result<(), Error> {
-    let has_part = |name: &str| gateway.parts.iter().any(|p| p.name == name);
+async fn end_others(ctx: &Context, gateway: &Gateway, held: &Held, parts: &[String]) -> Result<(), Error> {
+    if sizes::ready(&held.there, &held.routing.lead.revision) == 0 {
+        return Ok(());
+    }
+    let has_part = |name: &str| parts.iter().any(|p| p == name);
     let scalers = ApiResource::erase::<HorizontalPodAutoscaler>(&());
-    prune(ctx, &scalers, Some(&gateway.namespace), &made_for(&gateway.source), |o| {
-        !is_owned(o.owner_references(), &gateway.source) || has_part(&o.name_any())
+    let namespace = gateway.namespace().unwrap_or_default();
+    prune(ctx, &scalers, Some(&namespace), &made_for(gateway), |o| {
+        !is_owned(o.owner_references(), gateway) || has_part(&o.name_any())
     })
     .await?;
-    for deployment in there.deployments.values().filter(|d| !has_part(&d.name_any())) {
+    for deployment in held.there.deployments.values().filter(|d| !has_part(&d.name_any())) {
         if deployment.spec.replicas != Some(0) {
             apply::scale_to_zero(ctx, deployment).await?;
         } else if is_empty(deployment) {

@@ -96,13 +96,13 @@ pub fn behind(routing: &Routing, there: &There, plan: &Plan) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use meshwright_api::Profile;
+    use meshwright_api::{MeshControlPlaneStatus, Profile};
     use serde_json::json;
 
     use super::*;
     use crate::{
         availability::{Workload, solve},
-        upgrade::shares::Load,
+        upgrade::{routing, shares::Load},
     };
 
     fn plan() -> Plan {
@@ -206,5 +206,21 @@ mod tests {
         let alone = Routing { behind: Behind::Only("new".to_owned()), lead, other: None };
         let there = there(&[("old", 3, 3)], Some("old"));
         assert_eq!(behind(&alone, &there, &plan()).as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn going_back_when_the_old_proxies_are_gone_waits_for_enough_of_them() {
+        let of = |phase: &str| -> MeshControlPlaneStatus {
+            let moment = "2026-11-20T12:00:00Z";
+            serde_json::from_value(json!({"activeRevision": "new", "upgrade": {
+                "from": "old", "fromVersion": "0.1.0", "to": "new", "toVersion": "0.2.0", "strategy": "Canary",
+                "phase": "RollingBack", "started": moment, "since": moment, "plan": "1",
+                "rollback": {"phase": phase, "cause": "Requested", "message": "m", "decided": moment}}}))
+            .unwrap()
+        };
+        let one_is_up = there(&[("old", 6, 1), ("new", 6, 6)], Some("new"));
+        let behind = |phase: &str| behind(&routing::of(&of(phase)).unwrap(), &one_is_up, &plan());
+        assert_eq!(behind("Bake").as_deref(), Some("old"), "the new one is bad");
+        assert_eq!(behind("Drain").as_deref(), Some("new"), "one cannot carry the traffic of six");
     }
 }

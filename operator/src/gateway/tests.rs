@@ -5,7 +5,7 @@ use meshwright_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Parameters, Seen, There, build, dereference::anchors, secret_access::permitted, validate};
+use super::{Held, Parameters, Seen, There, build, dereference::anchors, secret_access::permitted, validate};
 use crate::{
     apply::tests::{Answer, not_found, server},
     upgrade::routing::{Behind, Part, Routing, Size},
@@ -23,12 +23,18 @@ fn gateway(spec: Value) -> Gateway {
     serde_json::from_value(object).unwrap()
 }
 
-fn seen() -> Seen {
+fn held() -> Held {
     let mesh: MeshControlPlane = serde_json::from_value(json!({
         "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshControlPlane",
         "metadata": {"name": "mesh", "namespace": "prod"}, "spec": {"profile": "Production"},
     }))
     .unwrap();
+    let lead = Part { revision: "mesh-0a1b2c3d".to_owned(), size: Size::Scaled };
+    let routing = Routing { behind: Behind::Only(lead.revision.clone()), lead, other: None };
+    Held { mesh, routing, there: There::default() }
+}
+
+fn seen() -> Seen {
     let revision: MeshRevision = serde_json::from_value(json!({
         "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshRevision",
         "metadata": {"name": "mesh-0a1b2c3d", "namespace": "prod"},
@@ -39,12 +45,8 @@ fn seen() -> Seen {
         },
     }))
     .unwrap();
-    let lead = Part { revision: "mesh-0a1b2c3d".to_owned(), size: Size::Scaled };
     Seen {
-        mesh,
-        routing: Routing { behind: Behind::Only(lead.revision.clone()), lead, other: None },
         revisions: [("mesh-0a1b2c3d".to_owned(), revision)].into(),
-        there: There::default(),
         anchors: "PEM".to_owned(),
         of_class: Parameters::None,
         of_gateway: Parameters::None,
@@ -52,7 +54,7 @@ fn seen() -> Seen {
 }
 
 fn bodies(gateway: &Gateway, seen: &Seen) -> Vec<Value> {
-    let valid = validate(gateway, seen).unwrap();
+    let valid = validate(gateway, &held(), seen).unwrap();
     let objects = build::gateway(&valid).unwrap().into_desired().unwrap();
     objects.into_iter().map(|d| d.body).collect()
 }
@@ -115,7 +117,7 @@ fn parameters_of_the_gateway_come_before_those_of_its_class() {
     );
     seen.of_gateway =
         parameters(json!({"autoscaling": {"minReplicas": 1}, "resources": {"requests": {"cpu": "2"}}}));
-    let valid = validate(&gateway(json!({})), &seen).unwrap();
+    let valid = validate(&gateway(json!({})), &held(), &seen).unwrap();
     assert_eq!(valid.service.as_str(), "NodePort");
     assert_eq!(valid.plan.min, 1);
     let requests: Vec<_> = valid.parts[0].resources.requests.values().map(|q| q.0.as_str()).collect();
@@ -126,10 +128,10 @@ fn parameters_of_the_gateway_come_before_those_of_its_class() {
 fn a_reference_that_leads_nowhere_is_refused() {
     let mut seen = seen();
     seen.of_gateway = Parameters::Missing("GatewayParameters shop/none".to_owned());
-    let error = validate(&gateway(json!({})), &seen).unwrap_err();
+    let error = validate(&gateway(json!({})), &held(), &seen).unwrap_err();
     assert!(error.to_string().contains("shop/none"), "{error}");
     seen.of_gateway = Parameters::UnknownKind("ConfigMap of group \"\"".to_owned());
-    assert!(validate(&gateway(json!({})), &seen).is_err());
+    assert!(validate(&gateway(json!({})), &held(), &seen).is_err());
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn a_limit_alone_lowers_the_request_that_it_would_contradict() {
     let parameters: GatewayParametersSpec =
         serde_json::from_value(json!({"resources": {"limits": {"memory": "64Mi"}}})).unwrap();
     seen.of_gateway = Parameters::Found(Box::new(parameters));
-    let merged = validate(&gateway(json!({})), &seen).unwrap().parts.remove(0).resources;
+    let merged = validate(&gateway(json!({})), &held(), &seen).unwrap().parts.remove(0).resources;
     let merged = serde_json::to_value(merged).unwrap();
     assert_eq!(merged, json!({"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}));
 }
@@ -210,7 +212,7 @@ async fn a_lost_root_leaves_a_gateway_its_trust_anchors() {
         let answers =
             vec![Answer(Method::GET, ROOT, 404, not_found()), Answer(Method::GET, CONFIG_MAP, 200, there)];
         let (ctx, mock) = server(answers);
-        let found = anchors(&ctx, &seen().mesh, &gateway(json!({}))).await;
+        let found = anchors(&ctx, &held().mesh, &gateway(json!({}))).await;
         mock.finish();
         found.ok()
     };

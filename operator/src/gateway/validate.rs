@@ -8,7 +8,7 @@ use meshwright_api::{
 };
 
 use super::{
-    dereference::{Parameters, Seen},
+    dereference::{Held, Parameters, Seen},
     sizes,
 };
 use crate::availability::{Plan, Workload, solve};
@@ -94,23 +94,23 @@ pub struct Part {
 }
 
 /// Checks and merges: the Gateway's parameters before those of its class before the mesh's.
-pub fn validate(gateway: &Gateway, seen: &Seen) -> Result<ValidatedGateway, Error> {
+pub fn validate(gateway: &Gateway, held: &Held, seen: &Seen) -> Result<ValidatedGateway, Error> {
     let of_gateway = parameters("the Gateway", &seen.of_gateway)?;
     let of_class = parameters("the GatewayClass", &seen.of_class)?;
     let layers = [of_gateway, of_class];
     let infrastructure = gateway.spec.infrastructure.as_ref();
-    let mesh = &seen.mesh;
+    let mesh = &held.mesh;
     let mut bounds: Vec<_> = layers.iter().map(|l| l.as_ref().and_then(|p| p.autoscaling)).collect();
     bounds.push(mesh.spec.gateways.autoscaling);
     let plan = solve(Workload::Gateway, mesh.spec.profile, &bounds);
     let surge = mesh.spec.upgrade.surge_percent;
-    let sized = sizes::sizes(&seen.routing, &seen.there, &plan, surge);
+    let sized = sizes::sizes(&held.routing, &held.there, &plan, surge);
     let scheduling = layers.iter().flatten().find_map(|p| p.scheduling.clone());
     let part = |(revision, plan): (String, Plan)| {
         let snapshot = seen.revisions.get(&revision)?.spec.clone();
         Some(Part {
             name: names::gateway_workload(&gateway.name_any(), &revision),
-            exists: seen.there.deployments.contains_key(&revision),
+            exists: held.there.deployments.contains_key(&revision),
             resources: resources(&layers, &snapshot.gateways.resources),
             scheduling: scheduling.clone().unwrap_or_else(|| snapshot.gateways.scheduling.clone()),
             revision,
@@ -118,7 +118,7 @@ pub fn validate(gateway: &Gateway, seen: &Seen) -> Result<ValidatedGateway, Erro
             plan,
         })
     };
-    let lead = seen.revisions.get(&seen.routing.lead.revision).ok_or(Error::NoRevision)?;
+    let lead = seen.revisions.get(&held.routing.lead.revision).ok_or(Error::NoRevision)?;
     Ok(ValidatedGateway {
         name: names::gateway_resources(&gateway.name_any()),
         namespace: gateway.namespace().unwrap_or_default(),
@@ -126,7 +126,7 @@ pub fn validate(gateway: &Gateway, seen: &Seen) -> Result<ValidatedGateway, Erro
         mesh_namespace: mesh.namespace().unwrap_or_default(),
         lead: lead.spec.clone(),
         parts: sized.into_iter().filter_map(part).collect(),
-        behind: sizes::behind(&seen.routing, &seen.there, &plan),
+        behind: sizes::behind(&held.routing, &held.there, &plan),
         anchors: seen.anchors.clone(),
         labels: infrastructure.and_then(|i| i.labels.clone()).unwrap_or_default(),
         annotations: infrastructure.and_then(|i| i.annotations.clone()).unwrap_or_default(),

@@ -25,19 +25,66 @@ pub fn samples(observation: &Observation, canary: &str, baseline: &str) -> Sampl
     Samples { canary, baseline }
 }
 
+/// So many ends of Envoy, more than the other revision's proxies had meanwhile, are no accident. Its agent starts it again within
+/// a second, so that neither the kubelet nor readiness may notice.
+const ENDS: u64 = 3;
+
+/// How often Envoy ended by itself in the canary's proxies, and in the baseline's, where that is too often.
+pub fn envoy_ends(observation: &Observation, canary: &str, baseline: &str) -> Option<String> {
+    let of = |revision| {
+        let proxies = observation.revisions.get(revision).into_iter().flat_map(|o| &o.proxies);
+        proxies.map(|(key, seen)| (key, seen.proxy.restarts.saturating_sub(seen.ended_before)))
+    };
+    let ends: u64 = of(canary).map(|(_, ends)| ends).sum();
+    let before: u64 = of(baseline).map(|(_, ends)| ends).sum();
+    let (most, _) = of(canary).max_by_key(|(_, ends)| *ends)?;
+    (ends >= ENDS + before).then(|| {
+        format!(
+            "Envoy ended by itself {ends} times in the new proxies, most often in {}/{}, and {before} times in the old ones",
+            most.namespace, most.pod
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use k8s_openapi::jiff::Timestamp;
+    use meshwright_proto::reports::Proxy;
 
     use super::*;
-    use crate::inspection::observe::Observed;
+    use crate::inspection::{ProxyKey, SeenProxy, observe::Observed};
 
     fn observed(pod: &str, at: &[i64]) -> Observed {
         let sample = |at: &i64| ReplicaHealth { pod: pod.to_owned(), at: *at, ..ReplicaHealth::default() };
         let key = (pod.to_owned(), "uid".to_owned());
         Observed { health: [(key, Arc::new(at.iter().map(sample).collect()))].into(), ..Observed::default() }
+    }
+
+    #[test]
+    fn an_envoy_that_ends_again_and_again_is_noticed() {
+        let proxies = |revision: &str, ended_before, restarts| {
+            let key = ProxyKey {
+                revision: revision.to_owned(),
+                namespace: "shop".to_owned(),
+                pod: format!("{revision}-0"),
+                instance: "1".to_owned(),
+            };
+            let (proxy, slots) = (Proxy { restarts, ..Proxy::default() }, BTreeMap::new());
+            let seen = SeenProxy { proxy, last_report: 0, drains_since: None, ended_before, slots };
+            (revision.to_owned(), Observed { proxies: [(key, Arc::new(seen))].into(), ..Observed::default() })
+        };
+        let at = Timestamp::UNIX_EPOCH;
+        let told = |new: (u64, u64), old: (u64, u64)| {
+            let revisions = [proxies("new", new.0, new.1), proxies("old", old.0, old.1)].into();
+            envoy_ends(&Observation { at, since: at, revisions }, "new", "old")
+        };
+        let reason = told((0, 3), (7, 7)).unwrap();
+        assert!(reason.contains("3 times in the new proxies, most often in shop/new-0"), "{reason}");
+        assert_eq!(told((0, 2), (7, 7)), None);
+        assert_eq!(told((0, 3), (7, 8)), None, "what ends the old ones too is not its doing");
+        assert_eq!(told((5, 7), (0, 0)), None, "what was before is not known of both");
     }
 
     #[test]

@@ -10,19 +10,16 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, PostParams},
     core::ApiResource,
     runtime::events::EventType,
 };
-use meshwright_api::{
-    GatewayApiChannel, MeshControlPlane, MeshControlPlaneStatus, MeshRevision, MeshRevisionSpec, labels,
-};
-use serde_json::json;
+use meshwright_api::{GatewayApiChannel, MeshControlPlane, MeshRevision, MeshRevisionSpec, labels};
 
 use super::{
     Seen, ValidatedMesh, build,
-    deletion::FINALIZER,
     keep::Keeper,
+    position::position,
     step::{self, Step},
     tell,
     validate::{MeshRef, reference},
@@ -35,13 +32,7 @@ use crate::{
     error::Class,
     gateway_api::{self, Unusable},
     mesh_revision,
-    metrics::UpgradeLabels,
-    upgrade::{machine::HISTORY, machine::is_same_position, trace},
 };
-
-/// Annotations by which a person takes part in an upgrade.
-const WISHES: [&str; 5] =
-    [labels::APPROVE, labels::ACKNOWLEDGE, labels::ROLLBACK, labels::RETRY, labels::END_KEEP_WARM];
 
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +90,8 @@ pub struct Applied {
 pub struct Releases {
     /// A newer one.
     pub newer: Option<String>,
+    /// It went back before, and is not taken by itself again.
+    pub held_back: bool,
     /// All of them.
     pub available: Vec<String>,
 }
@@ -131,7 +124,7 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     let usable = first.or(usable).unwrap_or_else(|| seen.gateway_api.usable());
     let newer = mesh.newer.map(|v| v.to_string());
     Ok(Applied {
-        releases: Releases { newer, available: mesh.available.clone() },
+        releases: Releases { newer, held_back: mesh.held_back, available: mesh.available.clone() },
         pods: seen.pods.clone(),
         root,
         gateway_api: (seen.gateway_api.status(), usable),
@@ -212,91 +205,6 @@ async fn whole_mesh(
         first.or(applied).into_iter().for_each(|applied| outcome.merge(applied));
     }
     first.end()
-}
-
-// First of all: the finalizer, before anything exists that only it removes, and which revision is the active one.
-async fn position(
-    ctx: &Context,
-    seen: &Seen,
-    mesh: &ValidatedMesh,
-    step: &Step,
-) -> Result<MeshControlPlane, Error> {
-    let api: Api<MeshControlPlane> = Api::namespaced(ctx.client.clone(), &mesh.mesh.namespace);
-    let name = &mesh.mesh.name;
-    let mut mcp = seen.fresh.clone();
-    if !mcp.finalizers().iter().any(|f| f == FINALIZER) {
-        mcp.finalizers_mut().push(FINALIZER.to_owned());
-        let body = json!({"metadata": {
-            "resourceVersion": mcp.resource_version(), "finalizers": mcp.finalizers(),
-        }});
-        ctx.metrics.wrote("MeshControlPlane", "apply");
-        let patched = ctx.write(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await;
-        mcp = patched.map_err(apply::Error::request("add the finalizer of", describe(mesh)))?;
-    }
-    let mcp = forget_wishes(ctx, &api, mcp, step).await?;
-    let before = mcp.status.clone().unwrap_or_default();
-    let after = recorded(&before, step);
-    if is_same_position(&after, &before) {
-        return Ok(mcp);
-    }
-    let written = MeshControlPlane { status: Some(after), ..mcp };
-    ctx.metrics.wrote("MeshControlPlane", "status");
-    let written = ctx.write(api.replace_status(name, &PostParams::default(), &written)).await;
-    let mcp = written.map_err(apply::Error::request("record the upgrade of", describe(mesh)))?;
-    if let Some(ended) = &step.decision.ended {
-        trace::export(ended);
-        let result = format!("{:?}", ended.result);
-        ctx.metrics.upgrades.get_or_create(&UpgradeLabels { result }).inc();
-        let seconds = ended.ended.0.duration_since(ended.started.0).as_secs_f64();
-        ctx.metrics.upgrade_duration.observe(seconds);
-    }
-    for (reason, note) in &step.decision.told {
-        let type_ = if *reason == "RollingBack" { EventType::Warning } else { EventType::Normal };
-        tell(ctx, &mcp, type_, reason, note.clone()).await;
-    }
-    Ok(mcp)
-}
-
-/// The status with the position of the upgrade, which revision is the active one, and what ended.
-fn recorded(before: &MeshControlPlaneStatus, step: &Step) -> MeshControlPlaneStatus {
-    let mut status = before.clone();
-    let decision = &step.decision;
-    status.active_revision = Some(decision.active.name.clone());
-    status.version = Some(decision.active.version.clone());
-    status.upgrade.clone_from(&decision.position);
-    if let Some(ended) = &decision.ended {
-        status.history.insert(0, ended.clone());
-        status.history.truncate(HISTORY);
-    }
-    status
-}
-
-// What was wished for another upgrade, even one to the same revision, counts for nothing in this one.
-async fn forget_wishes(
-    ctx: &Context,
-    api: &Api<MeshControlPlane>,
-    mcp: MeshControlPlane,
-    step: &Step,
-) -> Result<MeshControlPlane, Error> {
-    let begins = mcp.status.as_ref().is_none_or(|s| s.upgrade.is_none()) && step.decision.position.is_some();
-    let stale: serde_json::Map<_, _> = WISHES
-        .iter()
-        .filter(|w| begins && mcp.annotations().contains_key(**w))
-        .map(|w| ((*w).to_owned(), serde_json::Value::Null))
-        .collect();
-    if stale.is_empty() {
-        return Ok(mcp);
-    }
-    let name = mcp.name_any();
-    let body = json!({"metadata": {"resourceVersion": mcp.resource_version(), "annotations": stale}});
-    ctx.metrics.wrote("MeshControlPlane", "apply");
-    let patched = ctx.write(api.patch(&name, &PatchParams::default(), &Patch::Merge(&body))).await;
-    let object = format!("MeshControlPlane {name}");
-    Ok(patched.map_err(apply::Error::request("forget the annotations of an earlier upgrade on", object))?)
-}
-
-fn describe(mesh: &ValidatedMesh) -> String {
-    format!("MeshControlPlane {}/{}", mesh.mesh.namespace, mesh.mesh.name)
 }
 
 async fn install_gateway_api(

@@ -2,25 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{api::policy::v1::PodDisruptionBudget, jiff::SignedDuration};
-use kube::{Api, ResourceExt, api::ListParams};
-use meshwright_api::{
-    Comparison, UpgradePhase, UpgradeStatus, Verdict, VerdictResult, gateway::Gateway, labels,
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
 };
+use kube::ResourceExt;
+use meshwright_api::{Comparison, Strategy, UpgradePhase, UpgradeStatus, Verdict, VerdictResult};
 use meshwright_decisions::{analysis, health};
 
-use super::{Seen, ValidatedMesh};
+use super::{
+    Seen, ValidatedMesh,
+    surroundings::{before, describe, gateways, is_behind},
+};
 use crate::{
     context::Context,
     inspection::{self, Observation, Replica, Scope, probe, series},
-    reconciler,
     upgrade::{machine::Trouble, shares},
 };
 
 /// Of the traffic before a step this much is looked at.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(60);
-/// How the control plane begins to say that a proxy refused what it was given.
-const REFUSED: &str = "a proxy refused the configuration";
 
 /// What was measured.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,8 @@ pub struct Measured {
     pub foreign_budgets: Vec<String>,
     /// Gateways whose proxies refused their newest configuration.
     pub behind: Vec<String>,
+    /// Gateways with proxies that are left as they are, and why.
+    pub unmanaged: Vec<String>,
 }
 
 /// What a control plane says of its proxies.
@@ -71,7 +74,10 @@ pub async fn measure(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen) -> Measur
         inspection::Mesh { namespace: &mesh.mesh.namespace, trust_domain: &mesh.snapshot.trust_domain, root };
     let replicas = inspection::replicas(&seen.items);
     let mut measured = Measured::default();
-    if position.is_some_and(|p| matches!(p.phase, UpgradePhase::Planned | UpgradePhase::Preflight)) {
+    if position.is_some_and(|p| p.phase == UpgradePhase::Planned) {
+        return measured;
+    }
+    if position.is_some_and(|p| p.phase == UpgradePhase::Preflight) {
         before(ctx, seen, &mut measured).await;
         return measured;
     }
@@ -94,7 +100,7 @@ async fn observe(
     let names: Vec<String> = seen.revisions.iter().map(ResourceExt::name_any).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let now = ctx.now();
-    let since = position.and_then(|p| p.measured_since.as_ref()).map_or(now - LOOK_BACK, |t| t.0);
+    let since = position.and_then(judged_since).map_or(now - LOOK_BACK, |t| t.0);
     let upgrade = position.map_or_else(String::new, |p| format!("{} {} {}", p.from, p.to, p.started.0));
     let scope = Scope { upgrade: &upgrade, since };
     let observation = ctx.inspector.observe(asked, &scope, &names, replicas, now).await;
@@ -117,9 +123,18 @@ async fn observe(
     measured.behind = gateways.iter().filter(|g| is_behind(g)).map(describe).collect();
     if p.phase == UpgradePhase::Shift {
         ctx.prober.aim(probe::targets(&seen.items, &gateways, &mesh.upgrade.probes));
-        if p.measured_since.is_some() {
-            judge(ctx, mesh, seen, p, &observation, measured);
-        }
+    }
+    if let Some(since) = judged_since(p) {
+        judge(ctx, mesh, seen, (p, since.0), &observation, measured);
+    }
+}
+
+/// Since when both revisions have had traffic side by side. Before a step is in place for all Gateways too: some have it already.
+fn judged_since(p: &UpgradeStatus) -> Option<&Time> {
+    match p.phase {
+        UpgradePhase::Shift => Some(p.measured_since.as_ref().unwrap_or(&p.since)),
+        UpgradePhase::Bake if p.strategy == Strategy::Canary && p.measured_since.is_none() => Some(&p.since),
+        _ => None,
     }
 }
 
@@ -138,30 +153,38 @@ fn judge(
     ctx: &Context,
     mesh: &ValidatedMesh,
     seen: &Seen,
-    p: &UpgradeStatus,
+    (p, since): (&UpgradeStatus, Timestamp),
     observation: &Observation,
     measured: &mut Measured,
 ) {
+    let gathering = p.measured_since.is_none();
     if seen.gateways.is_empty() {
+        if gathering {
+            return;
+        }
         let reason = "there is no Gateway, so there is nothing to measure".to_owned();
         let result = VerdictResult::Pass;
         measured.verdict = Some(Verdict { result, reason, canary_requests: 0, baseline_requests: 0 });
         return;
     }
-    let since = p.measured_since.as_ref().map_or(ctx.now(), |t| t.0);
     let sides = series::sides(observation, &ctx.prober.probed(), &p.to, &p.from, since);
-    let look = analysis::Look { steps: p.steps.len().max(1) };
-    let verdict = analysis::judge_with_probes(
-        &sides.canary,
-        &sides.baseline,
-        &sides.probes,
-        &mesh.upgrade.analysis,
-        &look,
-    );
+    let (canary, baseline, probes) = (&sides.canary, &sides.baseline, &sides.probes);
+    let (settings, steps) = (&mesh.upgrade.analysis, p.steps.len().max(1));
+    let verdict = if gathering {
+        let look = analysis::Look { steps, window: analysis::Window::Before };
+        analysis::judge_with_probes(canary, baseline, probes, settings, &look)
+    } else {
+        let times = (since.as_second(), observation.at.as_second());
+        analysis::judge_step(canary, baseline, probes, settings, steps, times)
+    };
+    // Of a share that is not in place only what is bad counts.
+    if gathering && verdict.result != analysis::VerdictResult::Fail {
+        return;
+    }
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let (canary, baseline) = (count(verdict.canary_requests), count(verdict.baseline_requests));
-    let (per_cent, all) = (|n: i64| i32::try_from(n.min(1_000_000)).unwrap_or(0), canary + baseline);
-    measured.requests = (all > 0).then(|| shares::share(per_cent(canary), per_cent(baseline)));
+    let users = (verdict.canary_users, verdict.baseline_users);
+    measured.requests = (users.0 + users.1 > 0).then(|| shares::share_of(users.0, users.1));
     verdict.cause.as_str().clone_into(&mut measured.cause);
     measured.verdict = Some(Verdict {
         result: match verdict.result {
@@ -177,8 +200,11 @@ fn judge(
 
 fn finding(observation: &Observation, p: &UpgradeStatus) -> Option<Trouble> {
     let samples = inspection::health::samples(observation, &p.to, &p.from);
-    let found = health::examine(&samples.canary, &samples.baseline)?;
-    Some(Trouble { cause: found.cause.as_str().to_owned(), message: found.reason, lasting: true })
+    let found = health::examine(&samples.canary, &samples.baseline);
+    let found = found.map(|found| (found.cause.as_str(), found.reason));
+    let ends = || Some(("ProxyCrashes", inspection::health::envoy_ends(observation, &p.to, &p.from)?));
+    let (cause, message) = found.or_else(ends)?;
+    Some(Trouble { cause: cause.to_owned(), message, lasting: true })
 }
 
 async fn compare(
@@ -193,43 +219,4 @@ async fn compare(
     };
     let (old, new) = tokio::join!(rendered(p.from.clone()), rendered(p.to.clone()));
     Ok(inspection::compare::compare(&old?, &new?))
-}
-
-// What the preflight looks at beyond our own objects.
-async fn before(ctx: &Context, seen: &Seen, measured: &mut Measured) {
-    let version = ctx.client.apiserver_version().await;
-    measured.kubernetes = version.ok().and_then(|v| v.minor.trim_end_matches('+').parse().ok());
-    let budgets = Api::<PodDisruptionBudget>::all(ctx.client.clone()).list(&ListParams::default()).await;
-    let budgets = budgets.inspect_err(|error| tracing::warn!(%error, "could not list PodDisruptionBudgets"));
-    let ours = |o: &PodDisruptionBudget| {
-        o.labels().get(labels::MANAGED_BY).map(String::as_str) == Some(labels::MANAGER)
-    };
-    let selects = |o: &PodDisruptionBudget| {
-        let selector = o.spec.as_ref().and_then(|s| s.selector.as_ref());
-        let wanted = selector.and_then(|s| s.match_labels.as_ref());
-        seen.items.iter().any(|pod| {
-            pod.namespace() == o.namespace()
-                && wanted
-                    .is_some_and(|w| !w.is_empty() && w.iter().all(|(k, v)| pod.labels().get(k) == Some(v)))
-        })
-    };
-    let foreign = budgets.map(|b| b.items).unwrap_or_default().into_iter().filter(|o| !ours(o) && selects(o));
-    measured.foreign_budgets =
-        foreign.map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any())).collect();
-    measured.behind = gateways(ctx).await.iter().filter(|g| is_behind(g)).map(describe).collect();
-}
-
-/// A proxy of it goes on with an older configuration; its control plane says so in its status.
-fn is_behind(gateway: &Gateway) -> bool {
-    let conditions = gateway.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().any(|c| c.status == "False" && c.message.starts_with(REFUSED))
-}
-
-fn describe(gateway: &Gateway) -> String {
-    format!("{}/{}", gateway.namespace().unwrap_or_default(), gateway.name_any())
-}
-
-async fn gateways(ctx: &Context) -> Vec<Gateway> {
-    let gateways = reconciler::list(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    gateways.inspect_err(|error| tracing::warn!(%error, "could not list Gateways")).unwrap_or_default()
 }

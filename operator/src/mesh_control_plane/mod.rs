@@ -20,10 +20,13 @@ mod deletion;
 mod dereference;
 mod keep;
 mod measure;
+mod position;
 mod status;
 mod step;
+mod surroundings;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod validate;
 mod view;
 

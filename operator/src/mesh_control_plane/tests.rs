@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use meshwright_api::{
     Comparison, MeshControlPlane, MeshRevision, UpgradePhase, UpgradeResult, Verdict, VerdictResult,
     conditions::{self, DRAINING, IN_USE, READY},
+    labels,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ use crate::{
     pods::Count,
 };
 
+mod passes;
 mod refused;
 
 /// Releases 0.1.0 and 0.2.0, whose images have this tag.
@@ -216,6 +218,74 @@ fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
 }
 
 #[test]
+fn a_release_that_went_back_is_not_taken_by_itself_again() {
+    let (mut seen, old) = installed();
+    (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
+    let mesh = valid(&seen);
+    take(&mut seen, &mesh, at(10));
+    let new = seen.fresh.status.as_ref().unwrap().upgrade.as_ref().unwrap().to.clone();
+    let wish = |seen: &mut Seen, annotation: &str| {
+        seen.fresh.metadata.annotations = Some([(annotation.to_owned(), new.clone())].into());
+    };
+    wish(&mut seen, labels::ROLLBACK);
+    let mut now = 11;
+    let mut pass = |seen: &mut Seen, times: i64| {
+        for _ in 0..times {
+            let mesh = valid(seen);
+            take(seen, &mesh, at(now));
+            now += 1;
+        }
+    };
+    pass(&mut seen, 6);
+    assert_eq!(phase(&seen), Some(UpgradePhase::RolledBack), "and that stays to be seen");
+    assert!(valid(&seen).held_back && valid(&seen).newer.is_some());
+    // Other settings are another revision, of the release that serves.
+    seen.fresh.metadata.annotations = None;
+    seen.fresh.spec.gateways.resources =
+        serde_json::from_value(json!({"requests": {"cpu": "300m"}})).unwrap();
+    pass(&mut seen, 2);
+    let going = seen.fresh.status.as_ref().unwrap().upgrade.clone().unwrap();
+    assert_eq!((going.from.as_str(), going.to_version.as_str()), (old.as_str(), "0.1.0"));
+    // Back to how it was, it is tried again when somebody asks for it.
+    seen.fresh.spec.gateways.resources = None;
+    pass(&mut seen, 2);
+    assert_eq!(phase(&seen), None);
+    wish(&mut seen, labels::RETRY);
+    pass(&mut seen, 1);
+    seen.fresh.metadata.annotations = None;
+    pass(&mut seen, 3);
+    let going = seen.fresh.status.as_ref().unwrap().upgrade.clone().unwrap();
+    assert_eq!((going.to.as_str(), going.to_version.as_str()), (new.as_str(), "0.2.0"));
+}
+
+#[test]
+fn a_window_that_closes_while_something_is_in_the_way_is_waited_for_again() {
+    let (mut seen, _) = installed();
+    (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
+    let window = |schedule: &str| meshwright_api::Window {
+        schedule: schedule.to_owned(),
+        duration: "1h".to_owned(),
+        time_zone: "UTC".to_owned(),
+    };
+    seen.fresh.spec.upgrade.windows = vec![window("0 8 * * *")];
+    seen.fresh.spec.upgrade.paused = true;
+    let mesh = valid(&seen);
+    take(&mut seen, &mesh, at(10));
+    let to_preflight = |seen: &mut Seen| {
+        seen.fresh.status.as_mut().unwrap().upgrade.as_mut().unwrap().phase = UpgradePhase::Preflight;
+    };
+    to_preflight(&mut seen);
+    seen.fresh.spec.upgrade.paused = false;
+    let mesh = valid(&seen);
+    for second in [7200, 7201, 7202] {
+        take(&mut seen, &mesh, at(second));
+    }
+    assert_eq!(phase(&seen), Some(UpgradePhase::Preflight));
+    let position = seen.fresh.status.as_ref().unwrap().upgrade.as_ref().unwrap();
+    assert!(position.waiting.as_ref().unwrap().contains("window") && position.deadline.is_some());
+}
+
+#[test]
 fn a_step_too_far_is_refused_with_the_way_there() {
     let (mut seen, _) = installed();
     seen.revisions[0].spec.version = "0.0.9".to_owned();
@@ -305,140 +375,6 @@ fn missing_pods_are_noticed_with_their_time() {
     };
     assert_eq!(step::short_since(&deployment("False")), Some(at(7)));
     assert_eq!(step::short_since(&deployment("True")), None);
-}
-
-/// A mesh that is installed and whose spec became one that cannot be carried out.
-fn installed_and_invalid() -> Seen {
-    let mut seen = seen(mesh(json!({})));
-    let before = valid(&seen);
-    let name = take(&mut seen, &before, at(0)).target;
-    let revision = &mut seen.revisions[0];
-    revision.metadata.resource_version = Some("1".to_owned());
-    let issued = json!({"secretName": format!("{name}-issuing-1"), "fingerprint": "f",
-        "notAfter": "2000-01-01T00:00:00Z"});
-    revision.status.get_or_insert_default().issuing_ca = Some(serde_json::from_value(issued).unwrap());
-    seen.fresh.spec.version = Some("9.9.9".to_owned());
-    seen
-}
-
-#[tokio::test]
-async fn an_invalid_spec_does_not_stop_what_is_installed_from_being_kept() {
-    let seen = installed_and_invalid();
-    // Every request fails, and each object is asked for all the same.
-    let (ctx, asked) = apply_tests::refusing();
-    super::apply::hold(&ctx, &seen).await.unwrap_err();
-    let asked = asked.lock().unwrap().clone();
-    let name = seen.revisions[0].name_any();
-    let of_mesh = "GET /apis/rbac.authorization.k8s.io/v1/namespaces/prod/rolebindings/meshwright-issuing-ca";
-    assert!(asked.iter().any(|a| a == of_mesh), "{asked:?}");
-    assert!(asked.contains(&format!("GET /apis/apps/v1/namespaces/prod/deployments/{name}")), "{asked:?}");
-}
-
-#[tokio::test]
-async fn the_gateway_controllers_do_not_wait_for_a_valid_spec() {
-    let mut seen = installed_and_invalid();
-    let there = crate::gateway_api::Definition {
-        version: Some(meshwright_api::GATEWAY_API_VERSION.to_owned()),
-        channel: None,
-        ours: false,
-        established: true,
-    };
-    let plurals = ["gatewayclasses", "gateways", "httproutes", "referencegrants"];
-    seen.gateway_api =
-        Found(plurals.map(|p| (format!("{p}.gateway.networking.k8s.io"), there.clone())).into());
-    let (ctx, _) = apply_tests::refusing();
-    super::run(&seen, &ctx).await.unwrap_err();
-    assert!(*ctx.gateway_api_served.borrow());
-}
-
-/// Answers to one pass of the cleaning up, in which this many autoscalers are found.
-fn a_pass(found: &[Value]) -> Vec<apply_tests::Answer> {
-    let list = |items: &[Value]| json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items});
-    let paths = [
-        "/apis/autoscaling/v2/horizontalpodautoscalers",
-        "/apis/apps/v1/deployments",
-        "/apis/policy/v1/poddisruptionbudgets",
-        "/api/v1/services",
-        "/api/v1/configmaps",
-        "/api/v1/serviceaccounts",
-        "/apis/gateway.networking.k8s.io/v1",
-        "/apis/rbac.authorization.k8s.io/v1/rolebindings",
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-    ];
-    let mut answers: Vec<_> = paths.map(|p| apply_tests::Answer(http::Method::GET, p, 200, list(&[]))).into();
-    answers[0].3 = list(found);
-    (answers[6].2, answers[6].3) = (404, apply_tests::not_found());
-    answers
-}
-
-#[tokio::test]
-async fn a_mesh_is_let_go_only_when_nothing_was_left_to_delete() {
-    let mut mesh = mesh(json!({}));
-    mesh.metadata.finalizers = Some(vec![super::FINALIZER.to_owned()]);
-    let scaler = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-        "metadata": {"name": "web-meshwright", "namespace": "shop", "uid": "u", "resourceVersion": "1"}});
-    const SCALER: &str = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/web-meshwright";
-    let mut answers = a_pass(std::slice::from_ref(&scaler));
-    answers.insert(1, apply_tests::Answer(http::Method::DELETE, SCALER, 404, apply_tests::not_found()));
-    let deleted = json!({"kind": "Status", "apiVersion": "v1", "status": "Success"});
-    (answers[1].2, answers[1].3) = (200, deleted);
-    let (ctx, mock) = apply_tests::server(answers);
-    let action = super::finish(&ctx, &mesh).await.unwrap();
-    mock.finish();
-    assert_ne!(action, kube::runtime::controller::Action::await_change(), "the finalizer is still there");
-}
-
-#[tokio::test]
-async fn certificates_are_looked_at_also_when_the_spec_is_invalid() {
-    let seen = installed_and_invalid();
-    let (ctx, _) = apply_tests::refusing();
-    let invalid = validate(&seen, &releases("1"), &[]).unwrap_err();
-    let before = seen.fresh.status.clone().unwrap();
-    let status = super::status::failed(&ctx, Some(3), before, &invalid.into(), Some(&seen));
-    let of = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).unwrap();
-    assert_eq!(of("Reconciled").reason, conditions::reason::UNKNOWN_VERSION);
-    assert_eq!(of("CertificatesValid").reason, conditions::reason::EXPIRES_SOON);
-    assert_eq!(status.observed_generation, Some(3));
-}
-
-#[tokio::test]
-async fn a_conflict_is_told_when_it_goes_on() {
-    let object = mesh(json!({}));
-    let conflict = || {
-        let status = json!({"status": "Failure", "reason": "Conflict", "code": 409});
-        let error = kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()));
-        let error = crate::apply::Error::request("write", "something")(error);
-        Err(super::Error::from(super::apply::Error::from(error)))
-    };
-    let (ctx, asked) = apply_tests::refusing();
-    for _ in 0..2 {
-        super::status::write(&ctx, &object, None, &conflict()).await.unwrap();
-        ctx.failed(&crate::reconciler::key(super::CONTROLLER, &object));
-    }
-    assert!(asked.lock().unwrap().is_empty(), "it passes by itself");
-    super::status::write(&ctx, &object, None, &conflict()).await.unwrap_err();
-    assert_eq!(asked.lock().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_revision_of_somebody_else_is_left_alone_and_named() {
-    const PATH: &str = "/apis/meshwright.io/v1alpha1/namespaces/prod/meshrevisions";
-    const ONE: &str = "/apis/meshwright.io/v1alpha1/namespaces/prod/meshrevisions/mesh-0a1b2c3d";
-    let mesh = mesh(json!({}));
-    let snapshot = valid(&seen(mesh.clone())).snapshot;
-    let taken = json!({"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409});
-    let there = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-        "metadata": {"name": "mesh-0a1b2c3d", "namespace": "prod"}});
-    let answers = vec![
-        apply_tests::Answer(http::Method::POST, PATH, 409, taken),
-        apply_tests::Answer(http::Method::GET, ONE, 200, there),
-    ];
-    let (ctx, mock) = apply_tests::server(answers);
-    let reference = super::reference(&mesh);
-    let created = super::apply::create_revision(&ctx, &reference, "mesh-0a1b2c3d", &snapshot, &mesh).await;
-    mock.finish();
-    let problems = created.unwrap().problems;
-    assert!(matches!(&problems[..], [crate::apply::Problem::NotOurs { .. }]), "{problems:?}");
 }
 
 #[test]

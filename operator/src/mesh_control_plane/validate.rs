@@ -8,8 +8,8 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 use meshwright_api::{
-    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, Resources, WorkloadSettings,
-    conditions::reason,
+    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, Resources, UpgradePhase,
+    UpgradeRecord, UpgradeResult, UpgradeStatus, WorkloadSettings, conditions::reason, labels,
 };
 
 use super::dereference::Seen;
@@ -108,6 +108,8 @@ pub struct ValidatedMesh {
     pub by_itself: bool,
     /// A newer release that could be gone to.
     pub newer: Option<Version>,
+    /// That one went back before, and is not taken by itself again.
+    pub held_back: bool,
     /// Every release that can be asked for.
     pub available: Vec<String>,
     /// Availability of the control plane.
@@ -144,6 +146,7 @@ pub fn validate(seen: &Seen, catalogue: &Catalogue, pull_secrets: &[String]) -> 
         upgrade: settings_of_upgrade,
         by_itself: choice.by_itself,
         newer: choice.newer,
+        held_back: choice.held_back,
         available: catalogue.versions(),
         control_plane: solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]),
         root_ttl: duration("spec.certificates.rootTTL", &spec.certificates.root_ttl)?,
@@ -157,7 +160,7 @@ pub fn validate(seen: &Seen, catalogue: &Catalogue, pull_secrets: &[String]) -> 
 pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
     let mcp = &seen.fresh;
     let position = mcp.status.as_ref()?.upgrade.as_ref()?;
-    let over = position.phase == meshwright_api::UpgradePhase::RolledBack;
+    let over = position.phase == UpgradePhase::RolledBack;
     let to = seen.revisions.iter().find(|r| r.name_any() == position.to).filter(|_| !over)?;
     let spec = &mcp.spec;
     // What cannot be read of it counts as not said; and while it cannot, nothing new begins.
@@ -168,6 +171,7 @@ pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
         upgrade: upgrade::Settings { paused: true, ..settings },
         by_itself: false,
         newer: None,
+        held_back: false,
         available: catalogue.versions(),
         control_plane: solve(Workload::ControlPlane, spec.profile, &[spec.control_plane.autoscaling]),
         // Only a root that is there is used.
@@ -218,6 +222,7 @@ struct Choice {
     version: Version,
     by_itself: bool,
     newer: Option<Version>,
+    held_back: bool,
 }
 
 // An unset version stays at what was installed, unless upgrades are automatic: an upgrade is a decision.
@@ -231,15 +236,17 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
     let pinned = status.and_then(|s| s.version.as_deref()).or(serving.map(|r| r.spec.version.as_str()));
     let pinned = pinned.map(parse).transpose()?;
     let newer = pinned.and_then(|v| catalogue.upgrade(v));
-    let choice = |version, by_itself| Choice { version, by_itself, newer };
+    let held_back = upgrade.automatic && newer.is_some_and(|newer| went_back(&seen.fresh, newer));
+    let choice = |version, by_itself| Choice { version, by_itself, newer, held_back: false };
     let Some(asked) = seen.fresh.spec.version.as_deref() else {
         // One that is under way goes on to its end, whatever became known since.
         let going = status.and_then(|s| s.upgrade.as_ref());
-        let begun = meshwright_api::UpgradePhase::InstallCanary..meshwright_api::UpgradePhase::RolledBack;
+        let begun = UpgradePhase::InstallCanary..UpgradePhase::RolledBack;
         // Asked for by nobody else: who takes a version away again has changed their mind.
         let going = going.filter(|u| upgrade.automatic && begun.contains(&u.phase));
         return match (going, pinned) {
             (Some(going), _) => Ok(choice(parse(&going.to_version)?, false)),
+            (None, Some(pinned)) if held_back => Ok(Choice { held_back, ..choice(pinned, false) }),
             (None, Some(pinned)) if upgrade.automatic => Ok(choice(newer.unwrap_or(pinned), newer.is_some())),
             (None, Some(pinned)) => Ok(choice(pinned, false)),
             (None, None) => Ok(choice(catalogue.newest().ok_or_else(|| unknown("(none)"))?, false)),
@@ -255,6 +262,18 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
         }
         _ => Ok(choice(version, false)),
     }
+}
+
+// The last time that anybody went to this release it was bad, or a person did not want it; other settings do not change that.
+fn went_back(mcp: &MeshControlPlane, version: Version) -> bool {
+    let Some(status) = &mcp.status else { return false };
+    let version = version.to_string();
+    let going = |u: &UpgradeStatus| u.to_version == version && u.phase < UpgradePhase::RollingBack;
+    let superseded = |r: &UpgradeRecord| r.result == UpgradeResult::Superseded;
+    let last = status.history.iter().find(|r| r.to_version == version && !superseded(r));
+    let again = |r: &UpgradeRecord| mcp.annotations().get(labels::RETRY) == Some(&r.to);
+    !status.upgrade.as_ref().is_some_and(going)
+        && last.is_some_and(|r| r.result == UpgradeResult::RolledBack && !again(r))
 }
 
 // A version that is installed keeps the images that it has: another operator, with other ones, changes nothing by itself.

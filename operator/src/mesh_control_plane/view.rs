@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
-    jiff::{SignedDuration, Timestamp},
+    jiff::Timestamp,
 };
 use kube::ResourceExt;
 use meshwright_api::{MeshRevision, UpgradePhase, UpgradeStatus, labels};
@@ -11,6 +11,7 @@ use super::{
     dereference::{GatewaySeen, Seen},
     measure::Measured,
     step::{condition, is_ready, usage},
+    trouble,
     validate::ValidatedMesh,
 };
 use crate::{
@@ -19,16 +20,11 @@ use crate::{
     pods,
     upgrade::{
         View,
-        machine::{Gateways, Health, PATIENCE, Revision, Trouble, Wishes},
+        machine::{Gateways, Health, Revision, Wishes},
         preflight::{self, Sight},
         shares,
     },
 };
-
-/// So many containers that ended by themselves within minutes, and none of the other revision, are no accident.
-const RESTARTS: i32 = 3;
-/// So long ago is another story.
-const LATELY: SignedDuration = SignedDuration::from_mins(10);
 
 /// Everything that a decision depends on.
 pub fn view<'a>(
@@ -52,7 +48,8 @@ pub fn view<'a>(
         active: active.map(|a| Revision { name: a.name_any(), version: a.spec.version.clone() }),
         active_was_ready: active.is_some_and(was_ever_ready),
         position,
-        closed: closed(mesh, now),
+        opens: opens(mesh, now),
+        went_back_by_itself: mesh.held_back,
         from: health(from),
         to: with_finding(health(Some(to)), measured),
         blockers: preflight::blockers(&sight(mesh, seen, measured), now),
@@ -77,7 +74,7 @@ fn with_finding(health: Health, measured: &Measured) -> Health {
     Health { trouble, ..health }
 }
 
-fn closed(mesh: &ValidatedMesh, now: Timestamp) -> Option<String> {
+fn opens(mesh: &ValidatedMesh, now: Timestamp) -> Option<Timestamp> {
     use meshwright_decisions::windows::State;
     if !mesh.by_itself {
         return None;
@@ -88,8 +85,7 @@ fn closed(mesh: &ValidatedMesh, now: Timestamp) -> Option<String> {
         State::Closed { opens } => Some(*opens),
     });
     let opens: Option<Vec<Timestamp>> = opens.collect();
-    let next = opens?.into_iter().min()?;
-    Some(format!("the next window of spec.upgrade.windows, {next}"))
+    opens?.into_iter().min()
 }
 
 fn wishes(seen: &Seen) -> Wishes {
@@ -112,105 +108,9 @@ fn health(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, name: &str, no
     Health {
         exists,
         ready: is_ready(mesh.control_plane.min, seen, name),
-        trouble: trouble(seen, name, now),
+        trouble: trouble::control_plane(seen, name, now),
         in_use: usage(seen, measured, name, now),
     }
-}
-
-fn age(pod: &Pod, now: Timestamp) -> std::time::Duration {
-    let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
-    std::time::Duration::try_from(now.duration_since(created)).unwrap_or_default()
-}
-
-/// How often containers of a revision ended by themselves lately, beyond those of the others: what ends those too is not its doing.
-fn restarts(seen: &Seen, revision: &str, component: &str, now: Timestamp) -> i32 {
-    let upgrade = seen.fresh.status.as_ref().and_then(|s| s.upgrade.as_ref());
-    let after = upgrade.map_or(now - LATELY, |p| p.started.0.max(now - LATELY));
-    let (its, others): (Vec<&Pod>, Vec<&Pod>) = seen
-        .items
-        .iter()
-        .filter(|p| p.labels().get(labels::COMPONENT).is_some_and(|c| c == component))
-        .partition(|p| pods::is_of(p, revision, component));
-    pods::restarts(its.into_iter(), after) - pods::restarts(others.into_iter(), after)
-}
-
-/// What keeps a control plane's pods from running.
-fn trouble(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trouble> {
-    let of = || seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_CONTROL_PLANE));
-    let restarts = restarts(seen, revision, labels::COMPONENT_CONTROL_PLANE, now);
-    let waits = of().find_map(|p| pods::waiting(p).map(|w| (p, w)));
-    if let Some((pod, (reason, message))) = waits {
-        let image = reason.contains("Image");
-        let cause = if image { "ImageCannotBePulled" } else { "ControlPlaneCrashes" };
-        // Where another pod has the image, it is a node or a registry for a moment.
-        let lasting = match image {
-            true => age(pod, now) >= PATIENCE && !of().any(pods::has_run),
-            false => restarts >= RESTARTS,
-        };
-        let message = format!("pod {}: {reason}: {message}", pod.name_any());
-        return Some(Trouble { cause: cause.to_owned(), message, lasting });
-    }
-    if restarts >= RESTARTS {
-        let message = format!("containers of the control plane ended by themselves {restarts} times");
-        return Some(Trouble { cause: "ControlPlaneCrashes".to_owned(), message, lasting: true });
-    }
-    let unscheduled = of().find_map(|p| pods::unschedulable(p).map(|why| (p, why)));
-    unscheduled.map(|(pod, why)| Trouble {
-        cause: "NoRoom".to_owned(),
-        message: format!("pod {} has no node: {why}", pod.name_any()),
-        lasting: false,
-    })
-}
-
-/// Proxies of the new revision that do not become ready, with the cause that its control plane knows.
-fn proxies_in_trouble(
-    seen: &Seen,
-    measured: &Measured,
-    (from, revision): (&str, &str),
-    now: Timestamp,
-) -> Option<Trouble> {
-    let proxies = || seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_GATEWAY));
-    let mut unready = proxies().filter(|p| p.metadata.deletion_timestamp.is_none() && !pods::is_ready(p));
-    let pod = unready.find(|p| age(p, now) >= PATIENCE)?;
-    let of = (
-        pod.namespace().unwrap_or_default(),
-        pod.labels().get(labels::GATEWAY_NAME).cloned().unwrap_or_default(),
-    );
-    // What the old proxies of the same Gateway lack too is not the new version's doing.
-    let alike = seen
-        .gateways
-        .get(&of)
-        .is_some_and(|g| g.deployments.get(from).is_some_and(|d| sizes::ready_of(d) < replicas(d)));
-    let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-    if let Some(why) = pods::unschedulable(pod) {
-        let message = format!("pod {name} has no node: {why}");
-        return Some(Trouble { cause: "NoRoom".to_owned(), message, lasting: false });
-    }
-    if let Some((reason, message)) = pods::waiting(pod) {
-        let image = reason.contains("Image");
-        let cause = if image { "ImageCannotBePulled" } else { "ProxyCrashes" };
-        let message = format!("pod {name}: {reason}: {message}");
-        let again = || restarts(seen, revision, labels::COMPONENT_GATEWAY, now) >= RESTARTS;
-        let lasting = !alike && if image { !proxies().any(pods::has_run) } else { again() };
-        return Some(Trouble { cause: cause.to_owned(), message, lasting });
-    }
-    // Images are pulled, nodes get lost: only one that runs and has never been ready tells of its version.
-    let idle = pods::never_ready_for(pod, now);
-    let (cause, what) = match &measured.proxies {
-        Some(p) if p.certificates_refused > 0 && p.certificates_signed == 0 => (
-            "CertificatesRefused",
-            format!("; its control plane refused {} certificates", p.certificates_refused),
-        ),
-        Some(p) if p.configurations_refused > 0 => {
-            ("ConfigurationRefused", format!("; Envoy refused {} configurations", p.configurations_refused))
-        }
-        _ => ("ProxiesNotReady", "; its control plane gives it no complete configuration".to_owned()),
-    };
-    // What the old proxies refuse too is a user's doing; the new ones, which have nothing older, wait for its mending.
-    let behind = measured.behind.contains(&format!("{}/{}", of.0, of.1));
-    let lasting = !alike && !behind && idle.is_some_and(|idle| idle >= PATIENCE);
-    let message = format!("pod {name} is not ready after {} s{what}", idle.unwrap_or_default().as_secs());
-    Some(Trouble { cause: cause.to_owned(), message, lasting })
 }
 
 fn replicas(deployment: &Deployment) -> i32 {
@@ -239,10 +139,7 @@ fn gateways(
         if let Some(what) = awaited(p, mesh, gateway) {
             waiting.get_or_insert(format!("{what} of Gateway {namespace}/{name}"));
         }
-        let ready = |revision: &str| {
-            let status = gateway.deployments.get(revision).and_then(|d| d.status.as_ref());
-            status.and_then(|s| s.ready_replicas).unwrap_or(0)
-        };
+        let ready = |revision: &str| gateway.deployments.get(revision).map_or(0, sizes::ready_of);
         let behind = behind(gateway);
         back &= behind == Some(p.from.as_str()) || gateway.service.is_none();
         let counts = |revision: &str| behind.is_none_or(|b| b == revision);
@@ -255,7 +152,7 @@ fn gateways(
         back,
         connections: shares::share(canary, all - canary),
         waiting,
-        trouble: proxies_in_trouble(seen, measured, (&p.from, &p.to), now),
+        trouble: trouble::proxies(seen, measured, (&p.from, &p.to), now),
     }
 }
 
@@ -321,6 +218,7 @@ fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
         unready: unready.map(|((namespace, name), _)| format!("{namespace}/{name}")).collect(),
         foreign_budgets: measured.foreign_budgets.clone(),
         behind: measured.behind.clone(),
+        unmanaged: measured.unmanaged.clone(),
         hazards: from.zip(to).map(|(from, to)| from.hazards(to)).unwrap_or_default(),
     }
 }

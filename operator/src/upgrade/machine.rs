@@ -7,158 +7,25 @@ use std::time::Duration;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use meshwright_api::{
-    Approval, Approved, Blocker, Comparison, OnInsufficient, Rollback, Share, Strategy, UpgradePhase,
-    UpgradeRecord, UpgradeStatus, Verdict, VerdictResult,
+    Approval, Approved, Blocker, OnInsufficient, Share, Strategy, UpgradePhase, UpgradeRecord, UpgradeStatus,
 };
 
-use super::settings::Settings;
-
+mod back;
 mod phases;
 mod record;
+mod view;
 
 pub use record::{HISTORY, is_same_position, plan_hash};
+pub use view::{Decision, Gateways, Health, Revision, Trouble, Usage, View, Wishes};
 
 /// A canary that cannot even start, or that broke, is given this long to mend itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Cause of going back because something else is asked for: nothing is wrong with the revision.
 pub const SUPERSEDED: &str = "Superseded";
+/// What the name of a step ends with in an approval of going on without a verdict.
+const UNMEASURED: &str = "-unmeasured";
 /// How often to look where nothing says that something changed.
 pub const LOOK: Duration = Duration::from_secs(5);
-
-/// A revision by name and release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revision {
-    /// Its name.
-    pub name: String,
-    /// Its release.
-    pub version: String,
-}
-
-/// Something that keeps a revision from working.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word for it, such as `CrashLoop`.
-    pub cause: String,
-    /// What was seen.
-    pub message: String,
-    /// It does not go away by waiting, or has not for long enough.
-    pub lasting: bool,
-}
-
-/// How a revision's own pods are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
-    /// It was created.
-    pub exists: bool,
-    /// Its control plane is available, and every replica is up to date.
-    pub ready: bool,
-    /// What is wrong with it.
-    pub trouble: Option<Trouble>,
-    /// What refers to it.
-    pub in_use: Usage,
-}
-
-/// Whether anything refers to a revision.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Usage {
-    /// It cannot be seen, so it counts as used.
-    #[default]
-    Unknown,
-    /// Streams or pods do.
-    Used,
-    /// Nothing does, but not for long enough.
-    Unused,
-    /// Nothing has for the grace period.
-    Gone,
-}
-
-/// The Gateways, seen together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Gateways {
-    /// Each has what the position asks for, and all of it is ready.
-    pub settled: bool,
-    /// No Service sends new connections to the new revision.
-    pub back: bool,
-    /// Share of the new revision in percent, of ready pods behind the Services.
-    pub connections: i32,
-    /// What is awaited.
-    pub waiting: Option<String>,
-    /// Pods of the new revision that do not become ready.
-    pub trouble: Option<Trouble>,
-}
-
-/// What a person asked for by annotations.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
-    /// Revision, step and user.
-    pub approve: Option<(String, String, String)>,
-    /// The plan whose blockers are accepted.
-    pub acknowledge: Option<String>,
-    /// The new revision that is to be left.
-    pub rollback: Option<String>,
-    /// The revision that went back and is to be tried again.
-    pub retry: Option<String>,
-    /// The old revision that need not stay warm.
-    pub end_keep_warm: Option<String>,
-}
-
-/// Everything that a decision depends on.
-#[derive(Debug, Clone)]
-pub struct View<'a> {
-    /// The time.
-    pub now: Timestamp,
-    /// How upgrades are carried out.
-    pub settings: &'a Settings,
-    /// The revision that the spec asks for.
-    pub target: Revision,
-    /// The revision that is recorded as the active one.
-    pub active: Option<Revision>,
-    /// The active one has been ready before.
-    pub active_was_ready: bool,
-    /// Where the upgrade is.
-    pub position: Option<&'a UpgradeStatus>,
-    /// Why an automatic upgrade cannot begin yet.
-    pub closed: Option<String>,
-    /// The revision that it goes away from.
-    pub from: Health,
-    /// The revision that it goes to.
-    pub to: Health,
-    /// What stands in the way.
-    pub blockers: Vec<Blocker>,
-    /// How the configuration differs; an error while it cannot be seen.
-    pub comparison: Option<Result<Comparison, String>>,
-    /// The Gateways.
-    pub gateways: Gateways,
-    /// Of the step that is being measured.
-    pub verdict: Option<Verdict>,
-    /// One word for what a bad verdict found.
-    pub verdict_cause: String,
-    /// Share of the measured requests that the new revision had, in percent.
-    pub requests: Option<i32>,
-    /// What a person asked for.
-    pub wishes: Wishes,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
-    /// Where the upgrade is from now on.
-    pub position: Option<UpgradeStatus>,
-    /// The revision that is recorded as the active one from now on.
-    pub active: Revision,
-    /// The new revision is to be created.
-    pub create: bool,
-    /// A revision that nothing uses and nobody will go back to: it is to be removed.
-    pub retire: Option<String>,
-    /// For the history.
-    pub ended: Option<UpgradeRecord>,
-    /// What a person would ask about: reason and sentence.
-    pub told: Vec<(&'static str, String)>,
-    /// Something waits for a person.
-    pub asks: Option<String>,
-    /// When to look again.
-    pub recheck: Option<Duration>,
-}
 
 /// Decides.
 pub fn next(view: &View<'_>) -> Decision {
@@ -198,6 +65,7 @@ fn begin(view: &View<'_>, active: Revision) -> Decision {
         measured_since: None,
         blocked_since: None,
         waiting: None,
+        awaits_approval: None,
         deadline: None,
         share: None,
         verdict: None,
@@ -258,13 +126,18 @@ struct Going<'a> {
 impl<'a> Going<'a> {
     fn new(view: &'a View<'a>, active: Revision, position: &UpgradeStatus) -> Self {
         let mut position = position.clone();
-        (position.waiting, position.deadline) = (None, None);
+        (position.waiting, position.awaits_approval, position.deadline) = (None, None, None);
         Self { view, active, position, told: Vec::new(), asks: None, recheck: Some(LOOK) }
     }
 
     fn next(mut self) -> Decision {
         self.note_approval();
         let before = self.position.phase;
+        // Nothing was made yet: another plan takes its place, and nothing goes back.
+        if before <= UpgradePhase::Preflight && self.view.target.name != self.position.to {
+            self.recheck = Some(Duration::ZERO);
+            return self.end(Outcome::Over(None));
+        }
         if self.position.without_baseline
             && before < UpgradePhase::Promote
             && self.view.target.name != self.position.to
@@ -312,57 +185,6 @@ impl<'a> Going<'a> {
         Decision { position, active, create, retire, ended, told, asks, recheck }
     }
 
-    // === What makes an upgrade go back, from every phase up to Drain
-
-    fn must_go_back(&self) -> Option<(String, String)> {
-        let p = &self.position;
-        let why = |cause: &str, message: String| Some((cause.to_owned(), message));
-        // Without a baseline there is nothing to go back to.
-        if p.without_baseline {
-            return None;
-        }
-        if self.view.wishes.rollback.as_deref() == Some(p.to.as_str()) {
-            return why("Requested", format!("annotation {} asks for it", meshwright_api::labels::ROLLBACK));
-        }
-        // From Promote on another target waits.
-        if p.phase < UpgradePhase::Promote && self.view.target.name != p.to {
-            let message = format!("the spec asks for revision {} now", self.view.target.name);
-            return why(SUPERSEDED, message);
-        }
-        if p.phase <= UpgradePhase::Preflight {
-            return None;
-        }
-        // Once the old pods end their connections, going back is a person's decision.
-        if p.phase == UpgradePhase::Drain && p.measured_since.is_some() {
-            return None;
-        }
-        let of_gateways = matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake);
-        let of_gateways = self.view.gateways.trouble.as_ref().filter(|_| of_gateways);
-        let mut troubles = [self.view.to.trouble.as_ref(), of_gateways].into_iter().flatten();
-        if let Some(trouble) = troubles.find(|t| t.lasting) {
-            return why(&trouble.cause, trouble.message.clone());
-        }
-        match &self.view.verdict {
-            Some(v) if v.result == VerdictResult::Fail => why(&self.view.verdict_cause, v.reason.clone()),
-            _ => None,
-        }
-    }
-
-    fn go_back(&mut self, (cause, message): (String, String)) {
-        let p = &mut self.position;
-        if let Some(verdict) = &self.view.verdict {
-            p.verdict = Some(verdict.clone());
-        }
-        let note = format!("revision {} goes back to {} in phase {:?}: {message}", p.to, p.from, p.phase);
-        let phase = p.phase;
-        let decided = Time(self.view.now);
-        // Before the first step there was no traffic, and there may be no new revision.
-        let traffic_back = (phase < UpgradePhase::Shift).then(|| decided.clone());
-        p.rollback = Some(Rollback { phase, cause, message, decided, traffic_back });
-        self.told.push(("RollingBack", note));
-        self.enter(UpgradePhase::RollingBack);
-    }
-
     /// Neither revision was ever ready: the next one replaces whichever there is.
     fn replace_again(&mut self) -> Outcome {
         if self.view.to.exists {
@@ -389,7 +211,7 @@ impl<'a> Going<'a> {
         if phase != UpgradePhase::Shift {
             p.step = None;
         }
-        (p.waiting, p.deadline) = (None, None);
+        (p.waiting, p.awaits_approval, p.deadline) = (None, None, None);
         self.recheck = Some(Duration::ZERO);
     }
 
@@ -397,9 +219,12 @@ impl<'a> Going<'a> {
         self.position.waiting = Some(what.into());
         self.position.deadline = until.map(Time);
         if let Some(until) = until {
-            let left = Duration::try_from(until.duration_since(self.view.now)).unwrap_or_default();
-            self.recheck = Some(left.min(LOOK));
+            self.recheck = Some(self.left(until).min(LOOK));
         }
+    }
+
+    fn left(&self, until: Timestamp) -> Duration {
+        Duration::try_from(until.duration_since(self.view.now)).unwrap_or_default()
     }
 
     fn after(&self, since: &Time, time: Duration) -> Timestamp {
@@ -440,15 +265,28 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// The step that comes next, as approvals name it; none where nobody has to be asked.
+    /// The step that comes next, as approvals name it; none where nobody has to be asked. Who agreed before the deadline did not know
+    /// that there would be no verdict, and is asked again.
     fn awaited(&self) -> Option<String> {
         let p = &self.position;
         match p.phase {
             UpgradePhase::Compare => Some("1".to_owned()),
-            UpgradePhase::Shift => Some((p.step.unwrap_or(1) + 1).to_string()),
+            UpgradePhase::Shift => {
+                let step = (p.step.unwrap_or(1) + 1).to_string();
+                let agreed = p.approvals.iter().any(|a| a.step == step);
+                Some(if agreed && self.is_unmeasured() { step + UNMEASURED } else { step })
+            }
             UpgradePhase::Bake => Some("promote".to_owned()),
             _ => None,
         }
+    }
+
+    /// The deadline of the step's analysis has passed, and a person is to say what that means.
+    fn is_unmeasured(&self) -> bool {
+        let settings = self.view.settings;
+        let since = self.position.measured_since.as_ref();
+        settings.on_insufficient == OnInsufficient::Wait
+            && since.is_some_and(|s| self.is_over(s, settings.deadline))
     }
 
     /// Somebody must agree first; says whom it waits for.
@@ -464,21 +302,24 @@ impl<'a> Going<'a> {
     /// Somebody must have agreed, after this moment: who agreed before did not know what is known now.
     fn must_agree(&mut self, after: Option<Timestamp>) -> bool {
         let Some(step) = self.awaited() else { return false };
-        let counts = |a: &Approved| a.step == step && after.is_none_or(|t| a.time.0 >= t);
+        let number = step.strip_suffix(UNMEASURED).unwrap_or(&step);
+        let counts = |a: &Approved| a.step == step || a.step == number && after.is_none_or(|t| a.time.0 >= t);
         if self.position.approvals.iter().any(counts) {
             return false;
         }
-        let what = match step.as_str() {
+        let what = match number {
             "promote" => "makes the new revision the active one".to_owned(),
             _ => {
-                let index = step.parse::<usize>().unwrap_or(1) - 1;
+                let index = number.parse::<usize>().unwrap_or(1) - 1;
                 let percent = self.position.steps.get(index).copied().unwrap_or(100);
-                format!("gives it {percent} % of the traffic")
+                let without = if after.is_some() { " without a verdict" } else { "" };
+                format!("gives it {percent} % of the traffic{without}")
             }
         };
         let ask = format!("approval of step {step}, which {what}: kubectl mesh approve");
         self.asks = Some(ask.clone());
         self.wait(ask, None);
+        self.position.awaits_approval = Some(step);
         true
     }
 

@@ -27,6 +27,8 @@ pub struct Sight {
     pub foreign_budgets: Vec<String>,
     /// Proxies that go on with an older configuration, because Envoy refused the newest.
     pub behind: Vec<String>,
+    /// Gateways whose proxies are left as they are, and why.
+    pub unmanaged: Vec<String>,
     /// What is known to be dangerous about this step, from the catalogue.
     pub hazards: Vec<Blocker>,
 }
@@ -66,6 +68,12 @@ pub fn blockers(sight: &Sight, now: Timestamp) -> Vec<Blocker> {
             "proxies go on with an older configuration, because Envoy refused the newest",
             &sight.behind,
             "mend the Gateway or route that says so in its status",
+        ),
+        list(
+            "GatewayNotFollowing",
+            "gateways whose proxies no upgrade reaches",
+            &sight.unmanaged,
+            "mend what each of them says, or finish its deletion",
         ),
     ];
     checks.into_iter().flatten().chain(sight.hazards.iter().cloned()).collect()
@@ -121,13 +129,14 @@ mod tests {
     fn each_obstacle_is_named_with_its_remedy() {
         type Spoil = fn(&mut Sight, Timestamp);
         let soon = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(2);
-        let bad: [(&str, Spoil); 7] = [
+        let bad: [(&str, Spoil); 8] = [
             ("CertificateExpires", |s, t| s.earliest = Some(("issuing certificate".to_owned(), t))),
             ("KubernetesVersion", |s, _| s.kubernetes = Some(39)),
             ("GatewayAPIUnusable", |s, _| s.gateway_api = Some("absent".to_owned())),
             ("BaselineUnavailable", |s, _| s.control_plane = Some("1 of 3 pods".to_owned())),
             ("NoRoom", |s, _| s.pending = vec!["shop/edge-1".to_owned()]),
             ("ForeignBudget", |s, _| s.foreign_budgets = vec!["shop/theirs".to_owned()]),
+            ("GatewayNotFollowing", |s, _| s.unmanaged = vec!["shop/edge (being deleted)".to_owned()]),
             ("ConfigurationRefused", |s, _| s.behind = vec!["shop/edge-1".to_owned()]),
         ];
         for (reason, spoil) in bad {

@@ -99,7 +99,8 @@ fn during(upgrade: &UpgradeStatus) -> Option<Routing> {
             let rollback = upgrade.rollback.as_ref();
             let size =
                 if rollback.is_some_and(|r| r.traffic_back.is_some()) { Size::Ending } else { Size::Held };
-            let harmless = rollback.is_some_and(|r| r.cause == SUPERSEDED);
+            // So late the old pods may be gone: the first of them that comes up cannot carry all traffic.
+            let harmless = rollback.is_some_and(|r| r.cause == SUPERSEDED || r.phase >= UpgradePhase::Drain);
             let behind = if harmless { only(from) } else { Behind::AnyOf(from.to_owned()) };
             routing(part(from, Size::Held), part(to, size), behind)
         }

@@ -117,13 +117,10 @@ fn revision(name: &str) -> Revision {
 
 fn wishes(world: &World, seen: &Seen) -> Wishes {
     let p = world.position.as_ref();
-    let step = p.map_or("1".to_owned(), |p| match p.phase {
-        UpgradePhase::Shift => (p.step.unwrap_or(1) + 1).to_string(),
-        UpgradePhase::Bake => "promote".to_owned(),
-        _ => "1".to_owned(),
-    });
+    // To what was asked last.
+    let asked = p.filter(|_| seen.agrees).and_then(|p| p.awaits_approval.clone());
     Wishes {
-        approve: seen.agrees.then(|| (NEW.to_owned(), step, "alice".to_owned())),
+        approve: asked.map(|step| (NEW.to_owned(), step, "alice".to_owned())),
         acknowledge: p.filter(|_| seen.accepts).map(|p| p.plan.clone()),
         rollback: seen.rollback.then(|| NEW.to_owned()),
         retry: seen.retry.then(|| NEW.to_owned()),
@@ -150,7 +147,8 @@ fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
         active: Some(revision(world.active)),
         active_was_ready: seen.baseline,
         position: position.as_ref(),
-        closed: seen.closed.then(|| "a window".to_owned()),
+        opens: seen.closed.then(|| now() + LONG),
+        went_back_by_itself: false,
         from: Health { exists: world.old, ready: seen.old_ready, trouble: None, in_use: seen.usage },
         to: Health {
             exists: world.new,
@@ -370,6 +368,10 @@ fn search(way: &Way) -> usize {
                 ends(way, &world, &Seen { target: OLD, ..good.clone() }, over);
             } else {
                 ends(way, &world, &good, over);
+                if way.going.on_insufficient != OnInsufficient::RollBack {
+                    let insufficient = Some(VerdictResult::Insufficient);
+                    ends(way, &world, &Seen { verdict: insufficient, ..good.clone() }, over);
+                }
                 let retires = world.position.as_ref().is_some_and(|p| p.phase == UpgradePhase::Retire);
                 if !retires && way.baseline {
                     ends(way, &world, &Seen { rollback: true, ..good }, back);
@@ -386,6 +388,7 @@ fn every_state_keeps_its_promises_and_leads_to_an_end() {
         (Strategy::Canary, Approval::Never, OnInsufficient::Wait, true),
         (Strategy::Canary, Approval::BeforePromote, OnInsufficient::Continue, true),
         (Strategy::Canary, Approval::EveryStep, OnInsufficient::RollBack, true),
+        (Strategy::Canary, Approval::EveryStep, OnInsufficient::Wait, true),
         (Strategy::InPlace, Approval::Never, OnInsufficient::Wait, true),
         (Strategy::Canary, Approval::Never, OnInsufficient::Wait, false),
     ];

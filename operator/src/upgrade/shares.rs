@@ -17,7 +17,13 @@ fn extra(steady: i64, surge_percent: i32) -> i32 {
 
 /// Share in percent of `canary` among all ready pods.
 pub fn share(canary: i32, baseline: i32) -> i32 {
-    let (canary, all) = (i64::from(canary.max(0)), i64::from(canary.max(0)) + i64::from(baseline.max(0)));
+    let count = |n: i32| u64::try_from(n).unwrap_or(0);
+    share_of(count(canary), count(baseline))
+}
+
+/// The same of requests.
+pub fn share_of(canary: u64, baseline: u64) -> i32 {
+    let (canary, all) = (u128::from(canary), u128::from(canary) + u128::from(baseline));
     if all == 0 { 0 } else { i32::try_from((200 * canary + all) / (2 * all)).unwrap_or(100) }
 }
 

@@ -54,6 +54,8 @@ pub struct SeenProxy {
     pub last_report: i64,
     /// It was told to end at about this time; Unix seconds. What comes later is not like the traffic of other pods.
     pub drains_since: Option<i64>,
+    /// How often Envoy had ended by itself at the first report that was seen.
+    pub ended_before: u64,
     /// What happened, by the start of the slot.
     pub slots: BTreeMap<i64, Traffic>,
 }
@@ -160,7 +162,8 @@ impl Memory {
         let seen = self.proxies.entry(key).or_insert_with(|| {
             // Already draining when it was seen for the first time: since when, nobody knows.
             let drains_since = proxy.draining.then_some(i64::MIN);
-            Arc::new(SeenProxy { proxy: proxy.clone(), last_report, drains_since, slots: BTreeMap::new() })
+            let (proxy, slots) = (proxy.clone(), BTreeMap::new());
+            Arc::new(SeenProxy { ended_before: proxy.restarts, proxy, last_report, drains_since, slots })
         });
         let seen = Arc::make_mut(seen);
         if last_report >= seen.last_report {

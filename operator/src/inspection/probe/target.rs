@@ -10,12 +10,11 @@ use http::{HeaderValue, Request, header, uri::PathAndQuery};
 use http_body_util::Empty;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use meshwright_api::{Probe, gateway::Gateway, labels};
+use meshwright_api::{Probe, gateway::Gateway, labels, names};
+use meshwright_core::config::PROBE_HOST;
 
 use crate::{inspection::replica::address, pods::is_ready};
 
-/// A host that no route names, in a domain that cannot exist: the proxy itself answers, with 404.
-const NOBODY: &str = "probe.meshwright.invalid";
 /// So that users can tell the operator's requests in their logs.
 const AGENT: HeaderValue = HeaderValue::from_static("meshwright-probe");
 
@@ -68,11 +67,11 @@ impl Ask {
 
     /// The proxy answers it by itself.
     pub(super) fn is_builtin(&self) -> bool {
-        self.host == NOBODY
+        self.host == PROBE_HOST
     }
 
     fn builtin(port: i32) -> Option<Self> {
-        Self::new(port, NOBODY, "/").ok()
+        Self::new(port, PROBE_HOST, "/").ok()
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -93,27 +92,30 @@ impl Target {
     }
 }
 
-/// Every ready gateway pod, of whichever revision, with the same requests for all pods of a Gateway. `probes` are the
+/// Every ready gateway pod of a Gateway with plain HTTP listeners, of whichever revision, with the same requests for all pods of a Gateway. `probes` are the
 /// user's; one that cannot be sent is left out.
 pub fn targets(pods: &[Pod], gateways: &[Gateway], probes: &[Probe]) -> BTreeSet<Target> {
-    let mut asks = BTreeMap::<(String, String), BTreeSet<Ask>>::new();
+    let mut asks = Asks::new();
     for gateway in gateways {
         let plain = gateway.spec.listeners.iter().filter(|listener| listener.protocol == "HTTP");
-        let of_gateway =
-            asks.entry((gateway.namespace().unwrap_or_default(), gateway.name_any())).or_default();
-        of_gateway.extend(plain.filter_map(|listener| Ask::builtin(listener.port)));
+        let (namespace, name) = (gateway.namespace().unwrap_or_default(), gateway.name_any());
+        let plain = plain.filter_map(|listener| Ask::builtin(listener.port)).collect();
+        asks.insert((namespace, names::fit(&name)), (name, plain));
     }
     for probe in probes {
         // Of a Gateway that is not there no pod is either.
-        let of_gateway = asks.get_mut(&(probe.namespace.clone(), probe.gateway.clone()));
-        if let (Some(asks), Ok(ask)) = (of_gateway, Ask::new(probe.port, &probe.host, &probe.path)) {
+        let of_gateway = asks.get_mut(&(probe.namespace.clone(), names::fit(&probe.gateway)));
+        if let (Some((_, asks)), Ok(ask)) = (of_gateway, Ask::new(probe.port, &probe.host, &probe.path)) {
             asks.insert(ask);
         }
     }
     pods.iter().filter_map(|pod| target(pod, &asks)).collect()
 }
 
-fn target(pod: &Pod, asks: &BTreeMap<(String, String), BTreeSet<Ask>>) -> Option<Target> {
+/// By namespace and label of a Gateway: its name, which may be longer, and what it is asked for.
+type Asks = BTreeMap<(String, String), (String, BTreeSet<Ask>)>;
+
+fn target(pod: &Pod, asks: &Asks) -> Option<Target> {
     let labels = pod.labels();
     let is_gateway = labels.get(labels::COMPONENT).is_some_and(|c| c == labels::COMPONENT_GATEWAY);
     // One that is ending is left out on both sides.
@@ -121,9 +123,8 @@ fn target(pod: &Pod, asks: &BTreeMap<(String, String), BTreeSet<Ask>>) -> Option
         return None;
     }
     let namespace = pod.namespace().unwrap_or_default();
-    let gateway = (namespace, labels.get(labels::GATEWAY_NAME)?.clone());
-    let asks = asks.get(&gateway).filter(|asks| !asks.is_empty())?.clone();
-    let (namespace, gateway) = gateway;
+    let label = labels.get(labels::GATEWAY_NAME)?.clone();
+    let (gateway, asks) = asks.get(&(namespace.clone(), label)).filter(|(_, asks)| !asks.is_empty())?.clone();
     let revision = labels.get(labels::REVISION)?.clone();
     Some(Target { revision, namespace, gateway, pod: pod.name_any(), address: address(pod)?, asks })
 }
@@ -174,12 +175,24 @@ mod tests {
             &[probe("edge", "/health"), probe("gone", "/"), probe("edge", "no path")],
         );
         let expected = BTreeSet::from([
-            Ask::new(80, NOBODY, "/").unwrap(),
-            Ask::new(8080, NOBODY, "/").unwrap(),
+            Ask::new(80, PROBE_HOST, "/").unwrap(),
+            Ask::new(8080, PROBE_HOST, "/").unwrap(),
             Ask::new(8080, "shop.example.com", "/health").unwrap(),
         ]);
         let named: Vec<_> = found.iter().map(|t| (t.pod.as_str(), &t.asks)).collect();
         assert_eq!(named, [("a", &expected), ("b", &expected)]);
+    }
+
+    #[test]
+    fn a_gateway_whose_name_is_no_label_is_asked_too() {
+        let long = "shop.example";
+        let found = targets(
+            &[pod("a", &names::fit(long), true)],
+            &[gateway(long, &[("HTTP", 80)])],
+            &[probe(long, "/")],
+        );
+        let found: Vec<_> = found.iter().map(|t| (t.gateway.as_str(), t.asks.len())).collect();
+        assert_eq!(found, [(long, 2)]);
     }
 
     #[test]

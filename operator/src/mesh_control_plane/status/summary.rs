@@ -31,6 +31,12 @@ pub fn of_upgrade(p: &UpgradeStatus) -> String {
 /// Whether a newer release could be installed.
 pub fn upgrade_available(applied: &Applied) -> Finding {
     match &applied.releases.newer {
+        Some(newer) if applied.releases.held_back => {
+            let message = format!(
+                "version {newer} went back before, so it is not taken by itself again; set spec.version to it, or kubectl mesh retry"
+            );
+            Finding::new(UPGRADE_AVAILABLE, Some(true), reason::NEWER_RELEASE, message)
+        }
         Some(newer) => {
             let message =
                 format!("version {newer} can be installed; kubectl mesh upgrade plan --to {newer} shows how");

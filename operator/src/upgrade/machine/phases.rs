@@ -5,28 +5,35 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meshwright_api::{Approval, Blocker, Strategy, UpgradePhase, UpgradeResult, VerdictResult};
 
-use super::{Going, Insufficient, Outcome, PATIENCE, Revision, SUPERSEDED, Usage, record};
+use super::{Going, Insufficient, Outcome, PATIENCE, Revision, Usage, record};
 
 /// Longest time for a new control plane to become ready, and for pods to follow a share.
-const INSTALL: Duration = Duration::from_secs(600);
+pub(super) const INSTALL: Duration = Duration::from_secs(600);
 /// Watches of two control planes lag behind each other for a moment: a difference counts when it stays.
 const SETTLE: Duration = Duration::from_secs(10);
+/// The time of a window may be changed meanwhile, which is an event; this is for clocks that jump.
+const OPENS: Duration = Duration::from_secs(60);
 
 impl Going<'_> {
     pub(super) fn planned(&mut self) -> Outcome {
-        if let Some(closed) = self.view.closed.clone() {
-            self.wait(closed, None);
-            return Outcome::Stays;
-        }
-        if !self.paused() {
+        if !self.is_closed() && !self.paused() {
             self.enter(UpgradePhase::Preflight);
         }
         Outcome::Stays
     }
 
+    /// Outside the windows, which also close while something stands in the way, nothing begins by itself.
+    fn is_closed(&mut self) -> bool {
+        if let Some(opens) = self.view.opens {
+            self.wait(format!("the next window of spec.upgrade.windows, {opens}"), Some(opens));
+            self.recheck = Some(self.left(opens).min(OPENS));
+        }
+        self.view.opens.is_some()
+    }
+
     pub(super) fn preflight(&mut self) -> Outcome {
         self.block(self.view.blockers.clone());
-        if self.paused() {
+        if self.is_closed() || self.paused() {
             return Outcome::Stays;
         }
         let hindered = !self.position.blockers.is_empty() && !self.position.without_baseline;
@@ -224,7 +231,12 @@ impl Going<'_> {
 
     fn gather_by(&mut self, since: &Time, time: Duration) -> Outcome {
         let why = self.view.gateways.waiting.clone().unwrap_or_else(|| "gateways to follow".to_owned());
-        if self.is_over(since, time) && !self.position.without_baseline && !self.view.settings.paused {
+        if self.position.without_baseline || self.view.settings.paused {
+            let held = if self.view.settings.paused { "; paused by spec.upgrade.paused" } else { "" };
+            self.wait(why + held, None);
+            return Outcome::Stays;
+        }
+        if self.is_over(since, time) {
             let message = format!("gateways did not follow within {} s: {why}", time.as_secs());
             self.go_back(("ProxiesNotReady".to_owned(), message));
             return Outcome::Stays;
@@ -244,7 +256,7 @@ impl Going<'_> {
         };
         if !self.is_over(&measured, hold) {
             self.wait(
-                format!("all traffic to go well for {} s", hold.as_secs()),
+                format!("the new revision to carry all traffic for {} s", hold.as_secs()),
                 Some(self.after(&measured, hold)),
             );
         } else if !self.view.gateways.settled {
@@ -293,18 +305,28 @@ impl Going<'_> {
         }
         match self.view.from.in_use {
             Usage::Gone => self.enter(UpgradePhase::Retire),
-            usage => self.wait_for_use(usage, &next),
+            usage => {
+                let from = self.position.from.clone();
+                self.wait_for_use(usage, &from, &next);
+            }
         }
         Outcome::Stays
     }
 
-    fn wait_for_use(&mut self, usage: Usage, next: &str) {
-        let from = self.position.from.clone();
+    /// Until nothing uses a revision any more. Nobody knows how long that takes where its control plane does not answer.
+    pub(super) fn wait_for_use(&mut self, usage: Usage, revision: &str, next: &str) {
+        let unseen = format!(
+            "its control plane to say whether anything uses revision {revision}; kubectl delete mrev {revision} removes it all the same{next}"
+        );
         let what = match usage {
-            Usage::Used => format!("connections of revision {from} to end{next}"),
-            Usage::Unknown => format!("to see whether anything uses revision {from}{next}"),
-            Usage::Unused | Usage::Gone => format!("nothing to use revision {from} for a while{next}"),
+            Usage::Used => format!("connections of revision {revision} to end{next}"),
+            Usage::Unknown => unseen,
+            Usage::Unused | Usage::Gone => format!("nothing to use revision {revision} for a while{next}"),
         };
+        let since = self.position.measured_since.clone().unwrap_or_else(|| self.position.since.clone());
+        if usage == Usage::Unknown && self.is_over(&since, INSTALL) {
+            self.asks = Some(what.clone());
+        }
         self.wait(what, None);
     }
 
@@ -317,79 +339,6 @@ impl Going<'_> {
         }
         let reason = format!("revision {} serves", self.position.to);
         Outcome::Over(Some(record::record(&self.position, UpgradeResult::Succeeded, reason, self.view.now)))
-    }
-
-    pub(super) fn rolling_back(&mut self) -> Outcome {
-        let now = Time(self.view.now);
-        let p = &mut self.position;
-        p.share = None;
-        let (from, version) = (p.from.clone(), p.from_version.clone());
-        let Some(rollback) = p.rollback.as_mut() else {
-            self.enter(UpgradePhase::RolledBack);
-            return Outcome::Stays;
-        };
-        if rollback.traffic_back.is_none() {
-            if self.view.gateways.back {
-                rollback.traffic_back = Some(now);
-                let note = format!("all new connections go to revision {from} again");
-                self.told.push(("TrafficBack", note));
-                self.recheck = Some(Duration::ZERO);
-            } else {
-                let why = self.view.gateways.waiting.clone();
-                let since = self.position.since.clone();
-                if self.is_over(&since, INSTALL) {
-                    let from = &self.position.from;
-                    self.asks = Some(format!(
-                        "proxies of revision {from} that are to take the traffic back do not come up"
-                    ));
-                }
-                self.wait(why.unwrap_or_else(|| format!("the traffic to go back to revision {from}")), None);
-            }
-            return Outcome::Stays;
-        }
-        // The record first: whoever reads it must not find a revision that goes.
-        self.active = Revision { name: from, version };
-        let superseded = rollback.cause == SUPERSEDED;
-        let reason = format!("{}: {}", rollback.cause, rollback.message);
-        self.enter(UpgradePhase::RolledBack);
-        if superseded {
-            return Outcome::Stays;
-        }
-        Outcome::Ends(record::record(&self.position, UpgradeResult::RolledBack, reason, self.view.now))
-    }
-
-    /// Stays until the spec asks for something else: what went back is not tried again by itself.
-    pub(super) fn rolled_back(&mut self) -> Outcome {
-        let p = &self.position;
-        let superseded = p.rollback.as_ref().is_some_and(|r| r.cause == SUPERSEDED);
-        let wanted = &self.view.target.name;
-        let again = superseded || *wanted != p.to || self.view.wishes.retry.as_deref() == Some(p.to.as_str());
-        if self.view.to.exists {
-            let to = p.to.clone();
-            let what = match self.view.to.in_use {
-                Usage::Unknown => format!(
-                    "its control plane to say whether anything uses revision {to}; kubectl delete mrev {to} removes it all the same"
-                ),
-                Usage::Used => format!("connections of revision {to} to end"),
-                Usage::Unused | Usage::Gone => format!("nothing to use revision {to} for a while"),
-            };
-            self.wait(what, None);
-            return Outcome::Stays;
-        }
-        if !again {
-            let rollback = p.rollback.as_ref();
-            let why = rollback.map_or_else(String::new, |r| format!(": {}", r.message));
-            let to = p.to.clone();
-            self.wait(
-                format!("a change of the spec, or kubectl mesh retry; revision {to} went back{why}"),
-                None,
-            );
-            self.recheck = None;
-            return Outcome::Stays;
-        }
-        let reason = format!("revision {wanted} was asked for instead");
-        let record = record::record(&self.position, UpgradeResult::Superseded, reason, self.view.now);
-        Outcome::Over(superseded.then_some(record))
     }
 }
 

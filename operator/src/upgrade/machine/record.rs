@@ -25,6 +25,7 @@ pub fn is_same_position(one: &MeshControlPlaneStatus, other: &MeshControlPlaneSt
             share: None,
             verdict: None,
             waiting: None,
+            awaits_approval: None,
             deadline: None,
             comparison: None,
             ..p.clone()

@@ -1,0 +1,10 @@
+//! How a mesh goes from one revision to the next: what a user may say about it, and what is seen of it.
+
+mod settings;
+mod status;
+
+pub use settings::{Analysis, Approval, OnInsufficient, Probe, Step, Strategy, Upgrade, UpgradeMode, Window};
+pub use status::{
+    Approved, Blocker, Comparison, DonePhase, Rollback, Share, UpgradePhase, UpgradeRecord, UpgradeResult,
+    UpgradeStatus, Verdict, VerdictResult,
+};

@@ -1,0 +1,81 @@
+//! A Gateway of which nothing is to be had follows the mesh's revisions all the same.
+
+use std::sync::Arc;
+
+use meshwright_api::{UpgradePhase, gateway::Gateway, names};
+use meshwright_k8s::lease::Leadership;
+use serde_json::{Value, json};
+
+use super::reconcile;
+use crate::apply::tests::answering;
+
+fn mesh(phase: UpgradePhase) -> Value {
+    let moment = "2026-11-20T12:00:00Z";
+    json!({
+        "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshControlPlane", "spec": {"profile": "Production"},
+        "metadata": {"name": "mesh", "namespace": "prod", "uid": "mesh-uid", "finalizers": ["meshwright.io/mesh"]},
+        "status": {"activeRevision": "mesh-1", "version": "0.1.0", "upgrade": {
+            "from": "mesh-1", "fromVersion": "0.1.0", "to": "mesh-2", "toVersion": "0.2.0", "strategy": "Canary",
+            "phase": phase, "steps": [10], "started": moment, "since": moment, "plan": "1",
+            "rollback": {"phase": "Bake", "cause": "ErrorsRose", "message": "m", "decided": moment},
+        }},
+    })
+}
+
+fn list(kind: &str, items: &[Value]) -> Value {
+    json!({"apiVersion": "v1", "kind": format!("{kind}List"), "metadata": {}, "items": items})
+}
+
+/// Reconciles a Gateway without a class, whose Service is limited to the new revision; what was changed.
+async fn changed(phase: UpgradePhase, behind: &'static str) -> Vec<String> {
+    let gateway: Gateway = serde_json::from_value(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "gateway-uid"},
+        "spec": {"gatewayClassName": "gone", "listeners": []},
+    }))
+    .unwrap();
+    let owners = json!([{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web",
+        "uid": "gateway-uid", "controller": true}]);
+    let (ctx, asked) = answering(Leadership::always(), move |what| {
+        let deployment = |revision: &str| {
+            json!({"metadata": {"name": names::gateway_workload("web", revision), "namespace": "shop", "uid": revision,
+                "resourceVersion": "1", "labels": {"meshwright.io/revision": revision}, "ownerReferences": owners},
+                "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": {"readyReplicas": 2}})
+        };
+        let service = json!({"metadata": {"name": "web-meshwright", "namespace": "shop", "resourceVersion": "1",
+            "ownerReferences": owners}, "spec": {"selector": {"meshwright.io/revision": behind}}});
+        let absent = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+        match what {
+            "GET /apis/meshwright.io/v1alpha1/meshcontrolplanes" => {
+                (200, list("MeshControlPlane", &[mesh(phase)]))
+            }
+            "GET /apis/apps/v1/namespaces/shop/deployments" => {
+                (200, list("Deployment", &[deployment("mesh-1"), deployment("mesh-2")]))
+            }
+            "GET /apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers" => {
+                (200, list("HorizontalPodAutoscaler", &[]))
+            }
+            what if what.contains("/services/web-meshwright") => (200, service),
+            what if what.starts_with("PATCH") => (200, deployment("mesh-2")),
+            _ => (404, absent),
+        }
+    });
+    reconcile(Arc::new(gateway), Arc::new(ctx)).await.unwrap();
+    let asked = asked.lock().unwrap();
+    asked.iter().filter(|a| a.starts_with("PATCH") || a.starts_with("DELETE")).cloned().collect()
+}
+
+#[tokio::test]
+async fn it_loses_the_connections_of_a_bad_revision_and_then_its_pods() {
+    let redirected = changed(UpgradePhase::RollingBack, "mesh-2").await;
+    assert_eq!(redirected, ["PATCH /api/v1/namespaces/shop/services/web-meshwright"]);
+    let ended = changed(UpgradePhase::RolledBack, "mesh-1").await;
+    let new = names::gateway_workload("web", "mesh-2");
+    assert_eq!(ended, [format!("PATCH /apis/apps/v1/namespaces/shop/deployments/{new}")]);
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_it_follows() {
+    assert_eq!(changed(UpgradePhase::Shift, "mesh-1").await, Vec::<String>::new());
+    assert_eq!(changed(UpgradePhase::RollingBack, "mesh-1").await, Vec::<String>::new());
+}
