@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Shows a Meshwright mesh, finds what is wrong with it and steers its upgrades.
@@ -14,6 +15,18 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Refuses what contradicts itself. clap sees no conflict with an option that stands before the subcommand.
+    pub fn verify(&self) -> anyhow::Result<()> {
+        let pre = matches!(self.command, Command::Check { pre: true, .. });
+        ensure!(
+            !pre || self.target.namespace.is_none(),
+            "`check --pre` looks at the whole cluster, before there is a mesh: leave -n away"
+        );
+        Ok(())
+    }
 }
 
 /// Which cluster and mesh.
@@ -110,7 +123,7 @@ pub enum Command {
 /// Looking at upgrades.
 #[derive(Debug, Subcommand)]
 pub enum Upgrade {
-    /// What would change and through which steps; changes nothing
+    /// What would change and through which steps; changes nothing; exit code 1 when something stops it
     Plan {
         /// Release to go to; without it what the MeshControlPlane asks for
         #[arg(long, value_name = "VERSION")]
@@ -121,7 +134,7 @@ pub enum Upgrade {
     },
     /// Where the upgrade is
     Status {
-        /// Follow it to its end; exit code 1 when it goes back
+        /// Follow it to its end; exit code 1 when it goes back, or when none begins because the spec is refused
         #[arg(short, long)]
         watch: bool,
         /// How to show it.
@@ -141,4 +154,18 @@ pub enum Shell {
     Fish,
     /// kubectl, in whatever shell
     Kubectl,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_means_nothing_before_there_is_a_mesh() {
+        let verify = |words: &str| Cli::parse_from(words.split(' ')).verify();
+        assert!(verify("kubectl-mesh -n mesh check --pre").is_err());
+        assert!(verify("kubectl-mesh check --pre -n mesh").is_err());
+        verify("kubectl-mesh check --pre").unwrap();
+        verify("kubectl-mesh check -n mesh").unwrap();
+    }
 }

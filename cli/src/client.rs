@@ -45,21 +45,48 @@ pub fn reason(error: &kube::Error) -> String {
     root.to_string()
 }
 
-/// The MeshControlPlanes; none where the kind is not installed.
-pub async fn meshes(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<MeshControlPlane>> {
+/// What there is of a mesh.
+#[derive(Debug, Clone)]
+pub enum Sought {
+    /// It is here.
+    Found(Box<MeshControlPlane>),
+    /// None is here, or not in the namespace that was named.
+    NoneIn(Option<String>),
+    /// Its kind is not installed.
+    NotInstalled,
+}
+
+/// The MeshControlPlanes; nothing at all where the kind is not installed.
+pub async fn meshes(client: &Client, namespace: Option<&str>) -> kube::Result<Option<Vec<MeshControlPlane>>> {
     let api = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
     match api.list(&ListParams::default()).await {
-        Ok(list) => Ok(list.items),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Ok(list) => Ok(Some(list.items)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// The mesh of this cluster.
 pub async fn mesh(client: &Client, namespace: Option<&str>) -> anyhow::Result<MeshControlPlane> {
+    match seek(client, namespace).await? {
+        Sought::Found(mesh) => Ok(*mesh),
+        Sought::NoneIn(Some(namespace)) => {
+            bail!("there is no MeshControlPlane in namespace {namespace}; without -n it is found")
+        }
+        Sought::NoneIn(None) => {
+            bail!("there is no MeshControlPlane in this cluster; see `kubectl mesh check`")
+        }
+        Sought::NotInstalled => bail!(
+            "Meshwright is not installed in this cluster; see with `kubectl mesh check --pre` what an installation needs"
+        ),
+    }
+}
+
+/// Looks for it.
+pub async fn seek(client: &Client, namespace: Option<&str>) -> anyhow::Result<Sought> {
     let all = match meshes(client, namespace).await {
         Ok(all) => all,
         Err(kube::Error::Api(status)) if status.is_forbidden() && namespace.is_none() => {
@@ -67,9 +94,10 @@ pub async fn mesh(client: &Client, namespace: Option<&str>) -> anyhow::Result<Me
         }
         Err(error) => bail!("could not look for MeshControlPlanes: {}", reason(&error)),
     };
-    let place = namespace.map_or("this cluster".to_owned(), |n| format!("namespace {n}"));
-    holder(all).with_context(|| {
-        format!("there is no MeshControlPlane in {place}; see with `kubectl mesh check --pre` what an installation needs")
+    Ok(match all.map(holder) {
+        Some(Some(mesh)) => Sought::Found(Box::new(mesh)),
+        Some(None) => Sought::NoneIn(namespace.map(str::to_owned)),
+        None => Sought::NotInstalled,
     })
 }
 

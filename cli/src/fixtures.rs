@@ -35,6 +35,8 @@ pub fn waiting(state: &str) -> MeshControlPlane {
     let conditions = &mut mesh.status.as_mut().unwrap().conditions;
     let approved = conditions.iter_mut().find(|c| c.type_ == "Approved").unwrap();
     (approved.status, approved.reason) = ("False".to_owned(), "AwaitingApproval".to_owned());
+    let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    upgrade.awaits_approval = upgrade.step.map(|step| (step + 1).to_string());
     mesh
 }
 

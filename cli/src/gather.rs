@@ -4,17 +4,13 @@ use futures::future::join_all;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{Node, Pod, Service},
         policy::v1::PodDisruptionBudget,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{ListParams, PostParams},
-};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use meshwright_api::{
     MeshControlPlane, MeshRevision,
     gateway::{Gateway, GatewayClass},
@@ -23,11 +19,19 @@ use meshwright_api::{
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-use crate::client;
+use crate::client::{self, Sought};
+
+mod rights;
+
+#[cfg(test)]
+pub use rights::needed;
+pub use rights::{Right, rights};
 
 /// What was read, or why not.
 pub type Looked<T> = Result<T, String>;
 
+/// Namespace of the operator, unless the install file was made for another.
+pub const OPERATOR_NAMESPACE: &str = "meshwright-system";
 /// Labels of the operator's own objects.
 pub const OPERATOR_LABEL: &str = "app.kubernetes.io/name=meshwright-operator";
 /// What the mesh cannot do without.
@@ -36,8 +40,8 @@ pub const DEFINITIONS: [&str; 4] = ["gatewayclasses", "gateways", "httproutes", 
 /// An installed mesh and all around it.
 #[derive(Debug, Clone)]
 pub struct Installed {
-    /// The mesh.
-    pub mesh: Looked<MeshControlPlane>,
+    /// The mesh, or what is missing of it.
+    pub mesh: Looked<Sought>,
     /// Its revisions.
     pub revisions: Looked<Vec<MeshRevision>>,
     /// The operator's Deployment.
@@ -73,9 +77,6 @@ pub struct Before {
     pub services: Looked<Vec<Service>>,
 }
 
-/// A right: group, resource, verb.
-pub type Right = (&'static str, &'static str, &'static str);
-
 /// A definition of the Gateway API in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
@@ -93,16 +94,21 @@ where
 {
     let api: Api<K> = Api::all(client.clone());
     let read = api.list(&ListParams::default().labels(selector)).await;
-    read.map(|list| list.items).map_err(|e| client::reason(&e))
+    match read {
+        Ok(list) => Ok(list.items),
+        // A kind that is not installed has no objects.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(client::reason(&error)),
+    }
 }
 
 /// Looks for the mesh and at all around it.
 pub async fn installed(client: &Client, namespace: Option<&str>) -> Installed {
-    around(client, client::mesh(client, namespace).await.map_err(|e| format!("{e:#}"))).await
+    around(client, client::seek(client, namespace).await.map_err(|e| format!("{e:#}"))).await
 }
 
 /// Looks at all around a mesh.
-pub async fn around(client: &Client, mesh: Looked<MeshControlPlane>) -> Installed {
+pub async fn around(client: &Client, mesh: Looked<Sought>) -> Installed {
     let managed = format!("{}={},{}", labels::MANAGED_BY, labels::MANAGER, labels::COMPONENT);
     let (revisions, operators, deployments, pods, own, autoscalers, budgets, gateways, classes) = tokio::join!(
         list(client, ""),
@@ -133,7 +139,10 @@ fn is_ours(gateway: &Gateway, classes: &Looked<Vec<GatewayClass>>) -> bool {
 
 /// Looks at a cluster in which nothing is installed yet.
 pub async fn before(client: &Client) -> Before {
-    let meshes = async { client::meshes(client, None).await.map_err(|e| client::reason(&e)) };
+    let meshes = async {
+        let meshes = client::meshes(client, None).await.map_err(|e| client::reason(&e));
+        meshes.map(Option::unwrap_or_default)
+    };
     let (version, rights, groups, definitions, meshes, nodes, services) = tokio::join!(
         version(client),
         rights(client),
@@ -174,43 +183,4 @@ async fn definitions(client: &Client) -> Looked<Vec<Definition>> {
         }
     };
     join_all(DEFINITIONS.map(read)).await.into_iter().collect()
-}
-
-/// What the install file creates, and the MeshControlPlane.
-const NEEDED: [(&str, &str); 11] = [
-    ("", "namespaces"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("apps", "deployments"),
-    ("policy", "poddisruptionbudgets"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    (meshwright_api::GROUP, "meshcontrolplanes"),
-];
-
-async fn rights(client: &Client) -> Vec<(Right, Looked<bool>)> {
-    // `kubectl apply --server-side` patches what it creates.
-    let all = NEEDED.iter().flat_map(|(group, resource)| ["create", "patch"].map(|v| (*group, *resource, v)));
-    join_all(all.map(|right| async move { (right, may(client, right).await) })).await
-}
-
-async fn may(client: &Client, (group, resource, verb): Right) -> Looked<bool> {
-    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                group: Some(group.to_owned()),
-                resource: Some(resource.to_owned()),
-                verb: Some(verb.to_owned()),
-                ..ResourceAttributes::default()
-            }),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let answer = api.create(&PostParams::default(), &review).await.map_err(|e| client::reason(&e))?;
-    Ok(answer.status.is_some_and(|s| s.allowed))
 }

@@ -26,12 +26,16 @@ pub fn show<T: Serialize>(
     })
 }
 
-/// To standard output. A reader that has seen enough, such as `head`, is no error.
-pub fn emit(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+/// To standard output. False where nobody reads it any more: a reader that has seen enough, such as `head`, is no error.
+pub fn emit(text: &str) -> anyhow::Result<bool> {
+    write(&mut std::io::stdout().lock(), text)
+}
+
+fn write(out: &mut impl Write, text: &str) -> anyhow::Result<bool> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

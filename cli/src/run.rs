@@ -9,7 +9,9 @@ use meshwright_api::{MeshControlPlane, MeshRevision};
 
 use crate::{
     args::{Cli, Command, Target, Upgrade},
-    check, client, completion, gather,
+    check,
+    client::{self, Sought},
+    completion, gather,
     output::{emit, show},
     status,
     steer::{self, Wish},
@@ -18,6 +20,7 @@ use crate::{
 
 /// Does what was asked for.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    cli.verify()?;
     let target = &cli.target;
     let wish = match cli.command {
         Command::Completion { shell } => return done(&completion::script(shell)?),
@@ -32,11 +35,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 }
             };
             emit(&show(output.output, &report, check::Report::text)?)?;
-            return Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(code(report.ok));
         }
         Command::Status(output) => {
             let (client, mesh) = mesh(target).await?;
-            let seen = gather::around(&client, Ok(mesh.clone())).await;
+            let seen = gather::around(&client, Ok(Sought::Found(Box::new(mesh.clone())))).await;
             let view = status::Status::new(&mesh, &seen);
             return done(&show(output.output, &view, |v| v.text(Timestamp::now()))?);
         }
@@ -44,7 +47,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let (client, mesh) = mesh(target).await?;
             let revisions = revisions(&client, &mesh).await?;
             let plan = plan::plan(&mesh, &revisions, to.as_deref());
-            return done(&show(output.output, &plan, plan::Plan::text)?);
+            emit(&show(output.output, &plan, plan::Plan::text)?)?;
+            return Ok(code(!plan.is_stopped()));
         }
         Command::Upgrade { what: Upgrade::Status { watch: true, output } } => {
             let (client, mesh) = mesh(target).await?;
@@ -81,6 +85,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn done(text: &str) -> anyhow::Result<ExitCode> {
     emit(text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn mesh(target: &Target) -> anyhow::Result<(Client, MeshControlPlane)> {

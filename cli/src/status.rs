@@ -173,14 +173,17 @@ fn gateway(gateway: &Gateway, seen: &Installed) -> GatewayLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{NOW, mesh};
+    use crate::{
+        client::Sought,
+        fixtures::{NOW, mesh},
+    };
 
     #[test]
     fn the_mesh_fits_on_one_screen() {
         let gateway = "metadata: { name: web, namespace: shop }\nspec: { gatewayClassName: meshwright, listeners: [] }\n\
             status: { addresses: [{ value: 10.0.0.7 }], listeners: [{ name: http, attachedRoutes: 3, conditions: [] }] }";
         let seen = Installed {
-            mesh: Ok(mesh("shift")),
+            mesh: Ok(Sought::NoneIn(None)),
             revisions: Ok(Vec::new()),
             operators: Ok(Vec::new()),
             deployments: Ok(Vec::new()),

@@ -2,12 +2,12 @@
 
 use anyhow::{bail, ensure};
 use kube::ResourceExt;
-use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeStatus, conditions::APPROVED, labels};
+use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeStatus, labels};
 use serde_json::{Value, json};
 
 use crate::{
     output::Page,
-    upgrade::{awaited, condition, describe_step, is_blocked, place, recorded, running},
+    upgrade::{describe_step, is_blocked, place, recorded, running},
 };
 
 #[cfg(test)]
@@ -98,14 +98,13 @@ fn approve(mesh: &MeshControlPlane, asked: Option<&str>, user: &str) -> anyhow::
             "the upgrade to {to} is blocked, which an approval does not change; see `kubectl mesh upgrade status`"
         );
     }
-    let asks = condition(mesh, APPROVED).is_some_and(|c| c.status == "False");
-    let Some(step) = awaited(upgrade).filter(|_| asks) else {
+    let Some(step) = &upgrade.awaits_approval else {
         let waiting = upgrade.waiting.as_ref().map(|w| format!(" and waits for: {w}")).unwrap_or_default();
         bail!("the upgrade to {to} waits for no approval; it is at {at}{waiting}");
     };
-    let what = describe_step(&step, &upgrade.steps);
+    let what = describe_step(step, &upgrade.steps);
     ensure!(
-        asked.is_none_or(|asked| asked == step),
+        asked.is_none_or(|asked| asked == step.as_str()),
         "the upgrade to {to} waits for approval of {what}, not of {}; see `kubectl mesh upgrade status`",
         asked.unwrap_or_default()
     );
@@ -150,7 +149,7 @@ fn rollback(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
             mesh.name_any()
         );
     };
-    let UpgradeStatus { from, from_version, to, to_version, phase, .. } = upgrade;
+    let UpgradeStatus { from, from_version, to, to_version, phase, measured_since, .. } = upgrade;
     match phase {
         UpgradePhase::RollingBack => bail!("the upgrade to {to_version} is going back already"),
         UpgradePhase::RolledBack => {
@@ -161,12 +160,25 @@ fn rollback(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
         ),
         _ => {}
     }
+    ensure!(
+        !upgrade.without_baseline,
+        "revision {from} ({from_version}) was never ready, so there is nothing to go back to; set spec.version or mend the spec instead"
+    );
+    let when = match (phase, measured_since) {
+        (UpgradePhase::Drain, Some(_)) => {
+            "The old pods are ending: others of the old revision start first, and new connections go to them as soon \
+             as they are ready"
+        }
+        _ => "New connections go to the old revision within seconds",
+    };
     Ok(annotate(
         labels::ROLLBACK,
         to,
         format!("Asked to go back from {to_version} (revision {to}) to {from_version} (revision {from})."),
-        "New connections go to the old revision within seconds; the new one is removed and not tried again until \
-         the spec changes or somebody asks for it by `kubectl mesh retry`.",
+        format!(
+            "{when}; the new one is removed and not tried again until the spec changes or somebody asks for it by \
+             `kubectl mesh retry`."
+        ),
     ))
 }
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::ResourceExt;
 use meshwright_api::GATEWAY_API_VERSION;
 
-use super::{Check, Finding, Report};
+use super::{Check, Finding, Level, Report};
 use crate::gather::{Before, Definition, Looked, Right};
 
 const OLDEST_MINOR: u32 = 34;
@@ -54,25 +54,40 @@ fn version((major, minor): (u32, u32)) -> (String, Vec<Finding>) {
 }
 
 fn rights(rights: &[(Right, Looked<bool>)]) -> Check {
-    let mut seen: Looked<Vec<String>> = Ok(Vec::new());
-    for ((group, resource, verb), answer) in rights {
-        let kind = if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") };
+    let mut seen: Looked<Vec<Right>> = Ok(Vec::new());
+    for (right, answer) in rights {
         match (answer, &mut seen) {
             (Err(reason), _) => seen = Err(reason.clone()),
-            (Ok(false), Ok(missing)) => missing.push(format!("{verb} {kind}")),
+            (Ok(false), Ok(missing)) => missing.push(*right),
             _ => {}
         }
     }
     Check::of("your rights", &seen, |missing| {
-        let finding = |m: &String| {
-            Finding::problem(
-                format!("you may not {m}"),
-                "the install file holds such an object and would be applied in part only",
-                format!("kubectl auth can-i {m}"),
-            )
-        };
-        ("you may create what the install file holds".to_owned(), missing.iter().map(finding).collect())
+        let summary = "you may create what the install file holds".to_owned();
+        (summary, missing.iter().map(|right| missing_right(*right)).collect())
     })
+}
+
+fn missing_right(Right { group, resource, verb, namespace }: Right) -> Finding {
+    let kind = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    let at = namespace.map_or(String::new(), |n| format!(" -n {n}"));
+    let place = namespace.map_or(String::new(), |n| format!(" in namespace {n}"));
+    let (level, why) = match verb {
+        "escalate" => (
+            Level::Unknown,
+            "the install file holds roles; without it you may create one only if you have every right in it yourself",
+        ),
+        "bind" => (
+            Level::Unknown,
+            "the install file binds roles; without it you may bind one only if you have every right in it yourself",
+        ),
+        _ => (
+            Level::Problem,
+            "an installation needs such an object; without this right it would be done in part only",
+        ),
+    };
+    let command = format!("kubectl auth can-i {verb} {kind}{at}");
+    Finding::new(level, format!("you may not {verb} {kind}{place}"), why, command)
 }
 
 fn definitions(found: &[Definition]) -> (String, Vec<Finding>) {

@@ -8,10 +8,13 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::ResourceExt;
-use meshwright_api::{gateway::Gateway, labels};
+use meshwright_api::{MeshControlPlane, gateway::Gateway, labels};
 
-use super::{Check, Finding, Report, mesh};
-use crate::gather::Installed;
+use super::{Check, Finding, Report, absent::absent, mesh};
+use crate::{
+    client::Sought,
+    gather::{Installed, Looked, OPERATOR_NAMESPACE},
+};
 
 const STUCK: [&str; 7] = [
     "CrashLoopBackOff",
@@ -26,7 +29,7 @@ const STUCK: [&str; 7] = [
 /// Looks at every part.
 pub fn installed(seen: &Installed, now: Timestamp) -> Report {
     let operator = seen.operators.as_ref().ok().and_then(|all| all.first()?.namespace());
-    let operator = operator.unwrap_or_else(|| "meshwright-system".to_owned());
+    let operator = operator.unwrap_or_else(|| OPERATOR_NAMESPACE.to_owned());
     let logs = format!("kubectl -n {operator} logs deployment/meshwright-operator --since=1h");
     let component = |wanted: &'static str| {
         seen.deployments.as_ref().map_err(Clone::clone).map(|all| {
@@ -35,9 +38,17 @@ pub fn installed(seen: &Installed, now: Timestamp) -> Report {
         })
     };
     let found = |count: usize| format!("{count} found");
-    Report::new(vec![
+    let the_mesh = Check::of("mesh", &seen.mesh, |sought| match (sought, absent(sought)) {
+        (Sought::Found(mesh), _) => mesh::conditions(mesh, &logs),
+        (_, missing) => ("none".to_owned(), missing.into_iter().collect()),
+    });
+    // Without the kind there is nothing of a mesh to look at.
+    if matches!(seen.mesh, Ok(Sought::NotInstalled)) {
+        return Report::new(vec![the_mesh]);
+    }
+    let mut checks = vec![
         Check::of("operator", &seen.operators, |o| operators(o)),
-        Check::of("mesh", &seen.mesh, |m| mesh::conditions(m, &logs)),
+        the_mesh,
         Check::of("revisions", &seen.revisions, |r| mesh::revisions(r)),
         Check::of("control planes", &component(labels::COMPONENT_CONTROL_PLANE), |d| {
             available(
@@ -55,10 +66,18 @@ pub fn installed(seen: &Installed, now: Timestamp) -> Report {
         Check::of("disruption budgets", &seen.budgets, |b| {
             (found(b.len()), b.iter().filter_map(budget).collect())
         }),
-        Check::of("certificates", &seen.mesh, |m| mesh::certificates(m, now, &logs)),
         Check::of("Gateways", &seen.gateways, |g| (found(g.len()), g.iter().filter_map(gateway).collect())),
-        Check::of("upgrade", &seen.mesh, |m| mesh::upgrade(m, now)),
-    ])
+    ];
+    let mesh: Option<Looked<&MeshControlPlane>> = match &seen.mesh {
+        Ok(Sought::Found(mesh)) => Some(Ok(mesh)),
+        Ok(_) => None,
+        Err(reason) => Some(Err(reason.clone())),
+    };
+    if let Some(mesh) = &mesh {
+        checks.push(Check::of("certificates", mesh, |m| mesh::certificates(m, now, &logs)));
+        checks.push(Check::of("upgrade", mesh, |m| mesh::upgrade(m, now)));
+    }
+    Report::new(checks)
 }
 
 fn place(object: &impl ResourceExt) -> (String, String) {
@@ -69,7 +88,8 @@ fn operators(operators: &[Deployment]) -> (String, Vec<Finding>) {
     if operators.is_empty() {
         let gone = Finding::problem(
             "there is no operator",
-            "the mesh goes on to serve, but nothing is mended, scaled or renewed; its certificates run out within 30 days",
+            "nothing is installed, mended, scaled or renewed; a mesh goes on to serve until its certificates run out, \
+             within 30 days",
             "kubectl get deployments -A -l app.kubernetes.io/name=meshwright-operator",
         );
         return (String::new(), vec![gone]);

@@ -3,7 +3,7 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
 use meshwright_api::{
-    MeshControlPlane, MeshRevision, UpgradePhase,
+    MeshControlPlane, MeshRevision, UpgradeMode, UpgradePhase,
     conditions::{
         APPROVED, CERTIFICATES_VALID, DEGRADED, READY, RECONCILED, UPGRADE_AVAILABLE, reason::ROLLING_OUT,
     },
@@ -12,7 +12,7 @@ use meshwright_api::{
 use super::{Finding, Level};
 use crate::{
     output::{between, span, when},
-    upgrade,
+    upgrade::{self, version::newer},
 };
 
 /// What the operator calls soon, too; issuing certificates are renewed two weeks before.
@@ -55,10 +55,28 @@ pub(super) fn conditions(mesh: &MeshControlPlane, logs: &str) -> (String, Vec<Fi
         ));
     }
     if let Some(newer) = upgrade::condition(mesh, UPGRADE_AVAILABLE).filter(|c| c.status == "True") {
-        let why = "fixes and news are in it; nothing changes by itself while upgrade.mode is Manual";
-        findings.push(Finding::note(&newer.message, why, "kubectl mesh upgrade plan"));
+        let (how, command) = newer_release(mesh);
+        findings.push(Finding::note(&newer.message, format!("fixes and news are in it; {how}"), command));
     }
     (format!("{namespace}/{name}, version {}", status.version.as_deref().unwrap_or("unknown")), findings)
+}
+
+/// Whether it is taken by itself, and how to see what it would do.
+fn newer_release(mesh: &MeshControlPlane) -> (&'static str, String) {
+    let plan = "kubectl mesh upgrade plan".to_owned();
+    let status = mesh.status.as_ref();
+    let newer = status.and_then(|s| newer(&s.available_versions, s.version.as_deref()?));
+    let named = newer.map_or(plan.clone(), |newer| format!("{plan} --to {newer}"));
+    match (mesh.spec.upgrade.mode, &mesh.spec.version) {
+        (UpgradeMode::Manual, _) => ("nothing changes by itself while upgrade.mode is Manual", named),
+        (UpgradeMode::Automatic, Some(_)) => {
+            ("nothing changes by itself while spec.version is set, though upgrade.mode is Automatic", named)
+        }
+        (UpgradeMode::Automatic, None) if mesh.spec.upgrade.windows.is_empty() => {
+            ("it is taken by itself, because upgrade.mode is Automatic", plan)
+        }
+        (UpgradeMode::Automatic, None) => ("it is taken by itself in a window of upgrade.windows", plan),
+    }
 }
 
 pub(super) fn revisions(revisions: &[MeshRevision]) -> (String, Vec<Finding>) {
@@ -124,7 +142,7 @@ pub(super) fn upgrade(mesh: &MeshControlPlane, now: Timestamp) -> (String, Vec<F
         Finding::problem(
             format!("{what} waits for a person, for {since}: {waiting}"),
             "it stays where it is until somebody approves or rolls back",
-            format!("kubectl mesh approve {}", upgrade::awaited(upgrade).unwrap_or_default()),
+            format!("kubectl mesh approve {}", upgrade.awaits_approval.as_deref().unwrap_or_default()),
         )
     } else if mesh.spec.upgrade.paused {
         Finding::note(

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{gather::Looked, output::Page};
 
+mod absent;
 mod before;
 mod installed;
 mod mesh;

@@ -1,11 +1,13 @@
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use meshwright_api::MeshControlPlane;
+use meshwright_api::{MeshControlPlane, UpgradeMode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{Level, Report, before, installed};
 use crate::{
+    client::Sought,
     fixtures::{NOW, fresh, mesh, revisions, waiting},
-    gather::{Before, Definition, Installed},
+    gather::{Before, Definition, Installed, Right, needed},
 };
 
 fn read<T: DeserializeOwned>(yaml: &str) -> T {
@@ -24,7 +26,7 @@ fn healthy(mesh: MeshControlPlane) -> Installed {
         )
     };
     Installed {
-        mesh: Ok(mesh),
+        mesh: Ok(Sought::Found(Box::new(mesh))),
         revisions: Ok(revisions()),
         operators: Ok(vec![read(&deployment("meshwright-operator", "none"))]),
         deployments: Ok(vec![
@@ -55,9 +57,10 @@ fn a_healthy_mesh_has_no_findings() {
 
 #[test]
 fn everything_that_is_wrong_is_told_with_reason_and_command() {
-    let mut seen = healthy(mesh("rolled-back"));
-    let status = seen.mesh.as_mut().unwrap().status.as_mut().unwrap();
-    status.certificates.as_mut().unwrap().earliest_not_after.0 = "2026-11-23T12:10:00Z".parse().unwrap();
+    let mut mesh = mesh("rolled-back");
+    let certificates = mesh.status.as_mut().unwrap().certificates.as_mut().unwrap();
+    certificates.earliest_not_after.0 = "2026-11-23T12:10:00Z".parse().unwrap();
+    let mut seen = healthy(mesh);
     seen.operators = Ok(Vec::new());
     let gateway = &mut seen.deployments.as_mut().unwrap()[1];
     gateway.status.as_mut().unwrap().available_replicas = Some(1);
@@ -108,6 +111,39 @@ fn what_may_not_be_read_is_a_finding_and_stops_nothing_else() {
 }
 
 #[test]
+fn a_mesh_that_is_not_there_is_told_once_with_the_command_to_go_on() {
+    let told = |sought: Sought| {
+        let mut seen = healthy(fresh());
+        seen.mesh = Ok(sought);
+        let report = installed(&seen, now());
+        assert!(!report.ok);
+        assert_eq!(found(&report).len(), 1, "{:?}", found(&report));
+        report.text()
+    };
+    let nowhere = told(Sought::NotInstalled);
+    assert!(nowhere.contains("kubectl mesh check --pre && kubectl apply"), "{nowhere}");
+    assert!(!nowhere.contains("revisions"), "{nowhere}");
+    let none = told(Sought::NoneIn(None));
+    assert!(none.contains("\"kind\":\"MeshControlPlane\"") && !none.contains("certificates"), "{none}");
+    assert!(told(Sought::NoneIn(Some("shop".to_owned()))).contains("run: kubectl mesh check\n"));
+}
+
+#[test]
+fn a_newer_release_is_taken_by_itself_or_planned_by_its_name() {
+    let told = |mode, version: Option<&str>| {
+        let mut mesh = fresh();
+        (mesh.spec.upgrade.mode, mesh.spec.version) = (mode, version.map(str::to_owned));
+        installed(&healthy(mesh), now()).text()
+    };
+    let manual = told(UpgradeMode::Manual, None);
+    assert!(manual.contains("run: kubectl mesh upgrade plan --to 0.2.0\n"), "{manual}");
+    let pinned = told(UpgradeMode::Automatic, Some("0.1.1"));
+    assert!(pinned.contains("while spec.version is set") && pinned.contains("plan --to 0.2.0\n"), "{pinned}");
+    let automatic = told(UpgradeMode::Automatic, None);
+    assert!(automatic.contains("taken by itself") && automatic.contains("upgrade plan\n"), "{automatic}");
+}
+
+#[test]
 fn an_upgrade_that_needs_a_person_is_found() {
     let of = |mesh| found(&installed(&healthy(mesh), now())).concat();
     assert!(of(waiting("shift")).contains("waits for a person, for 1m30s"));
@@ -119,7 +155,7 @@ fn empty_cluster() -> Before {
     let node = "metadata: { name: n }\nstatus: { conditions: [{ type: Ready, status: 'True' }] }";
     Before {
         version: Ok((1, 37)),
-        rights: vec![(("apps", "deployments", "create"), Ok(true))],
+        rights: needed().into_iter().map(|right| (right, Ok(true))).collect(),
         groups: Ok(vec!["apps".to_owned(), "metrics.k8s.io".to_owned()]),
         definitions: Ok(vec![Definition { name: "gateways", version: None, ours: false }]),
         meshes: Ok(Vec::new()),
@@ -145,11 +181,43 @@ fn what_an_installation_would_stumble_over_is_found_before() {
         found(&before(&cluster)).concat()
     };
     assert!(with(&|c| c.version = Ok((1, 33))).contains("Kubernetes 1.33"));
-    assert!(with(&|c| c.rights[0].1 = Ok(false)).contains("may not create deployments.apps"));
+    let without = |verb: &str, resource: &str| {
+        with(&|c| {
+            let right = c.rights.iter_mut().find(|(r, _)| r.verb == verb && r.resource == resource);
+            right.unwrap().1 = Ok(false);
+        })
+    };
+    let place = "in namespace meshwright-system";
+    assert_eq!(without("create", "deployments"), format!("you may not create deployments.apps {place}"));
+    assert!(without("create", "rolebindings").contains(place));
+    for resource in ["clusterroles", "roles"] {
+        assert!(without("escalate", resource).contains(&format!("may not escalate {resource}.rbac")));
+        assert!(without("bind", resource).contains(&format!("may not bind {resource}.rbac")));
+    }
     assert!(with(&|c| c.definitions = Ok(vec![foreign("v1.6.2")])).contains("is of v1.6.2"));
     assert_eq!(with(&|c| c.definitions = Ok(vec![foreign("v1.8.0")])), "");
     assert!(with(&|c| c.meshes = Ok(vec![fresh()])).contains("mesh/prod is here already"));
     assert!(with(&|c| c.nodes = Ok(Vec::new())).contains("no node"));
     assert!(with(&|c| c.groups = Ok(Vec::new())).contains("metrics.k8s.io"));
     assert!(with(&|c| c.nodes = Err("nodes is forbidden".to_owned())).contains("could not look at nodes"));
+}
+
+#[test]
+fn every_kind_of_the_install_file_is_asked_for() {
+    let golden = "/../operator/src/install/snapshots/meshwright_operator__install__tests__install.snap";
+    let file = std::fs::read_to_string(env!("CARGO_MANIFEST_DIR").to_owned() + golden).unwrap();
+    let (_, objects) = file.split_once("\n---\n").unwrap();
+    for object in objects.split("\n---\n").map(read::<Value>) {
+        let text = |name: &str| object[name].as_str().unwrap();
+        let plural = text("kind").to_lowercase() + "s";
+        let plural = plural.strip_suffix("ys").map_or(plural.clone(), |head| format!("{head}ies"));
+        let group = text("apiVersion").rsplit_once('/').map_or("", |(group, _)| group);
+        let namespace = object["metadata"]["namespace"].as_str();
+        let asked = |verb| {
+            let is =
+                |r: &Right| (r.group, r.resource, r.verb, r.namespace) == (group, &plural, verb, namespace);
+            needed().iter().any(is)
+        };
+        assert!(asked("create") && asked("patch"), "{plural}.{group} in {namespace:?}");
+    }
 }

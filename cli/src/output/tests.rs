@@ -34,3 +34,19 @@ fn spans_have_at_most_two_units() {
     assert_eq!(count(1_204_000, "request"), "1,204,000 requests");
     assert_eq!(count(1, "request"), "1 request");
 }
+
+#[test]
+fn a_reader_that_is_gone_is_told_and_other_failures_are_errors() {
+    struct Failing(ErrorKind);
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    assert!(write(&mut Vec::new(), "text").unwrap());
+    assert!(!write(&mut Failing(ErrorKind::BrokenPipe), "text").unwrap());
+    assert!(write(&mut Failing(ErrorKind::StorageFull), "text").is_err());
+}

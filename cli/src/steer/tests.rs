@@ -23,7 +23,8 @@ fn an_approval_names_revision_step_and_user() {
     assert!(refused(&fresh(), approve(None)).contains("no upgrade of mesh prod is under way"));
     assert!(refused(&waiting("blocked"), approve(None)).contains("blocked"));
     let mut bake = waiting("shift");
-    bake.status.as_mut().unwrap().upgrade.as_mut().unwrap().phase = UpgradePhase::Bake;
+    let upgrade = bake.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    (upgrade.phase, upgrade.awaits_approval) = (UpgradePhase::Bake, Some("promote".to_owned()));
     let value = annotation(&patch(&bake, approve(Some("promote"))), labels::APPROVE);
     assert_eq!(value, "prod-22222222/promote/oidc:anna/ops");
 }
@@ -53,6 +54,17 @@ fn going_back_is_possible_up_to_the_removal_of_the_old_revision() {
     let mut retire = mesh("drain");
     retire.status.as_mut().unwrap().upgrade.as_mut().unwrap().phase = UpgradePhase::Retire;
     assert!(refused(&retire, Wish::Rollback).contains("being removed"));
+}
+
+#[test]
+fn going_back_to_pods_that_end_is_not_promised_within_seconds() {
+    let next = |mesh: &MeshControlPlane| decide(mesh, &Wish::Rollback, "anna").unwrap().next;
+    let mut drain = mesh("drain");
+    assert!(next(&drain).contains("within seconds"), "they are warm");
+    let upgrade = drain.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    upgrade.measured_since = Some(upgrade.since.clone());
+    assert!(next(&drain).contains("start first"), "{}", next(&drain));
+    assert!(!next(&drain).contains("within seconds"));
 }
 
 #[test]

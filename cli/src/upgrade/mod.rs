@@ -2,11 +2,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeStatus, labels};
+use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeStatus, conditions::RECONCILED, labels};
 
 pub mod history;
 pub mod plan;
 pub mod progress;
+pub mod version;
 pub mod watch;
 
 /// The phases of an upgrade that succeeds, in their order.
@@ -22,9 +23,22 @@ pub const PHASES: [UpgradePhase; 9] = [
     UpgradePhase::Retire,
 ];
 
+/// Cause of going back because the spec asks for something else: nothing is wrong with the revision.
+pub const SUPERSEDED: &str = "Superseded";
+
 /// A condition of the mesh.
 pub fn condition<'a>(mesh: &'a MeshControlPlane, type_: &str) -> Option<&'a Condition> {
     mesh.status.as_ref()?.conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// The operator has looked at the newest spec.
+pub fn is_observed(mesh: &MeshControlPlane) -> bool {
+    mesh.status.as_ref().and_then(|s| s.observed_generation) >= mesh.metadata.generation
+}
+
+/// The condition that says why the newest spec is not carried out.
+pub fn not_reconciled(mesh: &MeshControlPlane) -> Option<&Condition> {
+    condition(mesh, RECONCILED).filter(|c| c.status == "False" && is_observed(mesh))
 }
 
 /// The upgrade that is under way: one that went back is over, though the status still tells of it.
@@ -37,33 +51,30 @@ pub fn recorded(mesh: &MeshControlPlane) -> Option<&UpgradeStatus> {
     mesh.status.as_ref()?.upgrade.as_ref()
 }
 
-/// What an approval is asked for: the step that comes next, or the promotion. The operator takes no other.
-pub fn awaited(upgrade: &UpgradeStatus) -> Option<String> {
-    match upgrade.phase {
-        UpgradePhase::Compare => Some("1".to_owned()),
-        UpgradePhase::Shift => Some((upgrade.step.unwrap_or(1) + 1).to_string()),
-        UpgradePhase::Bake => Some("promote".to_owned()),
-        _ => None,
-    }
-}
-
 /// A step as an approval names it, for people. The one after the last share is all traffic.
 pub fn describe_step(step: &str, steps: &[i32]) -> String {
     if step == "promote" {
         return "the promotion".to_owned();
     }
-    let index = step.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+    let number = step.strip_suffix("-unmeasured");
+    let without = if number.is_some() { ", without a verdict" } else { "" };
+    let number = number.unwrap_or(step);
+    let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
     match index.and_then(|i| steps.get(i)) {
-        Some(percent) => format!("step {step} ({percent} %)"),
-        None => format!("step {step} (all traffic)"),
+        Some(percent) => format!("step {number} ({percent} %{without})"),
+        None => format!("step {number} (all traffic{without})"),
     }
 }
 
-/// Something stands in the way that nobody has accepted; what was accepted stays listed.
+/// A person has accepted what stands in the way; it stays listed.
+pub fn is_accepted(mesh: &MeshControlPlane, upgrade: &UpgradeStatus) -> bool {
+    !upgrade.blockers.is_empty() && mesh.annotations().get(labels::ACKNOWLEDGE) == Some(&upgrade.plan)
+}
+
+/// Something stands in the way that nobody has accepted.
 pub fn is_blocked(mesh: &MeshControlPlane, upgrade: &UpgradeStatus) -> bool {
-    let accepted = mesh.annotations().get(labels::ACKNOWLEDGE) == Some(&upgrade.plan);
     let looks = matches!(upgrade.phase, UpgradePhase::Preflight | UpgradePhase::Compare);
-    looks && !upgrade.blockers.is_empty() && !upgrade.without_baseline && !accepted
+    looks && !upgrade.blockers.is_empty() && !upgrade.without_baseline && !is_accepted(mesh, upgrade)
 }
 
 /// Phase and step in a few words.

@@ -1,32 +1,26 @@
 //! What an upgrade would do. Changes nothing.
 
 use kube::ResourceExt;
-use meshwright_api::{
-    Approval, MeshControlPlane, MeshRevision, OnInsufficient, Strategy, Upgrade, UpgradeMode, UpgradePhase,
-};
+use meshwright_api::{MeshControlPlane, MeshRevision, Strategy, UpgradeMode};
 use serde::Serialize;
 
-use super::running;
-use crate::output::{Page, go_seconds, span};
+use super::{running, version::newer};
+use crate::output::{Page, span};
 
 mod changes;
 mod obstacles;
+mod phases;
 #[cfg(test)]
 mod tests;
 
 use changes::{Change, candidate, differences};
 use obstacles::{Obstacle, obstacles};
+use phases::{Phase, analysis, phases};
 
-/// A phase of the upgrade.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Phase {
-    name: String,
-    at_least_seconds: i64,
-    what: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    approval: Option<String>,
-}
+/// What `operator/src/upgrade/preflight.rs` looks at and a plan does not.
+const PREFLIGHT: &str = "Preflight looks at more: whether the new version is made for this version of Kubernetes, \
+    control planes and gateways without all of their pods, PodDisruptionBudgets of others, configuration that Envoy \
+    refused, and known dangers of this step.";
 
 /// What an upgrade would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,7 +51,11 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
     let automatic = mesh.spec.version.is_none() && mesh.spec.upgrade.mode == UpgradeMode::Automatic;
     let installed = status.version.clone();
     let wanted = to.map(str::to_owned).or_else(|| mesh.spec.version.clone());
-    let wanted = wanted.or_else(|| known.last().cloned().filter(|_| automatic || installed.is_none()));
+    let newest = match &installed {
+        Some(installed) => newer(known, installed).filter(|_| automatic),
+        None => known.last().map(String::as_str),
+    };
+    let wanted = wanted.or_else(|| newest.map(str::to_owned));
     let under_way = running(mesh).filter(|u| wanted.as_ref().is_none_or(|w| *w == u.to_version));
     let wanted = under_way.map(|u| u.to_version.clone()).or(wanted).or_else(|| installed.clone());
     let wanted = wanted.unwrap_or_else(|| "unknown".to_owned());
@@ -84,7 +82,7 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
         windows: windows
             .map(|w| format!("{} for {} ({})", w.schedule, w.duration, w.time_zone))
             .collect(),
-        obstacles: obstacles(mesh, &wanted),
+        obstacles: obstacles(mesh, revisions, &wanted),
         known_versions: known.clone(),
         command: (!by_itself).then(|| {
             format!(
@@ -95,71 +93,22 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
     }
 }
 
-fn analysis(upgrade: &Upgrade) -> String {
-    let analysis = &upgrade.analysis;
-    let without = match analysis.on_insufficient {
-        OnInsufficient::Wait => "then for a person",
-        OnInsufficient::Continue => "then it goes on",
-        OnInsufficient::RollBack => "then it goes back",
-    };
-    format!(
-        "against the old revision at the same time: it goes back when over {} more requests fail or latency is \
-         clearly higher (a rise by {} is found); a step waits for {} requests up to {}, {without}",
-        analysis.max_error_increase, analysis.max_latency_increase, analysis.min_requests, analysis.deadline
-    )
-}
-
-fn phases(upgrade: &Upgrade, automatic: bool) -> Vec<Phase> {
-    let canary = upgrade.strategy == Strategy::Canary;
-    let every = upgrade.approval == Approval::EveryStep;
-    let seconds = |text: &str| go_seconds(text).unwrap_or(0);
-    let phase = |phase: UpgradePhase, seconds: i64, what: &str| Phase {
-        name: format!("{phase:?}"),
-        at_least_seconds: seconds,
-        what: what.to_owned(),
-        approval: None,
-    };
-    let begin =
-        if automatic && !upgrade.windows.is_empty() { "waits for its window" } else { "begins at once" };
-    let mut phases = vec![
-        phase(UpgradePhase::Planned, 0, begin),
-        phase(UpgradePhase::Preflight, 0, "looks for what stands in the way"),
-        phase(UpgradePhase::InstallCanary, 0, "the new control plane comes up beside the old one"),
-    ];
-    phases.push(phase(UpgradePhase::Compare, 0, "a listener or route that would be lost stops it"));
-    let steps = upgrade.steps.iter().filter(|_| canary);
-    for (number, step) in (1..).zip(steps) {
-        phases.push(Phase {
-            name: format!("Shift {number} of {}", upgrade.steps.len()),
-            at_least_seconds: seconds(&step.hold),
-            what: format!("{} % of new connections", step.percent),
-            approval: every.then(|| number.to_string()),
-        });
-    }
-    let (bake, what) = match canary {
-        true => (seconds(&upgrade.bake), "all traffic goes to the new revision"),
-        false => (0, "all traffic goes to the new revision in one step, not measured"),
-    };
-    let number = if canary { upgrade.steps.len() + 1 } else { 1 };
-    phases
-        .push(Phase { approval: every.then(|| number.to_string()), ..phase(UpgradePhase::Bake, bake, what) });
-    phases.push(Phase {
-        approval: (upgrade.approval != Approval::Never).then(|| "promote".to_owned()),
-        ..phase(UpgradePhase::Promote, 0, "the new revision is the active one")
-    });
-    let warm = "the old gateway pods stay ready to go back to, then end their connections";
-    phases.push(phase(UpgradePhase::Drain, seconds(&upgrade.keep_warm), warm));
-    phases.push(phase(UpgradePhase::Retire, 0, "the old revision is removed once nothing uses it"));
-    phases
-}
-
 impl Plan {
+    /// Something keeps it from beginning, or from going on.
+    pub fn is_stopped(&self) -> bool {
+        !self.changes_nothing() && self.obstacles.iter().any(|o| o.blocks)
+    }
+
+    fn changes_nothing(&self) -> bool {
+        self.changes.is_empty() && self.from.as_ref() == Some(&self.to)
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let mut page = Page::default();
         let from = self.from.as_deref().unwrap_or("nothing");
         let known = self.known_versions.join(", ");
-        if self.changes.is_empty() && self.from.as_ref() == Some(&self.to) {
+        if self.changes_nothing() {
             page.raw(format!("Nothing would change: {} is at {}, as its spec says.", self.mesh, self.to));
             page.field("known", &known);
             page.raw("Plan another one with `kubectl mesh upgrade plan --to VERSION`.");
@@ -199,9 +148,16 @@ impl Plan {
             page.field("window", window);
         }
         page.field("way back", "`kubectl mesh rollback` in every phase before Retire");
-        page.heading(if self.obstacles.is_empty() { "Nothing is seen in the way." } else { "In the way" });
+        page.heading(if self.obstacles.is_empty() {
+            "Nothing that a plan looks at is in the way."
+        } else {
+            "In the way"
+        });
         for obstacle in &self.obstacles {
             page.hang(if obstacle.blocks { "  - stops it: " } else { "  - " }, &obstacle.message);
+        }
+        if self.from.is_some() && !self.under_way {
+            page.hang("", PREFLIGHT);
         }
         if let Some(command) = &self.command {
             page.heading("Nothing was changed. To do it:");

@@ -2,13 +2,17 @@
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use meshwright_api::{
-    MeshControlPlane, UpgradePhase, UpgradeRecord, UpgradeStatus, Verdict, conditions::APPROVED,
-};
+use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeRecord, UpgradeStatus, Verdict};
 use serde::Serialize;
 
-use super::{PHASES, awaited, condition, describe_step, history, is_blocked, place, shift};
+use super::{describe_step, history, is_accepted, is_blocked, not_reconciled, place};
 use crate::output::{Page, between, clock, count, span, when};
+
+mod course;
+#[cfg(test)]
+mod tests;
+
+use course::phases;
 
 /// An upgrade as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,9 +27,11 @@ pub struct Progress {
     pub paused: bool,
     /// Something stands in the way that nobody has accepted.
     pub blocked: bool,
-    /// What somebody must approve: the number of a step, or `promote`.
+    /// Somebody has accepted what stands in the way.
+    pub accepted: bool,
+    /// Why the spec is not carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub awaits_approval: Option<String>,
+    pub not_reconciled: Option<String>,
     /// The upgrade that is under way, or that went back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<UpgradeStatus>,
@@ -39,13 +45,13 @@ impl Progress {
     pub fn new(mesh: &MeshControlPlane) -> Self {
         let status = mesh.status.clone().unwrap_or_default();
         let blocked = status.upgrade.as_ref().is_some_and(|u| is_blocked(mesh, u));
-        let asks = !blocked && condition(mesh, APPROVED).is_some_and(|c| c.status == "False");
         Self {
             mesh: format!("{}/{}", mesh.namespace().unwrap_or_default(), mesh.name_any()),
             version: status.version,
             paused: mesh.spec.upgrade.paused,
             blocked,
-            awaits_approval: status.upgrade.as_ref().filter(|_| asks).and_then(awaited),
+            accepted: status.upgrade.as_ref().is_some_and(|u| is_accepted(mesh, u)),
+            not_reconciled: not_reconciled(mesh).map(|c| c.message.clone()),
             last: status.history.into_iter().next(),
             upgrade: status.upgrade,
         }
@@ -53,7 +59,11 @@ impl Progress {
 
     /// One line, for a log.
     pub fn line(&self) -> String {
-        let Some(upgrade) = &self.upgrade else { return "no upgrade is under way".to_owned() };
+        let refused = self.not_reconciled.as_ref().map(|why| format!("the spec is not carried out: {why}"));
+        let Some(upgrade) = &self.upgrade else {
+            let none = "no upgrade is under way".to_owned();
+            return [none].into_iter().chain(refused).collect::<Vec<_>>().join("; ");
+        };
         let mut parts = vec![place(upgrade)];
         parts.extend(upgrade.share.as_ref().map(|s| format!("{} % of new connections", s.connections)));
         parts.extend(upgrade.verdict.as_ref().map(|v| format!("{:?}: {}", v.result, v.reason)));
@@ -63,6 +73,7 @@ impl Progress {
         );
         parts.extend(upgrade.waiting.as_ref().map(|w| format!("waiting for {w}")));
         parts.extend(upgrade.rollback.as_ref().map(|r| format!("{}: {}", r.cause, r.message)));
+        parts.extend(refused);
         parts.join("; ")
     }
 
@@ -72,6 +83,7 @@ impl Progress {
         let Some(upgrade) = &self.upgrade else {
             let version = self.version.as_deref().unwrap_or("none");
             page.raw(format!("No upgrade of {} is under way; version {version} serves.", self.mesh));
+            self.refused(&mut page);
             if let Some(last) = &self.last {
                 page.heading("The last one:");
                 history::record(&mut page, last);
@@ -92,6 +104,7 @@ impl Progress {
                 "the old revision was never ready: it is replaced without comparing or measuring",
             );
         }
+        self.refused(&mut page);
         page.heading("Phases");
         page.table(&phases(upgrade, now));
         page.heading("Now");
@@ -105,7 +118,7 @@ impl Progress {
             comparison.examples.iter().for_each(|e| page.hang("  - ", e));
         }
         if !upgrade.blockers.is_empty() {
-            page.heading(if self.blocked { "In the way" } else { "In the way, and accepted" });
+            page.heading(self.in_the_way(upgrade));
             for blocker in &upgrade.blockers {
                 page.hang("  - ", &format!("{}: {}", blocker.reason, blocker.message));
                 page.hang("    remedy: ", &blocker.remedy);
@@ -116,6 +129,21 @@ impl Progress {
             }
         }
         page.done()
+    }
+
+    fn refused(&self, page: &mut Page) {
+        if let Some(why) = &self.not_reconciled {
+            page.field("spec", &format!("it is not carried out: {why}"));
+        }
+    }
+
+    fn in_the_way(&self, upgrade: &UpgradeStatus) -> &'static str {
+        match &upgrade.rollback {
+            _ if self.blocked => "In the way",
+            _ if self.accepted => "In the way, and accepted",
+            Some(_) => "In the way when it went back",
+            None => "In the way, but it went on",
+        }
     }
 
     fn current(&self, page: &mut Page, upgrade: &UpgradeStatus, now: Timestamp) {
@@ -144,7 +172,7 @@ impl Progress {
         if let Some(deadline) = &upgrade.deadline {
             page.field("until", &format!("{} at the latest", when(deadline.0, now)));
         }
-        if let Some(step) = &self.awaits_approval {
+        if let Some(step) = &upgrade.awaits_approval {
             page.field("approve", &format!("kubectl mesh approve {step}"));
         }
         for approved in &upgrade.approvals {
@@ -175,45 +203,3 @@ pub fn describe(verdict: &Verdict) -> String {
         verdict.baseline_requests
     )
 }
-
-// What is over, what goes on, what is still to come.
-fn phases(upgrade: &UpgradeStatus, now: Timestamp) -> Vec<Vec<String>> {
-    let row = |mark: &str, (phase, step): Stop, took: String, note: String| {
-        let name = match phase {
-            UpgradePhase::Shift => shift(&upgrade.steps, step.unwrap_or(1)),
-            phase => format!("{phase:?}"),
-        };
-        vec![mark.to_owned(), name, took, note]
-    };
-    let here = (upgrade.phase, upgrade.step);
-    let ended = upgrade.phase == UpgradePhase::RolledBack;
-    let so_far = format!("{} so far", span(between(upgrade.since.0, now)));
-    let done = upgrade.done.iter().map(|d| {
-        let verdict = d.verdict.as_ref().map(describe).unwrap_or_default();
-        row("done", (d.phase, d.step), span(d.seconds), verdict)
-    });
-    let current = match ended {
-        true => row("end", here, String::new(), String::new()),
-        false => row("now", here, so_far, String::new()),
-    };
-    let coming = course(upgrade).into_iter().skip_while(|stop| *stop != here).skip(1);
-    let coming = coming.map(|stop| row("", stop, String::new(), String::new()));
-    done.chain([current]).chain(coming).collect()
-}
-
-/// A phase, and the step of phase Shift.
-type Stop = (UpgradePhase, Option<i32>);
-
-/// All that a good upgrade goes through.
-fn course(upgrade: &UpgradeStatus) -> Vec<Stop> {
-    let steps = i32::try_from(upgrade.steps.len()).unwrap_or(0);
-    let stops = PHASES.into_iter().flat_map(|phase| match phase {
-        UpgradePhase::Shift => (1..=steps).map(|step| (phase, Some(step))).collect(),
-        UpgradePhase::Compare if upgrade.without_baseline => Vec::new(),
-        _ => vec![(phase, None)],
-    });
-    stops.collect()
-}
-
-#[cfg(test)]
-mod tests;

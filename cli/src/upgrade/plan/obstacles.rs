@@ -1,12 +1,17 @@
 //! What is in the way of an upgrade, as far as it can be seen before it begins.
 
+use kube::ResourceExt;
 use meshwright_api::{
-    MeshControlPlane, UpgradePhase,
+    MeshControlPlane, MeshRevision, UpgradePhase, UpgradeStatus,
     conditions::{CERTIFICATES_VALID, READY, RECONCILED},
+    labels,
 };
 use serde::Serialize;
 
-use crate::upgrade::{condition, is_blocked, recorded, running};
+use super::changes::{candidate, differences};
+use crate::upgrade::{
+    SUPERSEDED, condition, is_blocked, is_observed, recorded, running, version::is_one_step,
+};
 
 /// Something that is, or may be, in the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,7 +24,7 @@ pub struct Obstacle {
 }
 
 /// Looks for it.
-pub fn obstacles(mesh: &MeshControlPlane, to: &str) -> Vec<Obstacle> {
+pub fn obstacles(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: &str) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let mut say = |blocks, message: String| found.push(Obstacle { blocks, message });
     let status = mesh.status.clone().unwrap_or_default();
@@ -34,7 +39,7 @@ pub fn obstacles(mesh: &MeshControlPlane, to: &str) -> Vec<Obstacle> {
         say(true, format!("{from} -> {to} is more than one minor release; go by the releases between"));
     }
     match (recorded(mesh), running(mesh)) {
-        (Some(old), None) if old.to_version == to => {
+        (Some(old), None) if old.to_version == to && is_held(mesh, revisions, old) => {
             let why = old.rollback.as_ref().map_or("", |r| r.message.as_str());
             say(
                 true,
@@ -74,14 +79,15 @@ pub fn obstacles(mesh: &MeshControlPlane, to: &str) -> Vec<Obstacle> {
     found
 }
 
-/// One minor release up or down, or within one.
-fn is_one_step(from: &str, to: &str) -> bool {
-    let parse = |v: &str| {
-        let mut parts = v.split('.').map(|p| p.parse::<i64>().ok());
-        Some((parts.next()??, parts.next()??))
-    };
-    match (parse(from), parse(to)) {
-        (Some(from), Some(to)) => from.0 == to.0 && (from.1 - to.1).abs() <= 1,
-        _ => true,
+// What went back is not tried again, but another revision of the same version is: that of a setting which was changed.
+fn is_held(mesh: &MeshControlPlane, revisions: &[MeshRevision], old: &UpgradeStatus) -> bool {
+    let superseded = old.rollback.as_ref().is_some_and(|r| r.cause == SUPERSEDED);
+    if superseded || mesh.annotations().get(labels::RETRY) == Some(&old.to) {
+        return false;
+    }
+    match revisions.iter().find(|r| r.name_any() == old.to) {
+        Some(r) => differences(&r.spec, &candidate(&r.spec, &mesh.spec, &old.to_version)).is_empty(),
+        // Once it is removed the operator forgets it for any other that the spec asks for.
+        None => is_observed(mesh),
     }
 }

@@ -1,4 +1,4 @@
-use meshwright_api::{Approval, UpgradeMode, Window};
+use meshwright_api::{Approval, MeshControlPlane, MeshRevision, UpgradeMode, Window, labels};
 
 use super::plan;
 use crate::fixtures::{fresh, mesh, revisions};
@@ -52,6 +52,8 @@ fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
     }];
     let plan = plan(&mesh, &revisions(), None);
     assert_eq!((plan.to.as_str(), plan.windows.len()), ("0.2.0", 1));
+    mesh.status.as_mut().unwrap().available_versions.push("0.3.0".to_owned());
+    assert_eq!(super::plan(&mesh, &revisions(), None).to, "0.2.0", "no further than one step");
 }
 
 #[test]
@@ -61,10 +63,41 @@ fn what_would_stop_an_upgrade_is_known_before() {
         obstacles.into_iter().find(|o| o.blocks).map(|o| o.message).unwrap_or_default()
     };
     assert!(stops(fresh(), "0.9.0").contains("does not know 0.9.0"));
-    assert!(stops(mesh("rolled-back"), "0.2.0").contains("kubectl mesh retry"));
     assert!(stops(mesh("drain"), "0.1.0").contains("end-keep-warm"));
     let mut far = fresh();
     far.status.as_mut().unwrap().available_versions.push("0.3.0".to_owned());
     assert!(stops(far, "0.3.0").contains("more than one minor"));
     assert_eq!(stops(fresh(), "0.2.0"), "");
+}
+
+#[test]
+fn what_went_back_needs_a_retry_and_another_revision_of_its_version_does_not() {
+    let is_held = |mesh: &MeshControlPlane, revisions: &[MeshRevision]| {
+        let obstacles = plan(mesh, revisions, None).obstacles;
+        obstacles.iter().any(|o| o.blocks && o.message.contains("kubectl mesh retry"))
+    };
+    let mut mesh = mesh("rolled-back");
+    mesh.spec.certificates.workload_ttl = "12h".to_owned();
+    assert!(is_held(&mesh, &revisions()), "the revision that went back has this life");
+    assert!(is_held(&mesh, &revisions()[..1]), "it is gone, and the operator waits");
+    let mut asked = mesh.clone();
+    asked.metadata.annotations = Some([(labels::RETRY.to_owned(), "prod-22222222".to_owned())].into());
+    assert!(!is_held(&asked, &revisions()));
+    mesh.spec.certificates.workload_ttl = "6h".to_owned();
+    assert!(!is_held(&mesh, &revisions()));
+    mesh.metadata.generation = Some(5);
+    assert!(!is_held(&mesh, &revisions()[..1]), "the operator has not looked at this spec");
+    let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    upgrade.rollback.as_mut().unwrap().cause = "Superseded".to_owned();
+    mesh.spec.certificates.workload_ttl = "12h".to_owned();
+    assert!(!is_held(&mesh, &revisions()), "nothing was wrong with it");
+}
+
+#[test]
+fn only_what_has_something_to_do_is_stopped() {
+    let mut paused = fresh();
+    paused.spec.upgrade.paused = true;
+    let stopped = |mesh: &MeshControlPlane, to| plan(mesh, &revisions(), to).is_stopped();
+    assert!(stopped(&paused, Some("0.2.0")) && !stopped(&paused, None));
+    assert!(!stopped(&fresh(), Some("0.2.0")) && stopped(&fresh(), Some("0.9.0")));
 }

@@ -20,11 +20,22 @@ fn every_state_of_an_upgrade_is_told_on_a_screen() {
 #[test]
 fn a_wait_for_a_person_names_the_command() {
     let progress = Progress::new(&waiting("shift"));
-    assert_eq!(progress.awaits_approval.as_deref(), Some("3"));
     assert!(progress.text(now()).contains("kubectl mesh approve 3\n"));
     let blocked = Progress::new(&waiting("blocked"));
-    assert_eq!(blocked.awaits_approval, None, "an approval does not help here");
     assert!(blocked.text(now()).contains("kubectl mesh acknowledge 5f3a09c2\n"));
+}
+
+#[test]
+fn going_on_without_a_verdict_is_a_question_of_its_own() {
+    let mut mesh = mesh("shift");
+    let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    upgrade.awaits_approval = Some("3-unmeasured".to_owned());
+    let text = Progress::new(&mesh).text(now());
+    assert!(text.contains("kubectl mesh approve 3-unmeasured\n"), "{text}");
+    assert_eq!(
+        crate::upgrade::describe_step("3-unmeasured", &[10, 25, 50]),
+        "step 3 (50 %, without a verdict)"
+    );
 }
 
 #[test]
@@ -32,7 +43,31 @@ fn blockers_that_were_accepted_do_not_block() {
     let mut mesh = mesh("blocked");
     let accepted = ("meshwright.io/acknowledge".to_owned(), "5f3a09c2".to_owned());
     mesh.metadata.annotations = Some([accepted].into());
-    assert!(!Progress::new(&mesh).blocked);
+    let progress = Progress::new(&mesh);
+    assert!(!progress.blocked && progress.accepted);
+    assert!(progress.text(now()).contains("\nIn the way, and accepted\n"));
+}
+
+#[test]
+fn what_nobody_accepted_is_not_called_accepted_when_it_went_back() {
+    let mut went_back = mesh("rolled-back");
+    let blocked = mesh("blocked").status.unwrap().upgrade.unwrap();
+    went_back.status.as_mut().unwrap().upgrade.as_mut().unwrap().blockers = blocked.blockers;
+    let text = Progress::new(&went_back).text(now());
+    assert!(text.contains("\nIn the way when it went back\n") && !text.contains("accepted"), "{text}");
+}
+
+#[test]
+fn a_spec_that_is_refused_is_told_with_and_without_an_upgrade() {
+    for mut mesh in [fresh(), mesh("shift")] {
+        let reconciled = &mut mesh.status.as_mut().unwrap().conditions[0];
+        (reconciled.status, reconciled.message) = ("False".to_owned(), "0.9.0 is not known".to_owned());
+        let progress = Progress::new(&mesh);
+        assert!(progress.text(now()).contains("it is not carried out: 0.9.0 is not known\n"));
+        assert!(progress.line().ends_with("the spec is not carried out: 0.9.0 is not known"));
+        mesh.metadata.generation = Some(5);
+        assert_eq!(Progress::new(&mesh).not_reconciled, None, "it was said of the spec before");
+    }
 }
 
 #[test]
