@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use meshwright_api::{UpgradePhase, UpgradeStatus};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::figures::Figure;
@@ -84,25 +85,38 @@ pub async fn run(env: &Env, repetition: u32, mut random: Random) -> Result<Vec<F
     let backend = Backend::installed_for_upgrades(env, NAMESPACE).await?;
     let loads = Loads::endless(env, backend.address, &backend.host(), Backend::PATH)?;
     let start = Instant::now();
-    let outcome = disturbed(env, repetition, &mut random).await;
+    let mut drains = Drains::new();
+    let outcome = disturbed(env, repetition, &mut random, &mut drains).await;
     let took = start.elapsed();
+    let drained = all(&mut drains).await;
     // A node must not stay cordoned, whatever came of it.
     for node in env.cluster.node_names().await? {
         uncordon(env, &node).await?;
     }
     let reports = loads.stop("  disturbed upgrade").await;
     let done = outcome?;
+    drained?;
     let mut figures = none_failed(&reports?)?;
     restored(env).await?;
     settled(env, true).await?;
-    let mut times = BTreeMap::<Disturbance, u64>::new();
-    done.into_iter().for_each(|what| *times.entry(what).or_default() += 1);
-    figures.extend(times.into_iter().map(|(what, n)| Figure::count(&format!("{what:?}"), n, "times")));
+    let mut times = BTreeMap::<String, u64>::new();
+    for (phase, what) in done {
+        *times.entry(format!("{what:?}")).or_default() += 1;
+        *times.entry(format!("in {phase:?}")).or_default() += 1;
+    }
+    figures.extend(times.into_iter().map(|(name, n)| Figure::count(&name, n, "times")));
     figures.push(Figure::seconds("took", took));
     Ok(figures)
 }
 
-async fn disturbed(env: &Env, repetition: u32, random: &mut Random) -> Result<Vec<Disturbance>> {
+type Drains = JoinSet<Result<()>>;
+
+async fn disturbed(
+    env: &Env,
+    repetition: u32,
+    random: &mut Random,
+    drains: &mut Drains,
+) -> Result<Vec<(UpgradePhase, Disturbance)>> {
     let mut seen = watched(env);
     let attempt = Attempt::at(env, RELEASES[1], SETTINGS).await?;
     let (mut places, mut done) = (BTreeSet::new(), Vec::new());
@@ -122,8 +136,9 @@ async fn disturbed(env: &Env, repetition: u32, random: &mut Random) -> Result<Ve
         if let (Some(place), Some(position)) = (place, position) {
             let what = disturbance(place, repetition);
             println!("  {:?} {}: {what:?}", position.phase, position.step.unwrap_or_default());
-            disturb(env, what, random).await.with_context(|| format!("{what:?} in {:?}", position.phase))?;
-            done.push(what);
+            let disturbed = disturb(env, what, random, drains).await;
+            disturbed.with_context(|| format!("{what:?} in {:?}", position.phase))?;
+            done.push((position.phase, what));
             continue;
         }
         match timeout(LONGEST, seen.changed()).await {
@@ -133,7 +148,7 @@ async fn disturbed(env: &Env, repetition: u32, random: &mut Random) -> Result<Ve
     }
 }
 
-async fn disturb(env: &Env, what: Disturbance, random: &mut Random) -> Result<()> {
+async fn disturb(env: &Env, what: Disturbance, random: &mut Random, drains: &mut Drains) -> Result<()> {
     match what {
         Disturbance::LeaderKilled => {
             let (leader, _) = operators(env).await?;
@@ -158,12 +173,25 @@ async fn disturb(env: &Env, what: Disturbance, random: &mut Random) -> Result<()
         }
         Disturbance::NodeDrained => {
             let nodes = env.cluster.node_names().await?;
-            let node = nodes.get(random.below(nodes.len() as u64) as usize).context("a node")?;
-            let drained = drain(env, node).await;
-            uncordon(env, node).await?;
-            drained
+            let node = nodes.get(random.below(nodes.len() as u64) as usize).context("a node")?.clone();
+            all(drains).await?;
+            let env = env.clone();
+            // Not waited for: the upgrade goes on meanwhile, and short phases must not be over when it is.
+            drains.spawn(async move {
+                let drained = drain(&env, &node).await;
+                uncordon(&env, &node).await?;
+                drained
+            });
+            Ok(())
         }
     }
+}
+
+async fn all(drains: &mut Drains) -> Result<()> {
+    while let Some(drained) = drains.join_next().await {
+        drained??;
+    }
+    Ok(())
 }
 
 /// The leader, and at least one other that runs. Unlike [`super::leaders::replicas`] it minds no restarts: there are many here.

@@ -40,6 +40,7 @@ spec:
 ";
 
 /// What a test holds.
+#[derive(Clone)]
 pub struct Env {
     pub cluster: Cluster,
     pub client: Client,
