@@ -151,6 +151,11 @@ pub fn clock(moment: Timestamp) -> String {
 
 /// `1 request`, `1,204 requests`.
 pub fn count(number: i64, one: &str) -> String {
+    format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// `1,204`.
+pub fn grouped(number: i64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -159,5 +164,5 @@ pub fn count(number: i64, one: &str) -> String {
         }
         grouped.push(c);
     }
-    format!("{grouped} {one}{}", if number == 1 { "" } else { "s" })
+    grouped
 }

@@ -6,7 +6,7 @@ use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeRecord, UpgradeStatu
 use serde::Serialize;
 
 use super::{describe_step, history, is_accepted, is_blocked, not_reconciled, place};
-use crate::output::{Page, between, clock, count, span, when};
+use crate::output::{Page, between, clock, count, grouped, span, when};
 
 mod course;
 #[cfg(test)]
@@ -196,10 +196,10 @@ impl Progress {
 /// A verdict with its samples.
 pub fn describe(verdict: &Verdict) -> String {
     format!(
-        "{:?}: {} ({} of the new revision, {} of the old)",
+        "{:?}: {} (with probes {} of the new revision, {} of the old)",
         verdict.result,
         verdict.reason,
         count(verdict.canary_requests, "request"),
-        verdict.baseline_requests
+        grouped(verdict.baseline_requests)
     )
 }

@@ -52,7 +52,8 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
         Whose::Others => return leave(&ctx, &gateway).await,
         Whose::Left(held) => {
             // What runs goes on as it is, and follows the mesh's revisions all the same.
-            follow(&ctx, &gateway, &held).await?;
+            redirect(&ctx, &gateway, &held).await?;
+            end_left(&ctx, &gateway, &held).await?;
             return Ok(error::settled(None));
         }
         Whose::Nobodys => return Ok(error::settled(None)),
@@ -62,7 +63,7 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     let gateway = match validate(&gateway, &held, &seen) {
         Ok(valid) => valid,
         Err(invalid) => {
-            follow(&ctx, &gateway, &held).await?;
+            end_left(&ctx, &gateway, &held).await?;
             tell(&ctx, &gateway, EventType::Warning, "InvalidParameters", invalid.to_string()).await;
             return Err(invalid.into());
         }
@@ -88,18 +89,17 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
     Ok(error::settled(outcome.recheck))
 }
 
-// Without anything that the Gateway itself would have to say: whose connections, and whose end. The mesh waits for both.
-async fn follow(ctx: &Context, gateway: &Gateway, held: &Held) -> Result<(), Error> {
-    redirect(ctx, gateway, held).await?;
+// Without anything that the Gateway itself would have to say: what has no part any more ends. The mesh waits for it.
+async fn end_left(ctx: &Context, gateway: &Gateway, held: &Held) -> Result<(), Error> {
     let behind = sizes::behind(&held.routing, &held.there, &held.plan());
-    if behind == held.there.behind {
-        let parts = std::iter::once(&held.routing.lead).chain(&held.routing.other);
-        let parts = parts.filter(|p| p.size != Size::Ending);
-        let name = gateway.name_any();
-        let parts: Vec<String> = parts.map(|p| names::gateway_workload(&name, &p.revision)).collect();
-        end_others(ctx, gateway, held, &parts).await?;
+    if behind != held.there.behind {
+        return Ok(());
     }
-    Ok(())
+    let parts = std::iter::once(&held.routing.lead).chain(&held.routing.other);
+    let parts = parts.filter(|p| p.size != Size::Ending);
+    let name = gateway.name_any();
+    let parts: Vec<String> = parts.map(|p| names::gateway_workload(&name, &p.revision)).collect();
+    end_others(ctx, gateway, held, &parts).await
 }
 
 // Limits the Service that is there to the revision that is to have the connections. Going over to all of them is for `apply`.

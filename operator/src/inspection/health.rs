@@ -25,7 +25,7 @@ pub fn samples(observation: &Observation, canary: &str, baseline: &str) -> Sampl
     Samples { canary, baseline }
 }
 
-/// So many ends of Envoy, more than the other revision's proxies had meanwhile, are no accident. Its agent starts it again within
+/// So many ends of Envoy within minutes, more than the other revision's proxies had meanwhile, are no accident. Its agent starts it again within
 /// a second, so that neither the kubelet nor readiness may notice.
 const ENDS: u64 = 3;
 
@@ -33,7 +33,7 @@ const ENDS: u64 = 3;
 pub fn envoy_ends(observation: &Observation, canary: &str, baseline: &str) -> Option<String> {
     let of = |revision| {
         let proxies = observation.revisions.get(revision).into_iter().flat_map(|o| &o.proxies);
-        proxies.map(|(key, seen)| (key, seen.proxy.restarts.saturating_sub(seen.ended_before)))
+        proxies.map(|(key, seen)| (key, seen.proxy.restarts.saturating_sub(seen.ended_before.0)))
     };
     let ends: u64 = of(canary).map(|(_, ends)| ends).sum();
     let before: u64 = of(baseline).map(|(_, ends)| ends).sum();
@@ -72,6 +72,7 @@ mod tests {
                 instance: "1".to_owned(),
             };
             let (proxy, slots) = (Proxy { restarts, ..Proxy::default() }, BTreeMap::new());
+            let ended_before = (ended_before, 0);
             let seen = SeenProxy { proxy, last_report: 0, drains_since: None, ended_before, slots };
             (revision.to_owned(), Observed { proxies: [(key, Arc::new(seen))].into(), ..Observed::default() })
         };

@@ -115,16 +115,14 @@ async fn observe(
         return;
     }
     measured.finding = finding(&observation, p);
-    // What follows is about new proxies, and those serve by then.
-    if p.phase == UpgradePhase::Drain {
+    // From here on nothing sends it back by itself.
+    if p.phase == UpgradePhase::Drain && p.measured_since.is_some() {
         return;
     }
     let gateways = gateways(ctx).await;
     measured.behind = gateways.iter().filter(|g| is_behind(g)).map(describe).collect();
-    if p.phase == UpgradePhase::Shift {
-        ctx.prober.aim(probe::targets(&seen.items, &gateways, &mesh.upgrade.probes));
-    }
     if let Some(since) = judged_since(p) {
+        ctx.prober.aim(probe::targets(&seen.items, &gateways, &mesh.upgrade.probes));
         judge(ctx, mesh, seen, (p, since.0), &observation, measured);
     }
 }
@@ -192,10 +190,15 @@ fn judge(
             analysis::VerdictResult::Fail => VerdictResult::Fail,
             analysis::VerdictResult::Insufficient => VerdictResult::Insufficient,
         },
-        reason: verdict.reason,
+        reason: if canary + baseline > 0 { verdict.reason } else { nothing_yet(verdict.reason) },
         canary_requests: canary,
         baseline_requests: baseline,
     });
+}
+
+// Also where a step just began, "too few requests" would be true, and would sound like trouble.
+fn nothing_yet(reason: String) -> String {
+    format!("{reason}; the first {} s of a step and of a pod do not count", series::WARM_UP)
 }
 
 fn finding(observation: &Observation, p: &UpgradeStatus) -> Option<Trouble> {

@@ -5,7 +5,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     runtime::events::EventType,
 };
-use meshwright_api::{MeshControlPlane, MeshControlPlaneStatus, labels};
+use meshwright_api::{MeshControlPlane, MeshControlPlaneStatus, UpgradePhase, UpgradeStatus, labels};
 use serde_json::json;
 
 use super::{Seen, ValidatedMesh, apply::Error, deletion::FINALIZER, step::Step, tell};
@@ -85,9 +85,13 @@ async fn forget_wishes(
     step: &Step,
 ) -> Result<MeshControlPlane, Error> {
     let begins = mcp.status.as_ref().is_none_or(|s| s.upgrade.is_none()) && step.decision.position.is_some();
+    // That it be tried again holds until something is made for it: another plan may take the place of this one.
+    let at = |p: &UpgradeStatus| matches!(p.phase, UpgradePhase::InstallCanary | UpgradePhase::RollingBack);
+    let made = step.decision.position.as_ref().is_some_and(at);
+    let is_stale = |wish: &str| if wish == labels::RETRY { made } else { begins };
     let stale: serde_json::Map<_, _> = WISHES
         .iter()
-        .filter(|w| begins && mcp.annotations().contains_key(**w))
+        .filter(|w| is_stale(w) && mcp.annotations().contains_key(**w))
         .map(|w| ((*w).to_owned(), serde_json::Value::Null))
         .collect();
     if stale.is_empty() {

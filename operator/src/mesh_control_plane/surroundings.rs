@@ -58,7 +58,8 @@ fn left_alone(gateway: &Gateway, classes: Option<&[GatewayClass]>) -> Option<Str
         return Some(format!("there is no GatewayClass {class}"));
     }
     let mut conditions = gateway.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let refused = conditions.find(|c| c.type_ == "Accepted" && c.status == "False")?;
+    // Whatever else is not accepted of it, its proxies go on with the rest, and follow.
+    let refused = conditions.find(|c| c.type_ == "Accepted" && c.reason == "InvalidParameters")?;
     Some(format!("not accepted: {}", refused.message))
 }
 
@@ -94,17 +95,25 @@ mod tests {
         let class: GatewayClass =
             object(json!({"metadata": {"name": "meshwright"}, "spec": {"controllerName": "c"}}));
         let classes = std::slice::from_ref(&class);
-        let gateway = |status: &str| -> Gateway {
+        let gateway = |reason: &str| -> Gateway {
             object(json!({"metadata": {"name": "web", "namespace": "shop"},
                 "spec": {"gatewayClassName": "meshwright", "listeners": []},
-                "status": {"conditions": [{"type": "Accepted", "status": status, "reason": "R",
+                "status": {"conditions": [{"type": "Accepted", "status": "False", "reason": reason,
                     "message": "GatewayParameters shop/small is not there", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
         };
-        assert_eq!(left_alone(&gateway("True"), Some(classes)), None);
-        assert_eq!(left_alone(&gateway("True"), None), None, "classes that cannot be seen are no reason");
-        assert!(left_alone(&gateway("True"), Some(&[])).unwrap().contains("no GatewayClass meshwright"));
-        assert!(left_alone(&gateway("False"), Some(classes)).unwrap().contains("shop/small"));
-        let mut going = gateway("True");
+        assert_eq!(left_alone(&gateway("UnsupportedValue"), Some(classes)), None);
+        assert_eq!(
+            left_alone(&gateway("UnsupportedValue"), None),
+            None,
+            "classes that cannot be seen are no reason"
+        );
+        assert!(
+            left_alone(&gateway("UnsupportedValue"), Some(&[]))
+                .unwrap()
+                .contains("no GatewayClass meshwright")
+        );
+        assert!(left_alone(&gateway("InvalidParameters"), Some(classes)).unwrap().contains("shop/small"));
+        let mut going = gateway("UnsupportedValue");
         going.metadata.deletion_timestamp = Some(object(json!("2026-01-01T00:00:00Z")));
         assert!(left_alone(&going, Some(classes)).unwrap().contains("being deleted"));
     }

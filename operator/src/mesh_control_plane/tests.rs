@@ -26,6 +26,7 @@ use crate::{
 
 mod passes;
 mod refused;
+mod troubled;
 
 /// Releases 0.1.0 and 0.2.0, whose images have this tag.
 fn releases(tag: &str) -> Catalogue {
@@ -100,7 +101,7 @@ fn take(seen: &mut Seen, mesh: &ValidatedMesh, now: Timestamp) -> step::Step {
     status.active_revision = Some(step.active().to_owned());
     status.version = Some(step.decision.active.version.clone());
     status.upgrade.clone_from(&step.decision.position);
-    status.history.extend(step.decision.ended.clone());
+    step.decision.ended.iter().for_each(|ended| status.history.insert(0, ended.clone()));
     step
 }
 

@@ -1,7 +1,7 @@
 //! What keeps the pods of a revision from working, and whether waiting helps. Pure.
 
 use k8s_openapi::{
-    api::core::v1::Pod,
+    api::{apps::v1::Deployment, core::v1::Pod},
     jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt;
@@ -73,12 +73,16 @@ pub fn proxies(
     now: Timestamp,
 ) -> Option<Trouble> {
     let of_new = seen.items.iter().filter(|p| pods::is_of(p, to, labels::COMPONENT_GATEWAY));
-    let unready = of_new.filter(|p| p.metadata.deletion_timestamp.is_none() && !pods::is_ready(p));
-    let waited_for = unready.filter(|p| age(p, now) >= PATIENCE);
-    let mut troubles: Vec<_> = waited_for.map(|pod| proxy(pod, seen, measured, (from, to), now)).collect();
+    let unready = of_new.filter(|p| is_waited_for(p, now));
+    let mut troubles: Vec<_> = unready.map(|pod| proxy(pod, seen, measured, (from, to), now)).collect();
     // Stable: of the same kind the first.
     troubles.sort_by_key(|trouble| !trouble.lasting);
     troubles.into_iter().next()
+}
+
+// Not ready, after a time in which it should have become so.
+fn is_waited_for(pod: &Pod, now: Timestamp) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && !pods::is_ready(pod) && age(pod, now) >= PATIENCE
 }
 
 fn proxy(
@@ -94,9 +98,14 @@ fn proxy(
         pod.labels().get(labels::GATEWAY_NAME).cloned().unwrap_or_default(),
     );
     // What the old proxies of the same Gateway lack too is not the new version's doing.
-    let alike = seen.gateways.get(&of).is_some_and(|g| {
-        g.deployments.get(from).is_some_and(|d| sizes::ready_of(d) < d.spec.replicas.unwrap_or(0))
+    let alike = seen.items.iter().any(|old| {
+        pods::is_of(old, from, labels::COMPONENT_GATEWAY)
+            && old.namespace().as_ref() == Some(&of.0)
+            && old.labels().get(labels::GATEWAY_NAME) == Some(&of.1)
+            && is_waited_for(old, now)
     });
+    let short = |d: &Deployment| sizes::ready_of(d) < d.spec.replicas.unwrap_or(0);
+    let alike = alike || seen.gateways.get(&of).is_some_and(|g| g.deployments.get(from).is_some_and(short));
     let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
     if let Some(why) = pods::unschedulable(pod) {
         let message = format!("pod {name} has no node: {why}");

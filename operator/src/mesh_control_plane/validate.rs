@@ -269,8 +269,7 @@ fn went_back(mcp: &MeshControlPlane, version: Version) -> bool {
     let Some(status) = &mcp.status else { return false };
     let version = version.to_string();
     let going = |u: &UpgradeStatus| u.to_version == version && u.phase < UpgradePhase::RollingBack;
-    let superseded = |r: &UpgradeRecord| r.result == UpgradeResult::Superseded;
-    let last = status.history.iter().find(|r| r.to_version == version && !superseded(r));
+    let last = status.history.iter().find(|r| r.to_version == version);
     let again = |r: &UpgradeRecord| mcp.annotations().get(labels::RETRY) == Some(&r.to);
     !status.upgrade.as_ref().is_some_and(going)
         && last.is_some_and(|r| r.result == UpgradeResult::RolledBack && !again(r))

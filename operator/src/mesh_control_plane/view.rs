@@ -49,7 +49,7 @@ pub fn view<'a>(
         active_was_ready: active.is_some_and(was_ever_ready),
         position,
         opens: opens(mesh, now),
-        went_back_by_itself: mesh.held_back,
+        held_back: mesh.newer.filter(|_| mesh.held_back).map(|v| v.to_string()),
         from: health(from),
         to: with_finding(health(Some(to)), measured),
         blockers: preflight::blockers(&sight(mesh, seen, measured), now),

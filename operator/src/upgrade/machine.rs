@@ -20,6 +20,8 @@ pub use view::{Decision, Gateways, Health, Revision, Trouble, Usage, View, Wishe
 
 /// A canary that cannot even start, or that broke, is given this long to mend itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Cause of going back because a person asks for it.
+pub const REQUESTED: &str = "Requested";
 /// Cause of going back because something else is asked for: nothing is wrong with the revision.
 pub const SUPERSEDED: &str = "Superseded";
 /// What the name of a step ends with in an approval of going on without a verdict.

@@ -1,9 +1,9 @@
 //! What the position of an upgrade means for every Gateway: which revisions have pods, how many, and which of them its Service
 //! sends connections to.
 
-use meshwright_api::{MeshControlPlaneStatus, UpgradePhase, UpgradeStatus};
+use meshwright_api::{MeshControlPlaneStatus, Rollback, UpgradePhase, UpgradeStatus};
 
-use super::machine::SUPERSEDED;
+use super::machine::{REQUESTED, SUPERSEDED};
 
 /// How many pods a revision has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +99,9 @@ fn during(upgrade: &UpgradeStatus) -> Option<Routing> {
             let rollback = upgrade.rollback.as_ref();
             let size =
                 if rollback.is_some_and(|r| r.traffic_back.is_some()) { Size::Ending } else { Size::Held };
-            // So late the old pods may be gone: the first of them that comes up cannot carry all traffic.
-            let harmless = rollback.is_some_and(|r| r.cause == SUPERSEDED || r.phase >= UpgradePhase::Drain);
+            // When a person asks so late, the old pods may be gone: the first of them that comes up cannot carry all traffic.
+            let late = |r: &Rollback| r.phase >= UpgradePhase::Drain && r.cause == REQUESTED;
+            let harmless = rollback.is_some_and(|r| r.cause == SUPERSEDED || late(r));
             let behind = if harmless { only(from) } else { Behind::AnyOf(from.to_owned()) };
             routing(part(from, Size::Held), part(to, size), behind)
         }

@@ -46,6 +46,7 @@ struct Seen {
     elapsed: SignedDuration,
     paused: bool,
     closed: bool,
+    held: bool,
     baseline: bool,
     trouble: bool,
     ready: bool,
@@ -71,6 +72,7 @@ impl Seen {
             elapsed: LONG,
             paused: false,
             closed: false,
+            held: false,
             baseline: true,
             trouble: false,
             ready: true,
@@ -148,7 +150,7 @@ fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
         active_was_ready: seen.baseline,
         position: position.as_ref(),
         opens: seen.closed.then(|| now() + LONG),
-        went_back_by_itself: false,
+        held_back: seen.held.then(|| "0.1.0".to_owned()),
         from: Health { exists: world.old, ready: seen.old_ready, trouble: None, in_use: seen.usage },
         to: Health {
             exists: world.new,
@@ -247,7 +249,10 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
     let both = [false, true];
     match phase {
         UpgradePhase::Planned => each(all, &both, |s, v| s.closed = v),
-        UpgradePhase::Preflight => each(each(all, &both, |s, v| s.blocked = v), &both, |s, v| s.accepts = v),
+        UpgradePhase::Preflight => {
+            all = each(all, &both, |s, v| s.closed = v);
+            each(each(all, &both, |s, v| s.blocked = v), &both, |s, v| s.accepts = v)
+        }
         UpgradePhase::InstallCanary => each(all, &both, |s, v| s.ready = v),
         UpgradePhase::Compare => {
             all = each(all, &[None, Some(Ok(0)), Some(Ok(1)), Some(Err(()))], |s, v| s.compared = v);
@@ -264,7 +269,10 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
         }
         UpgradePhase::Drain => each(with_usage(all), &both, |s, v| s.ends_warmth = v),
         UpgradePhase::RollingBack => each(all, &both, |s, v| s.back = v),
-        UpgradePhase::RolledBack => each(with_usage(all), &both, |s, v| s.retry = v),
+        UpgradePhase::RolledBack => {
+            all = each(with_usage(all), &both, |s, v| s.retry = v);
+            each(all, &both, |s, v| s.held = v)
+        }
         UpgradePhase::Promote | UpgradePhase::Retire => all,
     }
 }

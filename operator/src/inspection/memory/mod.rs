@@ -23,6 +23,8 @@ const LONGEST: i64 = 3600;
 const OVERLAP: i64 = 15;
 /// A proxy that reports nothing for so long is not waited for. What it has to tell when it comes back is asked for then.
 const SILENT: i64 = 60;
+/// What Envoy did before is another story.
+const LATELY: i64 = 600;
 /// Slots of all proxies together, about 10 MB. With more of them, less of the past is kept.
 const SLOTS: usize = 40_000;
 /// A slot from further in the future is of a clock that nothing can be compared with.
@@ -54,8 +56,8 @@ pub struct SeenProxy {
     pub last_report: i64,
     /// It was told to end at about this time; Unix seconds. What comes later is not like the traffic of other pods.
     pub drains_since: Option<i64>,
-    /// How often Envoy had ended by itself at the first report that was seen.
-    pub ended_before: u64,
+    /// How often Envoy had ended by itself at that moment, in Unix seconds, some minutes ago at most.
+    pub ended_before: (u64, i64),
     /// What happened, by the start of the slot.
     pub slots: BTreeMap<i64, Traffic>,
 }
@@ -163,10 +165,14 @@ impl Memory {
             // Already draining when it was seen for the first time: since when, nobody knows.
             let drains_since = proxy.draining.then_some(i64::MIN);
             let (proxy, slots) = (proxy.clone(), BTreeMap::new());
-            Arc::new(SeenProxy { ended_before: proxy.restarts, proxy, last_report, drains_since, slots })
+            let ended_before = (proxy.restarts, last_report);
+            Arc::new(SeenProxy { ended_before, proxy, last_report, drains_since, slots })
         });
         let seen = Arc::make_mut(seen);
         if last_report >= seen.last_report {
+            if last_report >= seen.ended_before.1 + LATELY {
+                seen.ended_before = (seen.proxy.restarts, seen.last_report);
+            }
             if proxy.draining && seen.drains_since.is_none() {
                 // Between the last two reports.
                 seen.drains_since = Some(seen.last_report);

@@ -14,7 +14,7 @@ use super::{memory::SeenProxy, observe::Observation, probe::Probed};
 mod tests;
 
 /// After a change of the share, and after a pod became ready, connections and caches are like nothing later.
-const WARM_UP: i64 = 15;
+pub const WARM_UP: i64 = 15;
 /// Agents report every few seconds.
 const NOT_YET_REPORTED: i64 = 5;
 

@@ -50,7 +50,7 @@ fn observed(revision: &str, pods: &[Pod]) -> Observed {
         let slots =
             pod.slots.clone().step_by(5).map(|start| (start, Traffic::new(&slot(start), NOW))).collect();
         let drains_since = pod.drains_since;
-        (key, Arc::new(SeenProxy { proxy, last_report: NOW, drains_since, ended_before: 0, slots }))
+        (key, Arc::new(SeenProxy { proxy, last_report: NOW, drains_since, ended_before: (0, NOW), slots }))
     });
     Observed { proxies: proxies.collect(), ..Observed::default() }
 }

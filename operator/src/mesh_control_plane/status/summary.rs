@@ -32,8 +32,12 @@ pub fn of_upgrade(p: &UpgradeStatus) -> String {
 pub fn upgrade_available(applied: &Applied) -> Finding {
     match &applied.releases.newer {
         Some(newer) if applied.releases.held_back => {
+            let position = applied.step.decision.position.as_ref();
+            let is_shown =
+                position.is_some_and(|p| p.phase == UpgradePhase::RolledBack && p.to_version == *newer);
+            let remedy = if is_shown { "kubectl mesh retry" } else { "set spec.version to it" };
             let message = format!(
-                "version {newer} went back before, so it is not taken by itself again; set spec.version to it, or kubectl mesh retry"
+                "version {newer} went back before, so it is not taken by itself again; to try all the same: {remedy}"
             );
             Finding::new(UPGRADE_AVAILABLE, Some(true), reason::NEWER_RELEASE, message)
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meshwright_api::{Rollback, UpgradePhase, UpgradeResult, VerdictResult};
 
-use super::{Going, Outcome, Revision, SUPERSEDED, phases::INSTALL, record};
+use super::{Going, Outcome, REQUESTED, Revision, SUPERSEDED, phases::INSTALL, record};
 
 impl Going<'_> {
     pub(super) fn must_go_back(&self) -> Option<(String, String)> {
@@ -16,7 +16,7 @@ impl Going<'_> {
             return None;
         }
         if self.view.wishes.rollback.as_deref() == Some(p.to.as_str()) {
-            return why("Requested", format!("annotation {} asks for it", meshwright_api::labels::ROLLBACK));
+            return why(REQUESTED, format!("annotation {} asks for it", meshwright_api::labels::ROLLBACK));
         }
         // From Promote on another target waits.
         if p.phase < UpgradePhase::Promote && self.view.target.name != p.to {
@@ -102,7 +102,7 @@ impl Going<'_> {
         let superseded = p.rollback.as_ref().is_some_and(|r| r.cause == SUPERSEDED);
         let wanted = &self.view.target.name;
         // By itself the operator wants the old one again, and that is there.
-        let left = *wanted == p.from && self.view.went_back_by_itself;
+        let left = *wanted == p.from && self.view.held_back.as_ref() == Some(&p.to_version);
         let another = *wanted != p.to && !left;
         let again = superseded || another || self.view.wishes.retry.as_deref() == Some(p.to.as_str());
         if self.view.to.exists {

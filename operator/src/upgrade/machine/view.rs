@@ -101,8 +101,8 @@ pub struct View<'a> {
     pub position: Option<&'a UpgradeStatus>,
     /// When the next window opens; none where the upgrade may begin now.
     pub opens: Option<Timestamp>,
-    /// The newest release went back and is not taken by itself again.
-    pub went_back_by_itself: bool,
+    /// A release that would be taken by itself, had it not gone back before.
+    pub held_back: Option<String>,
     /// The revision that it goes away from.
     pub from: Health,
     /// The revision that it goes to.
