@@ -98,7 +98,6 @@ async fn every_gateway_is_rendered_though_no_proxy_is_there_and_not_before_all_a
         (part::Kind::Route, "shop/edge/80 *"),
         (part::Kind::Route, "shop/edge/80 * PathPrefix /"),
         (part::Kind::Route, "shop/edge/80 * PathPrefix / #2"),
-        (part::Kind::Route, "shop/edge/80 probe.meshwright.invalid"),
         (part::Kind::Cluster, "outbound|80|a.shop"),
         (part::Kind::Cluster, "outbound|80|b.shop"),
     ];

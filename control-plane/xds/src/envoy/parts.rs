@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, RouteMatch, route_match::PathSpecifier};
+use envoy_types::pb::envoy::config::route::v3::{
+    RouteConfiguration, RouteMatch, VirtualHost, route_match::PathSpecifier,
+};
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
-use meshwright_core::config::GatewayConfig;
+use meshwright_core::config::{GatewayConfig, PROBE_HOST};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -62,7 +64,9 @@ fn routes(resource: &Resource) -> Vec<Part> {
     let hosts = std::mem::take(&mut table.virtual_hosts);
     let settings = table.encode_to_vec();
     let mut parts = Vec::new();
-    for mut host in hosts {
+    // Nobody's route: what answers the operator's probes.
+    let is_probe = |host: &VirtualHost| host.name == PROBE_HOST && host.routes.is_empty();
+    for mut host in hosts.into_iter().filter(|host| !is_probe(host)) {
         let routes = std::mem::take(&mut host.routes);
         let name = format!("{} {}", resource.name(), host.name);
         let mut seen = BTreeMap::new();

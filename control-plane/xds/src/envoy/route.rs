@@ -112,7 +112,7 @@ pub(super) fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> Virtu
     }
 }
 
-fn probe_host() -> VirtualHost {
+pub(super) fn probe_host() -> VirtualHost {
     VirtualHost {
         name: PROBE_HOST.to_owned(),
         domains: vec![PROBE_HOST.to_owned()],

@@ -1,5 +1,6 @@
 //! RouteConfigurations that are put together from encoded hosts.
 
+use envoy_types::pb::envoy::config::route::v3::VirtualHost;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -15,6 +16,9 @@ fn plain(
 ) -> RouteConfiguration {
     let mut virtual_hosts: Vec<_> = hosts.iter().map(|host| route::virtual_host(host, port)).collect();
     virtual_hosts.extend(others.iter().map(|hostname| route::misdirected_host(hostname)));
+    if port.protocol == PortProtocol::Http {
+        virtual_hosts.push(route::probe_host());
+    }
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
     RouteConfiguration {
         name: name.to_owned(),
@@ -42,6 +46,29 @@ fn the_parts_are_the_same_message_as_the_whole() {
         }
     }
     assert_eq!(seen, 3);
+}
+
+#[test]
+fn probes_are_answered_before_a_route_that_takes_every_host() {
+    let hosts = |own: &str| {
+        let config = config(vec![port(
+            80,
+            PortProtocol::Http,
+            vec![listener(
+                "http",
+                "*",
+                &[],
+                vec![("*", vec![entry("/", CompiledRule::default())]), (own, Vec::new())],
+            )],
+        )]);
+        let translation = translate(&config, &Options::default(), &mut |_| None, &EncodedHosts::default());
+        let table: RouteConfiguration = decode(&translation, TypeUrl::Route, "infra/gw/80");
+        let named = |host: &VirtualHost| (host.domains.clone(), host.routes.len());
+        table.virtual_hosts.iter().map(named).collect::<Vec<_>>()
+    };
+    let probe = (vec!["probe.meshwright.invalid".to_owned()], 0);
+    assert_eq!(hosts("a.example").iter().filter(|host| **host == probe).count(), 1);
+    assert_eq!(hosts("probe.meshwright.invalid").len(), 2, "Envoy refuses a domain that is there twice");
 }
 
 /// A host of one of two names that redirects, which depends on the port, to one of a few paths.
