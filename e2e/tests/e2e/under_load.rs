@@ -31,11 +31,9 @@ async fn the_autoscaler_fails_no_request() -> Result<()> {
 }
 
 #[tokio::test]
-async fn draining_each_node_in_turn_fails_no_request() -> Result<()> {
-    for node in 0..3 {
-        under_load(Action::Drain, 45, node).await?;
-    }
-    Ok(())
+async fn draining_a_node_fails_no_request() -> Result<()> {
+    // Each of them in turn is `make soak`'s.
+    under_load(Action::Drain, 45, 0).await
 }
 
 #[tokio::test]
