@@ -24,9 +24,9 @@ pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
 pub use upgrade::{
-    Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback, Share,
-    Step, Strategy, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus, Verdict,
-    VerdictResult, Window,
+    Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
+    SUPERSEDED, Share, Step, Strategy, UNMEASURED, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord,
+    UpgradeResult, UpgradeStatus, Verdict, VerdictResult, Window,
 };
 
 /// API group of every kind here.

@@ -2,7 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeStatus, conditions::RECONCILED, labels};
+use meshwright_api::{
+    MeshControlPlane, UNMEASURED, UpgradePhase, UpgradeStatus, conditions::RECONCILED, labels,
+};
 
 pub mod history;
 pub mod plan;
@@ -22,9 +24,6 @@ pub const PHASES: [UpgradePhase; 9] = [
     UpgradePhase::Drain,
     UpgradePhase::Retire,
 ];
-
-/// Cause of going back because the spec asks for something else: nothing is wrong with the revision.
-pub const SUPERSEDED: &str = "Superseded";
 
 /// A condition of the mesh.
 pub fn condition<'a>(mesh: &'a MeshControlPlane, type_: &str) -> Option<&'a Condition> {
@@ -56,7 +55,7 @@ pub fn describe_step(step: &str, steps: &[i32]) -> String {
     if step == "promote" {
         return "the promotion".to_owned();
     }
-    let number = step.strip_suffix("-unmeasured");
+    let number = step.strip_suffix(UNMEASURED);
     let without = if number.is_some() { ", without a verdict" } else { "" };
     let number = number.unwrap_or(step);
     let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));

@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Strategy;
 
+/// What a step's name ends with in an approval of going on without a verdict.
+pub const UNMEASURED: &str = "-unmeasured";
+
+/// Cause of a rollback because something else is asked for: nothing is wrong with the revision.
+pub const SUPERSEDED: &str = "Superseded";
+
 /// Where an upgrade is. It is also the operator's own record: written before anything is done, by compare-and-swap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

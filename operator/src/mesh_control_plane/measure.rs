@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
+    api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt;
-use meshwright_api::{Comparison, Strategy, UpgradePhase, UpgradeStatus, Verdict, VerdictResult};
+use meshwright_api::{Comparison, Strategy, UpgradePhase, UpgradeStatus, Verdict, VerdictResult, labels};
 use meshwright_decisions::{analysis, health};
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     context::Context,
     inspection::{self, Observation, Replica, Scope, probe, series},
+    pods,
     upgrade::{machine::Trouble, shares},
 };
 
@@ -115,8 +117,9 @@ async fn observe(
         return;
     }
     measured.finding = finding(&observation, p);
-    // From here on nothing sends it back by itself.
-    if p.phase == UpgradePhase::Drain && p.measured_since.is_some() {
+    // For ten minutes and more nobody asks, unless a new proxy is in trouble; and once the old ones end nothing goes back by itself.
+    let is_unready = |pod: &Pod| pods::is_of(pod, &p.to, labels::COMPONENT_GATEWAY) && !pods::is_ready(pod);
+    if p.phase == UpgradePhase::Drain && (p.measured_since.is_some() || !seen.items.iter().any(is_unready)) {
         return;
     }
     let gateways = gateways(ctx).await;

@@ -74,10 +74,7 @@ pub fn proxies(
 ) -> Option<Trouble> {
     let of_new = seen.items.iter().filter(|p| pods::is_of(p, to, labels::COMPONENT_GATEWAY));
     let unready = of_new.filter(|p| is_waited_for(p, now));
-    let mut troubles: Vec<_> = unready.map(|pod| proxy(pod, seen, measured, (from, to), now)).collect();
-    // Stable: of the same kind the first.
-    troubles.sort_by_key(|trouble| !trouble.lasting);
-    troubles.into_iter().next()
+    unready.map(|pod| proxy(pod, seen, measured, (from, to), now)).min_by_key(|trouble| !trouble.lasting)
 }
 
 // Not ready, after a time in which it should have become so.
@@ -131,9 +128,9 @@ fn proxy(
         }
         _ => ("ProxiesNotReady", "; its control plane gives it no complete configuration".to_owned()),
     };
-    // What the old proxies refuse too is a user's doing; the new ones, which have nothing older, wait for its mending.
     // A label may be a shortened name.
     let is_it = |g: &String| g.split_once('/').is_some_and(|(ns, n)| ns == of.0 && names::fit(n) == of.1);
+    // What the old proxies refuse too is a user's doing; the new ones, which have nothing older, wait for its mending.
     let behind = measured.behind.iter().any(is_it);
     let lasting = !alike && !behind && idle.is_some_and(|idle| idle >= PATIENCE);
     let message = format!("pod {name} is not ready after {} s{what}", idle.unwrap_or_default().as_secs());

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use meshwright_api::{
-    Approval, Approved, Blocker, OnInsufficient, Share, Strategy, UpgradePhase, UpgradeRecord, UpgradeStatus,
+    Approval, Approved, Blocker, OnInsufficient, Share, Strategy, UNMEASURED, UpgradePhase, UpgradeRecord,
+    UpgradeStatus,
 };
 
 mod back;
@@ -22,10 +23,6 @@ pub use view::{Decision, Gateways, Health, Revision, Trouble, Usage, View, Wishe
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Cause of going back because a person asks for it.
 pub const REQUESTED: &str = "Requested";
-/// Cause of going back because something else is asked for: nothing is wrong with the revision.
-pub const SUPERSEDED: &str = "Superseded";
-/// What the name of a step ends with in an approval of going on without a verdict.
-const UNMEASURED: &str = "-unmeasured";
 /// How often to look where nothing says that something changed.
 pub const LOOK: Duration = Duration::from_secs(5);
 
@@ -329,19 +326,4 @@ impl<'a> Going<'a> {
         let connections = self.view.gateways.connections;
         self.position.share = Some(Share { asked, connections, requests: self.view.requests });
     }
-
-    fn insufficient(&mut self) -> Insufficient {
-        match self.view.settings.on_insufficient {
-            OnInsufficient::Continue => Insufficient::GoOn,
-            OnInsufficient::Wait => Insufficient::Ask,
-            OnInsufficient::RollBack => Insufficient::GoBack,
-        }
-    }
-}
-
-/// What comes of a step without a verdict.
-enum Insufficient {
-    GoOn,
-    Ask,
-    GoBack,
 }

@@ -1,9 +1,9 @@
 //! What the position of an upgrade means for every Gateway: which revisions have pods, how many, and which of them its Service
 //! sends connections to.
 
-use meshwright_api::{MeshControlPlaneStatus, Rollback, UpgradePhase, UpgradeStatus};
+use meshwright_api::{MeshControlPlaneStatus, Rollback, SUPERSEDED, UpgradePhase, UpgradeStatus};
 
-use super::machine::{REQUESTED, SUPERSEDED};
+use super::machine::REQUESTED;
 
 /// How many pods a revision has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

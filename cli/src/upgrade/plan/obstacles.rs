@@ -2,16 +2,14 @@
 
 use kube::ResourceExt;
 use meshwright_api::{
-    MeshControlPlane, MeshRevision, UpgradePhase, UpgradeStatus,
+    MeshControlPlane, MeshRevision, SUPERSEDED, UpgradePhase, UpgradeStatus,
     conditions::{CERTIFICATES_VALID, READY, RECONCILED},
     labels,
 };
 use serde::Serialize;
 
 use super::changes::{candidate, differences};
-use crate::upgrade::{
-    SUPERSEDED, condition, is_blocked, is_observed, recorded, running, version::is_one_step,
-};
+use crate::upgrade::{condition, is_blocked, is_observed, recorded, running, version::is_one_step};
 
 /// Something that is, or may be, in the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use meshwright_api::{MeshControlPlane, UpgradePhase, UpgradeResult, conditions::reason};
+use meshwright_api::{MeshControlPlane, SUPERSEDED, UpgradePhase, UpgradeResult, conditions::reason};
 
-use crate::upgrade::{SUPERSEDED, is_observed, not_reconciled, recorded};
+use crate::upgrade::{is_observed, not_reconciled, recorded};
 
 /// An upgrade is under way. One that something else is asked for instead of is over only when its revision is gone: then
 /// the other may begin.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshwright_api::{Rollback, UpgradePhase, UpgradeResult, VerdictResult};
+use meshwright_api::{Rollback, SUPERSEDED, UpgradePhase, UpgradeResult, VerdictResult};
 
-use super::{Going, Outcome, REQUESTED, Revision, SUPERSEDED, phases::INSTALL, record};
+use super::{Going, Outcome, REQUESTED, Revision, phases::INSTALL, record};
 
 impl Going<'_> {
     pub(super) fn must_go_back(&self) -> Option<(String, String)> {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshwright_api::{Approval, Blocker, Strategy, UpgradePhase, UpgradeResult, VerdictResult};
+use meshwright_api::{
+    Approval, Blocker, OnInsufficient, Strategy, UpgradePhase, UpgradeResult, VerdictResult,
+};
 
-use super::{Going, Insufficient, Outcome, PATIENCE, Revision, Usage, record};
+use super::{Going, Outcome, PATIENCE, Revision, Usage, record};
 
 /// Longest time for a new control plane to become ready, and for pods to follow a share.
 pub(super) const INSTALL: Duration = Duration::from_secs(600);
@@ -176,13 +178,13 @@ impl Going<'_> {
             self.wait(format!("a verdict: {why}"), Some(until));
             return Outcome::Stays;
         }
-        match self.insufficient() {
-            Insufficient::GoOn => self.next_step(step),
-            Insufficient::GoBack => {
+        match self.view.settings.on_insufficient {
+            OnInsufficient::Continue => self.next_step(step),
+            OnInsufficient::RollBack => {
                 self.go_back(("Insufficient".to_owned(), format!("no verdict in time: {why}")));
                 Outcome::Stays
             }
-            Insufficient::Ask => {
+            OnInsufficient::Wait => {
                 if !self.must_agree(Some(until)) {
                     return self.next_step(step);
                 }
