@@ -1,0 +1,168 @@
+//! Every state that an upgrade can get into, by brute force: from each state each thing that may be seen next, until nothing new
+//! comes up. Time is three lengths: none, longer than every hold, longer than every deadline.
+
+mod sights;
+mod world;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use meshwright_api::{
+    Approval, MeshControlPlaneStatus, OnInsufficient, Strategy, UpgradePhase, UpgradeStatus, VerdictResult,
+};
+
+use self::{
+    sights::all,
+    world::{OLD, Seen, Way, World, step},
+};
+use super::{
+    machine::{Decision, Usage},
+    routing::{self, Behind, Size},
+};
+
+fn key(world: &World) -> String {
+    format!(
+        "{} {} {} {}",
+        world.active,
+        world.old,
+        world.new,
+        serde_json::to_string(&world.position).unwrap()
+    )
+}
+
+fn routing_of(world: &World) -> routing::Routing {
+    let status = MeshControlPlaneStatus {
+        active_revision: Some(world.active.to_owned()),
+        upgrade: world.position.clone(),
+        ..MeshControlPlaneStatus::default()
+    };
+    routing::of(&status).unwrap()
+}
+
+fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
+    let context = || format!("before {before:#?}\nseen {seen:#?}\nafter {after:#?}");
+    let exists = |name: &str| if name == OLD { after.old } else { after.new };
+    assert!(exists(after.active), "the active revision is there\n{}", context());
+    if let Some(gone) = &decision.retire {
+        let asked = before.position.as_ref().is_some_and(|p| p.phase == UpgradePhase::Retire);
+        assert!(asked || seen.usage == Usage::Gone, "nothing in use is removed\n{}", context());
+        assert_ne!(*gone, after.active, "{}", context());
+    }
+    let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
+    if phase(after) == Some(UpgradePhase::Retire) && phase(before) != Some(UpgradePhase::Retire) {
+        assert_eq!(seen.usage, Usage::Gone, "{}", context());
+    }
+    if before.active != after.active {
+        let by = phase(before).unwrap();
+        let replaced = before.position.as_ref().is_some_and(|p| p.without_baseline);
+        assert!(matches!(by, UpgradePhase::Promote | UpgradePhase::RollingBack) || replaced, "{}", context());
+    }
+    let routing = routing_of(after);
+    let parts = [Some(&routing.lead), routing.other.as_ref()].into_iter().flatten();
+    let served: Vec<_> = parts.filter(|p| p.size != Size::Ending).collect();
+    assert!(served.iter().all(|p| exists(&p.revision)), "only what exists has pods\n{}", context());
+    if let Behind::Only(name) | Behind::AnyOf(name) = &routing.behind {
+        assert!(served.iter().any(|p| p.revision == *name), "who gets connections has pods\n{}", context());
+    }
+}
+
+// Under these sights, seen again and again, it comes to an end.
+fn ends(way: &Way, world: &World, seen: &Seen, is_end: impl Fn(&World) -> bool) {
+    let (mut world, mut path) = (world.clone(), Vec::new());
+    for _ in 0..60 {
+        if is_end(&world) {
+            return;
+        }
+        // Going back by itself would begin the upgrade anew.
+        let seen = Seen { retry: false, ..seen.clone() };
+        world = step(way, &world, &seen).1;
+        path.push(world.position.as_ref().map(|p| (p.phase, p.step)));
+    }
+    panic!("no end in sight: {path:?}\n{world:#?}\n{seen:#?}");
+}
+
+fn search(way: &Way) -> usize {
+    let start = World { position: None, active: OLD, old: true, new: false };
+    let mut known = BTreeMap::from([(key(&start), start.clone())]);
+    let mut queue = VecDeque::from([start]);
+    while let Some(world) = queue.pop_front() {
+        let phase = world.position.as_ref().map(|p| p.phase);
+        for seen in all(way, phase) {
+            let (decision, after) = step(way, &world, &seen);
+            check(&world, &seen, &decision, &after);
+            let may_go_back = phase.is_some_and(|p| p < UpgradePhase::Retire) && way.baseline;
+            if may_go_back && seen.rollback {
+                let back = after.position.as_ref().map(|p| p.phase);
+                assert_eq!(back, Some(UpgradePhase::RollingBack), "every phase can go back\n{world:#?}");
+            }
+            // An upgrade that is over leaves one revision; what comes then is another upgrade.
+            let is_over = after.position.is_none();
+            if !is_over && !known.contains_key(&key(&after)) {
+                known.insert(key(&after), after.clone());
+                queue.push_back(after);
+            }
+        }
+        if world.position.is_some() {
+            let over = |w: &World| w.position.is_none();
+            let back = |w: &World| {
+                let is = |p: &UpgradeStatus| p.phase == UpgradePhase::RolledBack;
+                w.position.as_ref().is_none_or(is) && !w.new && w.active == OLD
+            };
+            let good = Seen { baseline: way.baseline, ..Seen::good() };
+            let leaves = world.position.as_ref().is_some_and(|p| p.phase >= UpgradePhase::RollingBack);
+            if leaves {
+                ends(way, &world, &good, back);
+                ends(way, &world, &Seen { target: OLD, ..good.clone() }, over);
+            } else {
+                ends(way, &world, &good, over);
+                if way.going.on_insufficient != OnInsufficient::RollBack {
+                    let insufficient = Some(VerdictResult::Insufficient);
+                    ends(way, &world, &Seen { verdict: insufficient, ..good.clone() }, over);
+                }
+                let retires = world.position.as_ref().is_some_and(|p| p.phase == UpgradePhase::Retire);
+                if !retires && way.baseline {
+                    ends(way, &world, &Seen { rollback: true, ..good }, back);
+                }
+            }
+        }
+    }
+    known.len()
+}
+
+#[test]
+fn every_state_keeps_its_promises_and_leads_to_an_end() {
+    let ways = [
+        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, true),
+        (Strategy::Canary, Approval::BeforePromote, OnInsufficient::Continue, true),
+        (Strategy::Canary, Approval::EveryStep, OnInsufficient::RollBack, true),
+        (Strategy::Canary, Approval::EveryStep, OnInsufficient::Wait, true),
+        (Strategy::InPlace, Approval::Never, OnInsufficient::Wait, true),
+        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, false),
+    ];
+    std::thread::scope(|scope| {
+        for (strategy, approval, on_insufficient, baseline) in ways {
+            scope.spawn(move || {
+                let states = search(&Way::new(strategy, approval, on_insufficient, baseline));
+                let way = format!("{strategy:?} {approval:?} {on_insufficient:?}, baseline: {baseline}");
+                println!("{way}: {states} states");
+                assert!(states > 20, "{way} was hardly searched");
+            });
+        }
+    });
+}
+
+#[test]
+fn what_went_back_is_not_tried_again_until_it_is_asked_for() {
+    let way = &Way::new(Strategy::Canary, Approval::Never, OnInsufficient::Wait, true);
+    let mut world = World { position: None, active: OLD, old: true, new: false };
+    let bad = Seen { verdict: Some(VerdictResult::Fail), ..Seen::good() };
+    for _ in 0..30 {
+        world = step(way, &world, &bad).1;
+    }
+    let p = world.position.as_ref().unwrap();
+    assert_eq!((p.phase, world.active, world.new), (UpgradePhase::RolledBack, OLD, false));
+    assert_eq!(p.rollback.as_ref().unwrap().cause, "ErrorsRose");
+    let (_, same) = step(way, &world, &Seen::good());
+    assert_eq!(same.position.as_ref().unwrap().phase, UpgradePhase::RolledBack);
+    let (_, again) = step(way, &world, &Seen { retry: true, ..Seen::good() });
+    assert_eq!(again.position, None, "then it begins anew");
+}

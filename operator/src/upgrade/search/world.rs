@@ -1,0 +1,223 @@
+//! What the search remembers between two reconciles, what it may see in one, and one step of the state machine.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use meshwright_api::{
+    Approval, Blocker, Comparison, OnInsufficient, Strategy, Upgrade, UpgradeStatus, Verdict, VerdictResult,
+};
+
+use crate::upgrade::{
+    Settings, View,
+    machine::{Decision, Gateways, Health, Revision, Trouble, Usage, Wishes, next},
+};
+
+pub(super) const OLD: &str = "mesh-00000001";
+pub(super) const NEW: &str = "mesh-00000002";
+pub(super) const OTHER: &str = "mesh-00000003";
+/// Longer than every hold, grace and patience, shorter than every deadline.
+pub(super) const A_WHILE: SignedDuration = SignedDuration::from_mins(3);
+/// Longer than everything.
+pub(super) const LONG: SignedDuration = SignedDuration::from_hours(48);
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// What is remembered between two reconciles: the record, and which revisions exist.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct World {
+    pub(super) position: Option<UpgradeStatus>,
+    pub(super) active: &'static str,
+    pub(super) old: bool,
+    pub(super) new: bool,
+}
+
+/// What may be seen.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) target: &'static str,
+    pub(super) elapsed: SignedDuration,
+    pub(super) paused: bool,
+    pub(super) closed: bool,
+    pub(super) held: bool,
+    pub(super) baseline: bool,
+    pub(super) trouble: bool,
+    pub(super) ready: bool,
+    pub(super) old_ready: bool,
+    pub(super) blocked: bool,
+    pub(super) compared: Option<Result<i32, ()>>,
+    pub(super) settled: bool,
+    pub(super) back: bool,
+    pub(super) stuck: bool,
+    pub(super) verdict: Option<VerdictResult>,
+    pub(super) usage: Usage,
+    pub(super) agrees: bool,
+    pub(super) accepts: bool,
+    pub(super) rollback: bool,
+    pub(super) retry: bool,
+    pub(super) ends_warmth: bool,
+}
+
+impl Seen {
+    pub(super) fn good() -> Self {
+        Self {
+            target: NEW,
+            elapsed: LONG,
+            paused: false,
+            closed: false,
+            held: false,
+            baseline: true,
+            trouble: false,
+            ready: true,
+            old_ready: true,
+            blocked: false,
+            compared: Some(Ok(0)),
+            settled: true,
+            back: true,
+            stuck: false,
+            verdict: Some(VerdictResult::Pass),
+            usage: Usage::Gone,
+            agrees: true,
+            accepts: true,
+            rollback: false,
+            retry: false,
+            ends_warmth: false,
+        }
+    }
+}
+
+/// Settings that change which ways there are.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) baseline: bool,
+    pub(super) going: Settings,
+    pub(super) paused: Settings,
+}
+
+impl Way {
+    pub(super) fn new(
+        strategy: Strategy,
+        approval: Approval,
+        on_insufficient: OnInsufficient,
+        baseline: bool,
+    ) -> Self {
+        let settings = |paused| {
+            let mut upgrade = Upgrade { strategy, approval, paused, ..Upgrade::default() };
+            upgrade.steps.truncate(2);
+            upgrade.analysis.on_insufficient = on_insufficient;
+            Settings::parse(&upgrade).unwrap()
+        };
+        Self { baseline, going: settings(false), paused: settings(true) }
+    }
+}
+
+fn revision(name: &str) -> Revision {
+    Revision { name: name.to_owned(), version: "0.1.0".to_owned() }
+}
+
+fn wishes(world: &World, seen: &Seen) -> Wishes {
+    let p = world.position.as_ref();
+    // To what was asked last.
+    let asked = p.filter(|_| seen.agrees).and_then(|p| p.awaits_approval.clone());
+    Wishes {
+        approve: asked.map(|step| (NEW.to_owned(), step, "alice".to_owned())),
+        acknowledge: p.filter(|_| seen.accepts).map(|p| p.plan.clone()),
+        rollback: seen.rollback.then(|| NEW.to_owned()),
+        retry: seen.retry.then(|| NEW.to_owned()),
+        end_keep_warm: seen.ends_warmth.then(|| OLD.to_owned()),
+    }
+}
+
+pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
+    let mut position = world.position.clone();
+    if let Some(p) = &mut position {
+        age(p, seen.elapsed);
+    }
+    let trouble = |is: bool| {
+        is.then(|| Trouble { cause: "Crashes".to_owned(), message: "it crashes".to_owned(), lasting: true })
+    };
+    let settings = if seen.paused { &way.paused } else { &way.going };
+    let verdict =
+        |result| Verdict { result, reason: "because".to_owned(), canary_requests: 1, baseline_requests: 1 };
+    let blocker = Blocker { reason: "R".to_owned(), message: "m".to_owned(), remedy: "r".to_owned() };
+    let view = View {
+        now: now(),
+        settings,
+        target: revision(seen.target),
+        active: Some(revision(world.active)),
+        active_was_ready: seen.baseline,
+        position: position.as_ref(),
+        opens: seen.closed.then(|| now() + LONG),
+        held_back: seen.held.then(|| "0.1.0".to_owned()),
+        from: Health { exists: world.old, ready: seen.old_ready, trouble: None, in_use: seen.usage },
+        to: Health {
+            exists: world.new,
+            ready: world.new && seen.ready,
+            trouble: trouble(seen.trouble),
+            in_use: seen.usage,
+        },
+        blockers: if seen.blocked { vec![blocker] } else { Vec::new() },
+        comparison: seen.compared.map(|c| {
+            c.map(|lost| Comparison { lost, ..Comparison::default() }).map_err(|()| "silent".to_owned())
+        }),
+        gateways: Gateways {
+            settled: seen.settled,
+            back: seen.back,
+            connections: 10,
+            waiting: None,
+            trouble: trouble(seen.stuck),
+        },
+        verdict: seen.verdict.map(verdict),
+        verdict_cause: "ErrorsRose".to_owned(),
+        requests: None,
+        wishes: wishes(world, seen),
+    };
+    let decision = next(&view);
+    let name = |n: &str| if n == NEW { NEW } else { OLD };
+    let mut after =
+        World { position: decision.position.clone(), active: name(&decision.active.name), ..world.clone() };
+    after.new |= decision.create;
+    match decision.retire.as_deref() {
+        Some(OLD) => after.old = false,
+        Some(NEW) => after.new = false,
+        _ => {}
+    }
+    if let Some(p) = &mut after.position {
+        forget(p);
+    }
+    (decision, after)
+}
+
+// Moves the record into the past.
+fn age(p: &mut UpgradeStatus, by: SignedDuration) {
+    let back = |t: &mut Time| {
+        let old = now().duration_since(t.0) + by;
+        let kept = if old >= LONG {
+            LONG
+        } else if old.is_zero() {
+            SignedDuration::ZERO
+        } else {
+            A_WHILE
+        };
+        t.0 = now() - kept;
+    };
+    back(&mut p.since);
+    p.measured_since.iter_mut().for_each(&back);
+    p.blocked_since.iter_mut().for_each(&back);
+    p.approvals.iter_mut().for_each(|a| back(&mut a.time));
+    p.started = Time(now() - LONG);
+}
+
+// What no later decision depends on would make every state a new one.
+fn forget(p: &mut UpgradeStatus) {
+    p.done.clear();
+    (p.waiting, p.deadline, p.share, p.verdict, p.comparison) = (None, None, None, None, None);
+    if let Some(rollback) = &mut p.rollback {
+        rollback.decided = Time(now());
+        rollback.traffic_back.iter_mut().for_each(|t| t.0 = now());
+        rollback.message.clear();
+    }
+    age(p, SignedDuration::ZERO);
+}
