@@ -1,7 +1,7 @@
 //! The official Gateway API conformance suite against the running cluster.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -11,13 +11,17 @@ use crate::product::{Tally, workspace};
 use crate::testing::Env;
 use crate::{Cluster, Layout, addons, programs};
 
-/// Runs profile GATEWAY-HTTP; log and report go to `target/conformance`.
+/// Where log and report go.
+fn folder() -> PathBuf {
+    workspace().join("target/conformance")
+}
+
+/// The suite's program with profile GATEWAY-HTTP, and a mesh for it.
 ///
 /// # Errors
-/// When the suite cannot be built, prepared or started; a failed test is counted, not an error.
-pub async fn run(cluster: &Cluster) -> Result<Tally> {
-    let root = workspace();
-    let folder = root.join("target/conformance");
+/// When the suite cannot be built, or the mesh does not become ready.
+pub async fn ready(cluster: &Cluster) -> Result<Command> {
+    let folder = folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     if cluster.context().is_none() {
         for archive in addons::echo_archives(&Layout::find()?)? {
@@ -25,7 +29,7 @@ pub async fn run(cluster: &Cluster) -> Result<Tally> {
         }
     }
     Env::with_mesh().await?;
-    let suite = programs::ensure(&root, "gateway-conformance")?;
+    let suite = programs::ensure(&workspace(), "gateway-conformance")?;
     let mut command = Command::new(suite);
     command
         .current_dir(&folder)
@@ -40,11 +44,16 @@ pub async fn run(cluster: &Cluster) -> Result<Tally> {
     if let Ok(test) = std::env::var("RUN_TEST") {
         command.arg(format!("--run-test={test}"));
     }
-    counted(&mut command, &folder)
+    Ok(command)
 }
 
-/// The suite's own report is what counts: a core test that was skipped is as good as failed.
-fn counted(command: &mut Command, folder: &Path) -> Result<Tally> {
+/// Runs it; log and report go to `target/conformance`. Its own report is what counts: a core test that was skipped is as good as
+/// failed.
+///
+/// # Errors
+/// When it cannot be started; a failed test is counted, not an error.
+pub fn run(mut command: Command) -> Result<Tally> {
+    let folder = folder();
     let (log, report) = (folder.join("log.txt"), folder.join("report.yaml"));
     if report.exists() {
         std::fs::remove_file(&report).with_context(|| format!("remove the old {}", report.display()))?;

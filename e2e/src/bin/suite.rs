@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use meshwright_e2e::outside::{AUDIT_LOG, POWER, SIGNALS};
 use meshwright_e2e::product::{
@@ -10,11 +10,14 @@ use meshwright_e2e::product::{
 };
 use meshwright_e2e::testing::ensure_oha;
 use meshwright_e2e::{Cluster, conformance, prereq};
+use tokio::runtime::Handle;
 
+/// It waits for minutes, and needs nothing but the mesh's own namespace.
+const CONTEST: &str = "faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought";
 /// End-to-end tests that need a cluster on this machine, and what for.
 const NOT_OUTSIDE: [(&str, &str); 11] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
-    ("faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought", AUDIT_LOG),
+    (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
     ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
@@ -79,8 +82,12 @@ async fn test() -> Result<Tally> {
         unit()?
     } else {
         prereq::check(&workspace())?;
-        let tally = beside(build_tools, unit)?;
-        installed(&cluster).await?;
+        let runtime = Handle::current();
+        let install = || {
+            build_tools()?;
+            runtime.block_on(installed(&cluster)).map(drop)
+        };
+        let ((), tally) = beside(install, unit)?;
         tally
     };
     let mut filter = vec!["--skip", "deletion::"];
@@ -90,8 +97,17 @@ async fn test() -> Result<Tally> {
             filter.extend(["--skip", test]);
         }
     }
+    filter.extend(["--skip", CONTEST]);
     tally.add(end_to_end(&filter)?);
-    tally.add(conformance::run(&cluster).await?);
+    let conformance = conformance::ready(&cluster).await?;
+    let conformance = || timed("conformance", || conformance::run(conformance));
+    if outside {
+        tally.add(conformance()?);
+    } else {
+        let (conformance, contest) = beside(conformance, || end_to_end(&[CONTEST]))?;
+        tally.add(conformance);
+        tally.add(contest);
+    }
     tally.add(end_to_end(&["deletion::"])?);
     if fresh {
         run(cluster_command(&["down"]))?;
@@ -120,7 +136,7 @@ fn end_to_end(filter: &[&str]) -> Result<Tally> {
 async fn conformance_alone() -> Result<Tally> {
     let cluster = Cluster::chosen()?.disposable().await?;
     installed(&cluster).await?;
-    conformance::run(&cluster).await
+    conformance::run(conformance::ready(&cluster).await?)
 }
 
 async fn demo() -> Result<()> {
@@ -135,15 +151,17 @@ fn build_tools() -> Result<()> {
     ensure_oha(&cache()?).map(drop)
 }
 
-/// Builds in the background while tests run, and waits for both: neither keeps two cores busy all the time.
-fn beside<T>(build: impl FnOnce() -> Result<()> + Send, tests: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Does both at once: neither keeps two cores busy all the time.
+fn beside<A: Send, B>(
+    background: impl FnOnce() -> Result<A> + Send,
+    tests: impl FnOnce() -> Result<B>,
+) -> Result<(A, B)> {
     std::thread::scope(|scope| {
-        let build = scope.spawn(build);
-        let outcome = tests();
-        match build.join() {
-            Ok(built) => built.context("building what the end-to-end tests need")?,
-            Err(_) => bail!("building what the end-to-end tests need panicked"),
+        let background = scope.spawn(background);
+        let tests = tests();
+        match background.join() {
+            Ok(outcome) => Ok((outcome?, tests?)),
+            Err(_) => bail!("what ran beside the tests panicked"),
         }
-        outcome
     })
 }
