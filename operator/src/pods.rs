@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::{
     api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 use kube::{Api, ResourceExt, api::ListParams};
 use meshwright_api::labels;
@@ -16,6 +16,9 @@ use crate::{apply::Error, context::Context};
 
 #[cfg(test)]
 mod tests;
+
+/// So long after its time a pod has no longer just not ended yet.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Pods of one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Count {
     pub control_plane_ready: i32,
     /// Gateway proxies, ending ones included: they still serve.
     pub proxies: i32,
+    /// Gateway proxies that should have ended long ago: nobody can say whether they serve.
+    pub lost: BTreeSet<String>,
     /// Ready ones of them.
     pub proxies_ready: i32,
     /// Secrets that pods of the control plane mount.
@@ -48,7 +53,7 @@ pub async fn list(ctx: &Context, namespace: &str, mesh: &str) -> Result<Vec<Pod>
 }
 
 /// Counts these pods by revision.
-pub fn tally(pods: &[Pod]) -> BTreeMap<String, Count> {
+pub fn tally(pods: &[Pod], now: Timestamp) -> BTreeMap<String, Count> {
     let mut counts = BTreeMap::<String, Count>::new();
     for pod in pods.iter().filter(|p| !is_over(p)) {
         let Some(revision) = pod.labels().get(labels::REVISION) else { continue };
@@ -59,6 +64,9 @@ pub fn tally(pods: &[Pod]) -> BTreeMap<String, Count> {
                 count.control_plane += 1;
                 count.control_plane_ready += ready;
                 count.mounted.extend(mounted(pod));
+            }
+            Some(labels::COMPONENT_GATEWAY) if is_overdue(pod, now) => {
+                count.lost.insert(format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
             }
             Some(labels::COMPONENT_GATEWAY) => {
                 count.proxies += 1;
@@ -73,6 +81,11 @@ pub fn tally(pods: &[Pod]) -> BTreeMap<String, Count> {
 // Evicted and finished pods stay as objects and run nothing.
 fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"))
+}
+
+// The time of its deletion is that of its end, grace included. Only a node that does not answer makes it later.
+fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
+    pod.metadata.deletion_timestamp.as_ref().is_some_and(|end| now.duration_since(end.0) >= OVERDUE)
 }
 
 /// It has said so itself.

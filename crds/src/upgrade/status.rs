@@ -44,7 +44,8 @@ pub struct UpgradeStatus {
     /// Since when the gateways have had this step's share; the analysis counts from a little later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_since: Option<Time>,
-    /// In phase Compare: since when a difference has stood in the way without a break.
+    /// Since when something has stood in the way of the phase without a break: a difference, a control plane that is not ready, gateways
+    /// that lack pods again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_since: Option<Time>,
     /// What is awaited, in a sentence.

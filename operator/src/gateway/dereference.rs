@@ -14,7 +14,7 @@ use meshwright_api::{
     labels, names,
 };
 
-use super::build;
+use super::{build, sizes};
 use crate::{
     apply,
     availability::{Plan, Workload, solve},
@@ -214,17 +214,21 @@ async fn there(ctx: &Context, gateway: &Gateway) -> Result<There, Error> {
         Api::<Service>::namespaced(client, &namespace).get_opt(&names::gateway_resources(&name)).await;
     let service = service.map_err(apply::Error::request("read", what()))?;
     let ours = |owners: &[_]| super::is_owned(owners, gateway);
+    let deployments: BTreeMap<String, Deployment> = deployments
+        .into_iter()
+        .filter(|d| ours(d.owner_references()) && d.metadata.deletion_timestamp.is_none())
+        .filter_map(|d| Some((d.labels().get(labels::REVISION)?.clone(), d)))
+        .collect();
     Ok(There {
-        deployments: deployments
-            .into_iter()
-            .filter(|d| ours(d.owner_references()) && d.metadata.deletion_timestamp.is_none())
-            .filter_map(|d| Some((d.labels().get(labels::REVISION)?.clone(), d)))
-            .collect(),
         load: scalers
             .iter()
             .filter(|s| ours(s.owner_references()))
-            .filter_map(|s| Some((s.labels().get(labels::REVISION)?.clone(), load(s)?)))
+            .filter_map(|s| {
+                let revision = s.labels().get(labels::REVISION)?;
+                Some((revision.clone(), load(s, deployments.get(revision)?)?))
+            })
             .collect(),
+        deployments,
         behind: service
             .as_ref()
             .and_then(|s| s.spec.as_ref()?.selector.as_ref()?.get(labels::REVISION).cloned()),
@@ -232,11 +236,12 @@ async fn there(ctx: &Context, gateway: &Gateway) -> Result<There, Error> {
     })
 }
 
-fn load(scaler: &HorizontalPodAutoscaler) -> Option<Load> {
+// Of pods that are not ready yet the autoscaler has no figures, and it counts them all the same.
+fn load(scaler: &HorizontalPodAutoscaler, deployment: &Deployment) -> Option<Load> {
     let status = scaler.status.as_ref()?;
     let metrics = status.current_metrics.as_ref()?;
     let cpu_percent = metrics.iter().find_map(|m| m.resource.as_ref()?.current.average_utilization)?;
-    Some(Load { pods: status.current_replicas?, cpu_percent })
+    Some(Load { pods: status.current_replicas?.min(sizes::ready_of(deployment)), cpu_percent })
 }
 
 async fn revision(ctx: &Context, mesh: &MeshControlPlane, name: &str) -> Result<MeshRevision, Error> {

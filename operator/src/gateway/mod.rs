@@ -76,6 +76,7 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
             if matches!(error.class(), Class::Refused | Class::Terminal) {
                 tell(&ctx, &gateway.source, EventType::Warning, "ObjectRefused", error::chain(&error)).await;
             }
+            end_left(&ctx, &gateway.source, &held).await?;
             return Err(error.into());
         }
     };

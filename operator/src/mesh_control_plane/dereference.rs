@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Pod, Service},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Pod, Service},
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::{Api, ResourceExt, api::ListParams};
-use meshwright_api::{MeshControlPlane, MeshRevision, labels};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
+use meshwright_api::{MeshControlPlane, MeshRevision, gateway::Gateway, labels};
 
 use crate::{
     apply,
@@ -81,12 +84,15 @@ pub async fn dereference(ctx: &Context, mcp: &MeshControlPlane) -> Result<Seen, 
         return Err(Error::UnreadableMesh);
     }
     let items = pods::list(ctx, &namespace, &name).await?;
+    // After the pods: whose Gateway is not among these is not ours.
+    let gateways = gateways(ctx, &namespace, &name).await?;
+    let items: Vec<Pod> = items.into_iter().filter(|p| is_ours(p, &namespace, &gateways)).collect();
     Ok(Seen {
         revisions: revisions(ctx, &fresh).await?,
         deployments: deployments(ctx, &namespace, &name).await?,
-        pods: pods::tally(&items),
+        pods: pods::tally(&items, ctx.now()),
         items,
-        gateways: gateways(ctx, &namespace, &name).await?,
+        gateways,
         root: certificates::root::read(ctx, &namespace, &name).await?,
         gateway_api: gateway_api::find(ctx, fresh.spec.gateway_api.crds).await?,
         meshes,
@@ -154,17 +160,39 @@ async fn gateways(
         else {
             continue;
         };
-        if deployment.metadata.deletion_timestamp.is_none() {
+        if is_of_gateway(&deployment) && deployment.metadata.deletion_timestamp.is_none() {
             gateways.entry(gateway).or_default().deployments.insert(revision, deployment);
         }
     }
     for service in services.map_err(failed("services"))?.items {
-        let gateway = gateway_of(&service).filter(|_| service.metadata.deletion_timestamp.is_none());
-        if let Some(gateway) = gateway {
+        let gateway = gateway_of(&service).filter(|_| is_of_gateway(&service));
+        if let Some(gateway) = gateway.filter(|_| service.metadata.deletion_timestamp.is_none()) {
             gateways.entry(gateway).or_default().service = Some(service);
         }
     }
     Ok(gateways)
+}
+
+// Labels can be copied by anybody. A control plane is in the mesh's namespace, and a proxy belongs to a Gateway that has some; one that
+// ends may have lost its Gateway just now.
+fn is_ours(pod: &Pod, mesh: &str, gateways: &BTreeMap<(String, String), GatewaySeen>) -> bool {
+    match label(pod, labels::COMPONENT).as_deref() {
+        Some(labels::COMPONENT_GATEWAY) => {
+            let ends = pod.metadata.deletion_timestamp.is_some();
+            ends || gateway_of(pod).is_some_and(|gateway| gateways.contains_key(&gateway))
+        }
+        _ => pod.metadata.namespace.as_deref() == Some(mesh),
+    }
+}
+
+// Who claims an owner that there is not has it removed by Kubernetes.
+fn is_of_gateway<K: ResourceExt>(object: &K) -> bool {
+    let is = |o: &OwnerReference| {
+        o.controller == Some(true)
+            && o.kind == Gateway::kind(&())
+            && o.api_version.split_once('/').is_some_and(|(group, _)| group == Gateway::group(&()))
+    };
+    object.owner_references().iter().any(is)
 }
 
 fn label<K: ResourceExt>(object: &K, label: &str) -> Option<String> {
@@ -173,4 +201,44 @@ fn label<K: ResourceExt>(object: &K, label: &str) -> Option<String> {
 
 fn gateway_of<K: ResourceExt>(object: &K) -> Option<(String, String)> {
     Some((object.namespace()?, label(object, labels::GATEWAY_NAME)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(namespace: &str, component: &str, ends: bool) -> Pod {
+        let labels = json!({labels::COMPONENT: component, labels::GATEWAY_NAME: "web"});
+        let mut pod = json!({"metadata": {"name": "p", "namespace": namespace, "labels": labels}});
+        if ends {
+            pod["metadata"]["deletionTimestamp"] = "2026-11-20T12:00:00Z".into();
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn pods_that_only_look_like_ours_do_not_count() {
+        let gateways = BTreeMap::from([(("shop".to_owned(), "web".to_owned()), GatewaySeen::default())]);
+        let ours = |namespace, component, ends| is_ours(&pod(namespace, component, ends), "mesh", &gateways);
+        assert!(ours("mesh", labels::COMPONENT_CONTROL_PLANE, false));
+        assert!(!ours("tenant", labels::COMPONENT_CONTROL_PLANE, false));
+        assert!(ours("shop", labels::COMPONENT_GATEWAY, false));
+        assert!(!ours("tenant", labels::COMPONENT_GATEWAY, false));
+        assert!(ours("gone", labels::COMPONENT_GATEWAY, true), "its Gateway was deleted, and it drains");
+    }
+
+    #[test]
+    fn workloads_without_a_gateway_do_not_count() {
+        let owned = |kind: &str, version: &str, controller: bool| {
+            let owner = json!({"apiVersion": version, "kind": kind, "name": "web", "uid": "u", "controller": controller});
+            let object: Value = json!({"metadata": {"name": "d", "ownerReferences": [owner]}});
+            is_of_gateway(&serde_json::from_value::<Deployment>(object).unwrap())
+        };
+        assert!(owned("Gateway", "gateway.networking.k8s.io/v1", true));
+        assert!(!owned("Gateway", "gateway.networking.k8s.io/v1", false));
+        assert!(!owned("Gateway", "gateway.networking.k8s.io.example/v1", true));
+        assert!(!owned("ReplicaSet", "apps/v1", true));
+    }
 }

@@ -183,11 +183,18 @@ fn in_use(seen: &Seen, measured: &Measured, revision: &MeshRevision, wanted: boo
     if proxies > 0 {
         return say(Some(true), reason::PODS_EXIST, format!("{proxies} gateway proxies are left"));
     }
+    // Somebody who deletes it by hand has looked.
+    let dismissed = revision.metadata.deletion_timestamp.is_some();
+    if let Some(lost) = seen.pods.get(&name).and_then(|c| c.lost.first()).filter(|_| !dismissed) {
+        let message = format!(
+            "gateway proxy {lost} should have ended and nobody says whether it has; if its node is gone, delete the node"
+        );
+        return say(None, reason::USAGE_UNKNOWN, message);
+    }
     match measured.streams.get(&name) {
         Some(Some(0)) => say(Some(false), reason::NOT_REFERENCED, "no gateway proxy uses it".to_owned()),
         Some(Some(streams)) => say(Some(true), reason::PODS_EXIST, format!("{streams} xDS streams are open")),
-        // Somebody who deletes it by hand has looked.
-        _ if revision.metadata.deletion_timestamp.is_some() => say(
+        _ if dismissed => say(
             Some(false),
             reason::NOT_REFERENCED,
             "no gateway proxy exists, and its deletion is asked for".to_owned(),

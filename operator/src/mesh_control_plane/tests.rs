@@ -179,6 +179,22 @@ fn a_new_version_is_installed_beside_the_old_one_which_goes_when_nothing_uses_it
 }
 
 #[test]
+fn a_proxy_on_a_lost_node_is_unknown_until_somebody_has_looked() {
+    let (mut seen, _) = installed();
+    seen.revisions.push(MeshRevision::new("left", seen.revisions[0].spec.clone()));
+    seen.pods.insert("left".to_owned(), Count { lost: ["shop/p".to_owned()].into(), ..Count::default() });
+    let in_use = |seen: &Seen| {
+        let findings = step::findings(1, seen, Some(&measured(seen))).remove("left").unwrap();
+        findings.into_iter().find(|f| f.type_ == IN_USE).unwrap()
+    };
+    let unknown = in_use(&seen);
+    assert_eq!(unknown.status, None);
+    assert!(unknown.message.contains("shop/p"), "{}", unknown.message);
+    seen.revisions[1].metadata.deletion_timestamp = Some(Time(at(5)));
+    assert_eq!(in_use(&seen).status, Some(false));
+}
+
+#[test]
 fn an_operator_with_other_images_changes_nothing_that_is_installed() {
     let (mut seen, old) = installed();
     seen.fresh.spec.version = None;

@@ -119,7 +119,8 @@ fn proxy(
     // Images are pulled, nodes get lost: only one that runs and has never been ready tells of its version.
     let idle = pods::never_ready_for(pod, now);
     let (cause, what) = match &measured.proxies {
-        Some(p) if p.certificates_refused > 0 && p.certificates_signed == 0 => (
+        // Anybody may ask for a certificate in vain; only beside a proxy that waits for one does that say something.
+        Some(p) if p.certificates_refused > p.certificates_signed => (
             "CertificatesRefused",
             format!("; its control plane refused {} certificates", p.certificates_refused),
         ),

@@ -63,3 +63,22 @@ fn only_a_pod_that_runs_for_the_first_time_was_never_ready() {
     conditions[0].last_transition_time.as_mut().unwrap().0 = at(60);
     assert_eq!(time(&was_ready), None);
 }
+
+#[test]
+fn a_proxy_that_should_have_ended_long_ago_is_lost() {
+    let mut pod = pod(0, 0, &running(1), &json!({}));
+    pod.metadata.namespace = Some("shop".to_owned());
+    pod.metadata.labels = Some(
+        [(labels::REVISION, "r"), (labels::COMPONENT, labels::COMPONENT_GATEWAY)]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
+    );
+    let count = |pod: &Pod, now| {
+        let count = tally(std::slice::from_ref(pod), at(now)).remove("r").unwrap();
+        (count.proxies, count.lost.into_iter().next())
+    };
+    assert_eq!(count(&pod, 5000), (1, None));
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(330)));
+    assert_eq!(count(&pod, 389), (1, None), "it still drains");
+    assert_eq!(count(&pod, 390), (0, Some("shop/p".to_owned())));
+}

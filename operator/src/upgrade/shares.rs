@@ -30,7 +30,7 @@ pub fn share_of(canary: u64, baseline: u64) -> i32 {
 /// What an autoscaler saw last: its pods, and their average use of CPU in percent of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Pods at that moment.
+    /// Ready pods: the average is theirs.
     pub pods: i32,
     /// Average use.
     pub cpu_percent: i32,

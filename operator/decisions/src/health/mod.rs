@@ -1,6 +1,6 @@
 //! How the canary's control plane is, against the baseline's: from samples of each replica's counters over time. Every bound is
-//! far from what healthy replicas do, because a finding rolls the upgrade back: what these checks are for (a leak, a CA that
-//! refuses, a loop of crashes) goes far beyond them within minutes.
+//! far from what healthy replicas do, because a finding rolls the upgrade back: what these checks are for (a leak, refused
+//! configuration, a loop of crashes) goes far beyond them within minutes.
 
 mod memory;
 mod replicas;
@@ -54,8 +54,6 @@ pub enum Cause {
     Restarts,
     /// Proxies refuse its configuration.
     ConfigurationRefused,
-    /// It refuses to sign certificates.
-    CertificatesRefused,
     /// Its memory grows without an end.
     MemoryGrows,
     /// Its streams end and are opened again.
@@ -70,7 +68,6 @@ impl Cause {
         match self {
             Self::Restarts => "ControlPlaneRestarts",
             Self::ConfigurationRefused => "ConfigurationRefused",
-            Self::CertificatesRefused => "CertificatesRefused",
             Self::MemoryGrows => "ControlPlaneMemoryGrows",
             Self::StreamsReopened => "StreamsReopened",
             Self::TranslationsSlow => "TranslationsSlow",
@@ -93,8 +90,6 @@ const REFUSED_FACTOR: u64 = 3;
 const REFUSED_BESIDE_BASELINE: u64 = 10;
 /// Seconds for which that must hold: of what a user writes the canary's proxies may be the first to hear.
 const REFUSED_FOR: i64 = 10;
-/// Refused certificate requests: one may come from a pod that was just deleted.
-const CERTIFICATES_REFUSED: u64 = 3;
 /// A stream is opened again when a replica or a node goes away; three times within the window is no coincidence.
 const REOPENED_PER_STREAM: f64 = 3.0;
 const REOPENED: f64 = 6.0;
@@ -116,7 +111,6 @@ pub fn examine(canary: &[ReplicaHealth], baseline: &[ReplicaHealth]) -> Option<F
             let until = |samples: &[ReplicaHealth]| samples.iter().map(|sample| sample.at).max();
             configuration_refused(&now, &before, until(canary)?.min(until(baseline)?))
         })
-        .or_else(|| certificates_refused(&now, &before))
         .or_else(|| memory::grows(canary, baseline))
         .or_else(|| streams_reopened(&now, &before))
         .or_else(|| translations_slow(&now, &before))
@@ -139,16 +133,6 @@ fn configuration_refused(canary: &Change, baseline: &Change, until: i64) -> Opti
         "proxies refused the new control plane's configuration {times}, the old one's {before} times"
     );
     (now > 0 && before == 0 || more).then_some(Finding { cause: Cause::ConfigurationRefused, reason })
-}
-
-fn certificates_refused(canary: &Change, baseline: &Change) -> Option<Finding> {
-    let (refused, signed) = (canary.ever.certificates_refused, canary.ever.certificates_signed);
-    let (before, signed_before) = (baseline.certificates_refused, baseline.certificates_signed);
-    let reason = format!(
-        "the new control plane refused {refused} certificate requests and signed {signed}, the old one refused {before} and signed {signed_before}"
-    );
-    let found = refused >= CERTIFICATES_REFUSED && refused > signed && before <= signed_before;
-    found.then_some(Finding { cause: Cause::CertificatesRefused, reason })
 }
 
 fn streams_reopened(canary: &Change, baseline: &Change) -> Option<Finding> {

@@ -11,8 +11,6 @@ pub(super) struct Change {
     pub configurations_refused: u64,
     /// When the first of them was seen, Unix seconds.
     pub refused_since: Option<i64>,
-    pub certificates_refused: u64,
-    pub certificates_signed: u64,
     pub translations: u64,
     translation_seconds: f64,
     streams_opened: u64,
@@ -20,14 +18,6 @@ pub(super) struct Change {
     more_streams: f64,
     /// Mean number of open streams.
     open_streams: f64,
-    pub ever: Ever,
-}
-
-/// What they did since they started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Ever {
-    pub certificates_refused: u64,
-    pub certificates_signed: u64,
 }
 
 impl Change {
@@ -71,8 +61,6 @@ pub(super) fn change(samples: &[ReplicaHealth]) -> Change {
         change.configurations_refused += since(refused);
         let seen = samples.iter().find(|sample| refused(sample) > before(refused)).map(|sample| sample.at);
         change.refused_since = [change.refused_since, seen].into_iter().flatten().min();
-        change.certificates_refused += since(|sample| sample.certificates_refused);
-        change.certificates_signed += since(|sample| sample.certificates_signed);
         change.translations += since(|sample| sample.translations);
         change.streams_opened += since(|sample| sample.streams_opened);
         let seconds = if started >= begin { 0.0 } else { first.translation_seconds };
@@ -81,8 +69,6 @@ pub(super) fn change(samples: &[ReplicaHealth]) -> Change {
         change.more_streams += last.open_streams as f64 - open;
         let sum: f64 = samples.iter().map(|sample| sample.open_streams as f64).sum();
         change.open_streams += sum / samples.len() as f64;
-        change.ever.certificates_refused += last.certificates_refused;
-        change.ever.certificates_signed += last.certificates_signed;
     }
     change
 }

@@ -88,18 +88,6 @@ fn noise_of_an_allocator_is_no_leak() {
     assert_eq!(examine(&noise, &baseline(|_, _| {})), None);
 }
 
-#[test]
-fn refused_certificates_are_found_unless_many_more_are_signed() {
-    let refuses = |age: i64, sample: &mut ReplicaHealth| {
-        sample.certificates_signed = 0;
-        sample.certificates_refused = age as u64 / 10;
-    };
-    assert_eq!(cause(&canary(refuses), &baseline(|_, _| {})), Some(Cause::CertificatesRefused));
-    let one = canary(|_, sample| sample.certificates_refused = 3);
-    assert_eq!(cause(&one, &baseline(|_, _| {})), None);
-    assert_eq!(cause(&canary(refuses), &baseline(refuses)), None, "then the requests are to blame");
-}
-
 /// So many refusals from this age on.
 fn refuses(begin: i64, times: u64) -> impl Fn(i64, &mut ReplicaHealth) {
     move |age, sample| sample.configurations_refused = if age >= begin { times } else { 0 }

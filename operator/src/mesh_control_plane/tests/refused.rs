@@ -31,6 +31,7 @@ async fn a_refused_revision_stops_neither_its_own_end_nor_the_others() {
     let (mut seen, old, new) = two_revisions();
     // Held, so that nothing has to be on record first; and there is something to record of the new one.
     seen.fresh.spec.upgrade.paused = true;
+    seen.fresh.status.as_mut().unwrap().upgrade.as_mut().unwrap().blocked_since = None;
     make_ready(&mut seen, &new, 2);
     let mesh = valid(&seen);
     let step = controller::step::next(&mesh, &seen, &measured(&seen), at(10));

@@ -11,6 +11,8 @@ use super::{Going, Outcome, PATIENCE, Revision, Usage, record};
 
 /// Longest time for a new control plane to become ready, and for pods to follow a share.
 pub(super) const INSTALL: Duration = Duration::from_secs(600);
+/// Longest time for what is told to end: streams live until the drain deadline.
+const DRAINED: Duration = Duration::from_secs(900);
 /// Watches of two control planes lag behind each other for a moment: a difference counts when it stays.
 const SETTLE: Duration = Duration::from_secs(10);
 /// The time of a window may be changed meanwhile, which is an event; this is for clocks that jump.
@@ -49,12 +51,13 @@ impl Going<'_> {
             return Outcome::Stays;
         }
         self.enter(UpgradePhase::InstallCanary);
+        self.blocked();
         Outcome::Stays
     }
 
     pub(super) fn install_canary(&mut self) -> Outcome {
-        let since = self.position.since.clone();
         if self.view.to.ready {
+            self.position.blocked_since = None;
             if !self.paused() {
                 let next =
                     if self.position.without_baseline { UpgradePhase::Bake } else { UpgradePhase::Compare };
@@ -62,6 +65,7 @@ impl Going<'_> {
             }
             return Outcome::Stays;
         }
+        let since = self.blocked();
         if self.is_over(&since, INSTALL) && !self.position.without_baseline {
             let why = self.view.to.trouble.as_ref().map(|t| t.message.clone());
             let why = why.unwrap_or_else(|| "its pods do not become ready".to_owned());
@@ -77,9 +81,8 @@ impl Going<'_> {
 
     pub(super) fn compare(&mut self) -> Outcome {
         let deadline = self.view.settings.deadline.max(PATIENCE);
-        // Counted since it stands in the way without a break: somebody may be waited for all night before.
         let good = matches!(&self.view.comparison, Some(Ok(comparison)) if comparison.lost == 0);
-        let blocked = self.position.blocked_since.get_or_insert(Time(self.view.now)).clone();
+        let blocked = self.blocked();
         if good {
             self.position.blocked_since = None;
         }
@@ -132,6 +135,11 @@ impl Going<'_> {
             }
         }
         Outcome::Stays
+    }
+
+    // Since when something stands in the way without a break: somebody may have been waited for all night before.
+    fn blocked(&mut self) -> Time {
+        self.position.blocked_since.get_or_insert(Time(self.view.now)).clone()
     }
 
     fn first_step(&mut self) -> Outcome {
@@ -228,22 +236,22 @@ impl Going<'_> {
             return Outcome::Stays;
         }
         let since = self.position.since.clone();
-        self.gather_by(&since, INSTALL)
+        self.gather_by(&since)
     }
 
-    fn gather_by(&mut self, since: &Time, time: Duration) -> Outcome {
+    fn gather_by(&mut self, since: &Time) -> Outcome {
         let why = self.view.gateways.waiting.clone().unwrap_or_else(|| "gateways to follow".to_owned());
         if self.position.without_baseline || self.view.settings.paused {
             let held = if self.view.settings.paused { "; paused by spec.upgrade.paused" } else { "" };
             self.wait(why + held, None);
             return Outcome::Stays;
         }
-        if self.is_over(since, time) {
-            let message = format!("gateways did not follow within {} s: {why}", time.as_secs());
+        if self.is_over(since, INSTALL) {
+            let message = format!("gateways did not follow within {} s: {why}", INSTALL.as_secs());
             self.go_back(("ProxiesNotReady".to_owned(), message));
             return Outcome::Stays;
         }
-        self.wait(why, Some(self.after(since, time)));
+        self.wait(why, Some(self.after(since, INSTALL)));
         Outcome::Stays
     }
 
@@ -256,14 +264,17 @@ impl Going<'_> {
             Strategy::Canary => self.view.settings.bake,
             Strategy::InPlace => Duration::ZERO,
         };
+        if self.view.gateways.settled {
+            self.position.blocked_since = None;
+        }
         if !self.is_over(&measured, hold) {
             self.wait(
                 format!("the new revision to carry all traffic for {} s", hold.as_secs()),
                 Some(self.after(&measured, hold)),
             );
         } else if !self.view.gateways.settled {
-            let since = measured.clone();
-            return self.gather_by(&since, hold + INSTALL);
+            let since = self.blocked();
+            return self.gather_by(&since);
         } else if !self.paused() && !self.must_ask() {
             self.enter(UpgradePhase::Promote);
         }
@@ -317,19 +328,27 @@ impl Going<'_> {
 
     /// Until nothing uses a revision any more. Nobody knows how long that takes where its control plane does not answer.
     pub(super) fn wait_for_use(&mut self, usage: Usage, revision: &str, next: &str) {
-        let unseen = format!(
-            "its control plane to say whether anything uses revision {revision}; kubectl delete mrev {revision} removes it all the same{next}"
-        );
-        let what = match usage {
-            Usage::Used => format!("connections of revision {revision} to end{next}"),
-            Usage::Unknown => unseen,
-            Usage::Unused | Usage::Gone => format!("nothing to use revision {revision} for a while{next}"),
+        let (what, patience) = match usage {
+            Usage::Used => (format!("connections of revision {revision} to end"), DRAINED),
+            Usage::Unknown => (format!("a sign of whether anything uses revision {revision}"), INSTALL),
+            Usage::Unused | Usage::Gone => {
+                self.wait(format!("nothing to use revision {revision} for a while{next}"), None);
+                return;
+            }
         };
         let since = self.position.measured_since.clone().unwrap_or_else(|| self.position.since.clone());
-        if usage == Usage::Unknown && self.is_over(&since, INSTALL) {
-            self.asks = Some(what.clone());
+        if !self.is_over(&since, patience) {
+            self.wait(what + next, None);
+            return;
         }
-        self.wait(what, None);
+        // Where its own InUse says what it is, a person can judge whether that matters.
+        let how = match usage {
+            Usage::Used => "kubectl describe mrev",
+            _ => "look with kubectl describe mrev; to remove it all the same, kubectl delete mrev",
+        };
+        let ask = format!("{what}: {how} {revision}");
+        self.asks = Some(ask.clone());
+        self.wait(ask + next, None);
     }
 
     /// The old revision is being deleted; the upgrade ends when it is gone.

@@ -12,7 +12,7 @@ use meshwright_api::{
 
 use self::{
     sights::all,
-    world::{OLD, Seen, Way, World, step},
+    world::{LONG, OLD, Seen, Way, World, step},
 };
 use super::{
     machine::{Decision, Usage},
@@ -48,6 +48,21 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
         assert_ne!(*gone, after.active, "{}", context());
     }
     let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
+    // What was well a moment ago may be unwell for a moment.
+    let was_well = before.position.as_ref().is_some_and(|p| {
+        let held = p.phase == UpgradePhase::Bake && p.measured_since.is_some();
+        p.blocked_since.is_none() && (held || p.phase == UpgradePhase::InstallCanary)
+    });
+    let why = after.position.as_ref().and_then(|p| p.rollback.as_ref()).map(|r| r.cause.as_str());
+    assert!(!was_well || !matches!(why, Some("NotReady" | "ProxiesNotReady")), "at once\n{}", context());
+    // Whoever waits for long for what ends asks a person.
+    let ends = before.position.as_ref().is_some_and(|p| {
+        p.phase == UpgradePhase::RolledBack && after.new
+            || p.phase == UpgradePhase::Drain && p.measured_since.is_some()
+    });
+    let same = phase(before) == phase(after) && seen.elapsed == LONG;
+    let asks = !matches!(seen.usage, Usage::Used | Usage::Unknown) || decision.asks.is_some();
+    assert!(!(ends && same) || asks, "nobody is told\n{}", context());
     if phase(after) == Some(UpgradePhase::Retire) && phase(before) != Some(UpgradePhase::Retire) {
         assert_eq!(seen.usage, Usage::Gone, "{}", context());
     }
