@@ -282,3 +282,20 @@ async fn follow(
     let found = api.get_opt(name).await.map_err(apply::Error::request("read", described.clone()))?;
     Ok(found.map_or(Parameters::Missing(described), |p| Parameters::Found(Box::new(p.spec))))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_that_are_not_ready_have_no_part_in_the_load() {
+        let metric =
+            json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 140}}});
+        let status = json!({"currentReplicas": 6, "desiredReplicas": 6, "currentMetrics": [metric]});
+        let scaler: HorizontalPodAutoscaler = serde_json::from_value(json!({"status": status})).unwrap();
+        let deployment: Deployment = serde_json::from_value(json!({"status": {"readyReplicas": 3}})).unwrap();
+        assert_eq!(load(&scaler, &deployment), Some(Load { pods: 3, cpu_percent: 140 }));
+    }
+}

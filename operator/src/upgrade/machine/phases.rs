@@ -328,27 +328,27 @@ impl Going<'_> {
 
     /// Until nothing uses a revision any more. Nobody knows how long that takes where its control plane does not answer.
     pub(super) fn wait_for_use(&mut self, usage: Usage, revision: &str, next: &str) {
-        let (what, patience) = match usage {
-            Usage::Used => (format!("connections of revision {revision} to end"), DRAINED),
-            Usage::Unknown => (format!("a sign of whether anything uses revision {revision}"), INSTALL),
+        let (mut what, patience, how) = match usage {
+            Usage::Used => {
+                (format!("connections of revision {revision} to end"), DRAINED, "kubectl describe mrev")
+            }
+            Usage::Unknown => (
+                format!("a sign of whether anything uses revision {revision}"),
+                INSTALL,
+                "look with kubectl describe mrev; to remove it all the same, kubectl delete mrev",
+            ),
             Usage::Unused | Usage::Gone => {
                 self.wait(format!("nothing to use revision {revision} for a while{next}"), None);
                 return;
             }
         };
         let since = self.position.measured_since.clone().unwrap_or_else(|| self.position.since.clone());
-        if !self.is_over(&since, patience) {
-            self.wait(what + next, None);
-            return;
+        // The revision's condition InUse names what is left.
+        if self.is_over(&since, patience) {
+            what = format!("{what}: {how} {revision}");
+            self.asks = Some(what.clone());
         }
-        // Where its own InUse says what it is, a person can judge whether that matters.
-        let how = match usage {
-            Usage::Used => "kubectl describe mrev",
-            _ => "look with kubectl describe mrev; to remove it all the same, kubectl delete mrev",
-        };
-        let ask = format!("{what}: {how} {revision}");
-        self.asks = Some(ask.clone());
-        self.wait(ask + next, None);
+        self.wait(what + next, None);
     }
 
     /// The old revision is being deleted; the upgrade ends when it is gone.
