@@ -45,7 +45,7 @@ pub struct UpgradeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_since: Option<Time>,
     /// Since when something has stood in the way of the phase without a break: a difference, a control plane that is not ready, gateways
-    /// that lack pods again.
+    /// that lack pods; a pause ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_since: Option<Time>,
     /// What is awaited, in a sentence.

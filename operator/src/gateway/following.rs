@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meshwright_api::{UpgradePhase, gateway::Gateway, names};
+use meshwright_api::{CONTROLLER_NAME, UpgradePhase, gateway::Gateway, names};
 use meshwright_k8s::lease::Leadership;
 use serde_json::{Value, json};
 
@@ -22,12 +22,38 @@ fn mesh(phase: UpgradePhase) -> Value {
     })
 }
 
+fn class() -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "gone"},
+        "spec": {"controllerName": CONTROLLER_NAME}})
+}
+
+fn revision() -> Value {
+    json!({
+        "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshRevision",
+        "metadata": {"name": "mesh-1", "namespace": "prod"},
+        "spec": {
+            "mesh": "mesh", "version": "0.1.0", "trustDomain": "cluster.local", "workloadTTL": "24h",
+            "images": {"controlPlane": "cp", "proxy": "registry.example/proxy:1"},
+            "controlPlane": {}, "gateways": {"resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}, "spreadZones": true},
+        },
+    })
+}
+
 fn list(kind: &str, items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": format!("{kind}List"), "metadata": {}, "items": items})
 }
 
-/// Reconciles a Gateway without a class, whose Service is limited to the new revision; what was changed.
-async fn changed(phase: UpgradePhase, behind: &'static str) -> Vec<String> {
+/// What is had of the Gateway under test.
+#[derive(Clone, Copy, PartialEq)]
+enum Has {
+    /// No class.
+    Nothing,
+    /// Everything; the API server refuses what is to be made of it.
+    Refused,
+}
+
+/// Reconciles a Gateway whose Service is limited to a revision; what was changed.
+async fn changed(phase: UpgradePhase, behind: &'static str, has: Has) -> Vec<String> {
     let gateway: Gateway = serde_json::from_value(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
         "metadata": {"name": "web", "namespace": "shop", "uid": "gateway-uid"},
@@ -45,7 +71,27 @@ async fn changed(phase: UpgradePhase, behind: &'static str) -> Vec<String> {
         let service = json!({"metadata": {"name": "web-meshwright", "namespace": "shop", "resourceVersion": "1",
             "ownerReferences": owners}, "spec": {"selector": {"meshwright.io/revision": behind}}});
         let absent = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+        let refused = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+            "message": "denied by a policy"});
+        let of_new = names::gateway_workload("web", "mesh-2");
         match what {
+            what if has == Has::Refused && what.starts_with("PATCH") && !what.ends_with(&of_new) => {
+                (403, refused)
+            }
+            "GET /apis/gateway.networking.k8s.io/v1/gatewayclasses/gone" if has == Has::Refused => {
+                (200, class())
+            }
+            "GET /apis/meshwright.io/v1alpha1/namespaces/prod/meshrevisions/mesh-1"
+                if has == Has::Refused =>
+            {
+                (200, revision())
+            }
+            "GET /api/v1/namespaces/shop/configmaps/web-meshwright" if has == Has::Refused => (
+                200,
+                json!({
+                "metadata": {"name": "web-meshwright", "namespace": "shop", "ownerReferences": owners},
+                "data": {"ca.crt": "PEM"}}),
+            ),
             "GET /apis/meshwright.io/v1alpha1/meshcontrolplanes" => {
                 (200, list("MeshControlPlane", &[mesh(phase)]))
             }
@@ -60,22 +106,34 @@ async fn changed(phase: UpgradePhase, behind: &'static str) -> Vec<String> {
             _ => (404, absent),
         }
     });
-    reconcile(Arc::new(gateway), Arc::new(ctx)).await.unwrap();
+    let outcome = reconcile(Arc::new(gateway), Arc::new(ctx)).await;
+    assert_eq!(outcome.is_err(), has == Has::Refused, "{outcome:?}");
     let asked = asked.lock().unwrap();
     asked.iter().filter(|a| a.starts_with("PATCH") || a.starts_with("DELETE")).cloned().collect()
 }
 
 #[tokio::test]
 async fn it_loses_the_connections_of_a_bad_revision_and_then_its_pods() {
-    let redirected = changed(UpgradePhase::RollingBack, "mesh-2").await;
+    let redirected = changed(UpgradePhase::RollingBack, "mesh-2", Has::Nothing).await;
     assert_eq!(redirected, ["PATCH /api/v1/namespaces/shop/services/web-meshwright"]);
-    let ended = changed(UpgradePhase::RolledBack, "mesh-1").await;
+    let ended = changed(UpgradePhase::RolledBack, "mesh-1", Has::Nothing).await;
     let new = names::gateway_workload("web", "mesh-2");
     assert_eq!(ended, [format!("PATCH /apis/apps/v1/namespaces/shop/deployments/{new}")]);
 }
 
 #[tokio::test]
+async fn proxies_end_also_where_what_is_to_be_there_is_refused() {
+    let asked = changed(UpgradePhase::RolledBack, "mesh-1", Has::Refused).await;
+    let end = format!(
+        "PATCH /apis/apps/v1/namespaces/shop/deployments/{}",
+        names::gateway_workload("web", "mesh-2")
+    );
+    assert_eq!(asked.last(), Some(&end), "{asked:?}");
+    assert!(asked.len() > 1, "nothing was refused: {asked:?}");
+}
+
+#[tokio::test]
 async fn nothing_is_written_while_it_follows() {
-    assert_eq!(changed(UpgradePhase::Shift, "mesh-1").await, Vec::<String>::new());
-    assert_eq!(changed(UpgradePhase::RollingBack, "mesh-1").await, Vec::<String>::new());
+    assert_eq!(changed(UpgradePhase::Shift, "mesh-1", Has::Nothing).await, Vec::<String>::new());
+    assert_eq!(changed(UpgradePhase::RollingBack, "mesh-1", Has::Nothing).await, Vec::<String>::new());
 }

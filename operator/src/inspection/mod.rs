@@ -13,7 +13,7 @@ pub mod series;
 mod traffic;
 
 pub use client::{Error, Mesh};
-pub use memory::{ProxyKey, SeenProxy};
+pub use memory::{Certificates, ProxyKey, SeenProxy};
 pub use observe::{Inspector, NotRendered, Observation, Observed, Scope};
 pub use replica::{Replica, State, replicas};
 pub use traffic::Traffic;

@@ -12,7 +12,7 @@ use meshwright_proto::inspection::RenderedGateway;
 
 use super::{
     client::{Client, Mesh},
-    memory::{Memory, ProxyKey, SeenProxy},
+    memory::{Certificates, Memory, ProxyKey, SeenProxy},
     replica::{Replica, State},
 };
 
@@ -49,6 +49,8 @@ pub struct Observed {
     pub proxies: BTreeMap<ProxyKey, Arc<SeenProxy>>,
     /// How each replica was over time, by pod and UID; also of replicas that are gone.
     pub health: BTreeMap<(String, String), Arc<Vec<ReplicaHealth>>>,
+    /// What became of requests for certificates, at those that are gone too.
+    pub certificates: Certificates,
     /// Pods (namespace/name) with an open xDS stream. None if one of the replicas that run was not heard.
     pub streams: Option<BTreeSet<String>>,
 }
@@ -128,6 +130,7 @@ impl Inspector {
         for (revision, observed) in &mut all {
             observed.proxies = memory.proxies(revision);
             observed.health = memory.health(revision);
+            observed.certificates = memory.certificates(revision);
         }
         let since = Timestamp::from_second(memory.since()).unwrap_or(scope.since);
         Observation { at, since, revisions: all }

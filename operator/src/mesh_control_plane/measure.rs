@@ -140,14 +140,10 @@ fn judged_since(p: &UpgradeStatus) -> Option<&Time> {
 }
 
 fn totals(observed: &inspection::Observed) -> Proxies {
-    let mut totals = Proxies::default();
-    for samples in observed.health.values() {
-        let Some(last) = samples.last() else { continue };
-        totals.certificates_signed += last.certificates_signed;
-        totals.certificates_refused += last.certificates_refused;
-        totals.configurations_refused += last.configurations_refused;
-    }
-    totals
+    let newest = observed.health.values().filter_map(|samples| samples.last());
+    let configurations_refused = newest.map(|sample| sample.configurations_refused).sum();
+    let inspection::Certificates { signed, refused } = observed.certificates;
+    Proxies { certificates_signed: signed, certificates_refused: refused, configurations_refused }
 }
 
 fn judge(

@@ -17,6 +17,14 @@ pub struct ProxySeries {
     pub slots: Vec<Slot>,
 }
 
+impl ProxySeries {
+    /// Its slots from then on, in Unix seconds.
+    pub(super) fn since(&self, from: i64) -> Self {
+        let slots = self.slots.iter().filter(|slot| slot.start >= from).cloned().collect();
+        Self { gateway: self.gateway.clone(), pod: self.pod.clone(), slots }
+    }
+}
+
 /// What happened within [`SLOT_SECONDS`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slot {
@@ -46,6 +54,14 @@ pub struct ProbeSeries {
     pub pod: String,
     /// What happened, each start at most once.
     pub slots: Vec<ProbeSlot>,
+}
+
+impl ProbeSeries {
+    /// Its slots from then on, in Unix seconds.
+    pub(super) fn since(&self, from: i64) -> Self {
+        let slots = self.slots.iter().filter(|slot| slot.start >= from).copied().collect();
+        Self { gateway: self.gateway.clone(), pod: self.pod.clone(), slots }
+    }
 }
 
 /// What probes that began within [`SLOT_SECONDS`] came to.

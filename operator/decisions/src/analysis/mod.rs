@@ -161,10 +161,10 @@ pub fn judge_step(
     let Some((n, from)) = piece(since, now).filter(|_| whole.result != VerdictResult::Fail) else {
         return whole;
     };
-    let (mut canary, mut baseline, mut probes) = (canary.to_vec(), baseline.to_vec(), probes.to_vec());
-    canary.iter_mut().chain(&mut baseline).for_each(|series| series.slots.retain(|slot| slot.start >= from));
-    probes.iter_mut().for_each(|series| series.slots.retain(|slot| slot.start >= from));
-    let lately = judge_with_probes(&canary, &baseline, &probes, settings, &look(Window::Later(n)));
+    let late = |side: &[ProxySeries]| side.iter().map(|series| series.since(from)).collect::<Vec<_>>();
+    let probes: Vec<_> = probes.iter().map(|series| series.since(from)).collect();
+    let lately =
+        judge_with_probes(&late(canary), &late(baseline), &probes, settings, &look(Window::Later(n)));
     if lately.result == VerdictResult::Fail { lately } else { whole }
 }
 

@@ -24,10 +24,6 @@ pub struct ReplicaHealth {
     pub resident_bytes: u64,
     /// Configuration that proxies refused.
     pub configurations_refused: u64,
-    /// Certificate requests that it refused.
-    pub certificates_refused: u64,
-    /// Certificates that it signed.
-    pub certificates_signed: u64,
     /// xDS streams that proxies opened.
     pub streams_opened: u64,
     /// xDS streams that are open.

@@ -12,7 +12,6 @@ fn replica(pod: &str, started: i64, make: impl Fn(i64, &mut ReplicaHealth)) -> V
                 at,
                 started,
                 resident_bytes: 40 * MIB,
-                certificates_signed: 4,
                 streams_opened: 4,
                 open_streams: 4,
                 translations: 10,

@@ -62,6 +62,15 @@ pub struct SeenProxy {
     pub slots: BTreeMap<i64, Traffic>,
 }
 
+/// What became of the requests for certificates of a process, or of all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Certificates that were signed.
+    pub signed: u64,
+    /// Requests that were refused, or failed.
+    pub refused: u64,
+}
+
 /// Everything that was told since an upgrade began.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -80,6 +89,7 @@ struct Told {
     pod: String,
     // Up to where each proxy's slots are here, and when it reported last.
     known: HashMap<ProxyKey, Known>,
+    certificates: Certificates,
     samples: Arc<Vec<ReplicaHealth>>,
 }
 
@@ -133,6 +143,8 @@ impl Memory {
             ..Told::default()
         });
         if let Some(health) = response.health {
+            told.certificates =
+                Certificates { signed: health.certificates_signed, refused: health.certificates_refused };
             told.sample(sample(&replica.pod, now, &health));
         }
         let mut known = HashMap::new();
@@ -157,6 +169,15 @@ impl Memory {
     pub fn health(&self, revision: &str) -> BTreeMap<(String, String), Arc<Vec<ReplicaHealth>>> {
         let of_revision = self.replicas.iter().filter(|(_, told)| told.revision == revision);
         of_revision.map(|(uid, told)| ((told.pod.clone(), uid.clone()), told.samples.clone())).collect()
+    }
+
+    /// What became of requests for certificates at the replicas of a revision, those that are gone included.
+    pub fn certificates(&self, revision: &str) -> Certificates {
+        let of_revision = self.replicas.values().filter(|told| told.revision == revision);
+        of_revision.fold(Certificates::default(), |all, told| Certificates {
+            signed: all.signed + told.certificates.signed,
+            refused: all.refused + told.certificates.refused,
+        })
     }
 
     fn merge(&mut self, key: ProxyKey, observed: ObservedProxy, now: i64) {
@@ -251,8 +272,6 @@ fn sample(pod: &str, at: i64, health: &Health) -> ReplicaHealth {
         started: health.started,
         resident_bytes: health.resident_bytes,
         configurations_refused: health.configurations_refused,
-        certificates_refused: health.certificates_refused,
-        certificates_signed: health.certificates_signed,
         streams_opened: health.streams_opened,
         open_streams: health.streams.len() as u64,
         translations: health.translations,

@@ -179,21 +179,27 @@ fn a_sample_says_what_the_replica_said() {
         translation_seconds: 8.5,
         translations: 9,
     };
-    memory.learn(&replica("a"), 1000, ObserveResponse { proxies: Vec::new(), health: Some(health) }, 1020);
+    memory.learn(
+        &replica("a"),
+        1000,
+        ObserveResponse { proxies: Vec::new(), health: Some(health.clone()) },
+        1020,
+    );
     let expected = ReplicaHealth {
         pod: "cp-a".to_owned(),
         at: 1020,
         started: 1,
         resident_bytes: 7,
         configurations_refused: 4,
-        certificates_refused: 6,
-        certificates_signed: 5,
         streams_opened: 3,
         open_streams: 2,
         translations: 9,
         translation_seconds: 8.5,
     };
     assert_eq!(**memory.health("mesh-1").values().next().unwrap(), [expected]);
+    memory.learn(&replica("b"), 1000, ObserveResponse { proxies: Vec::new(), health: Some(health) }, 1020);
+    assert_eq!(memory.certificates("mesh-1"), Certificates { signed: 10, refused: 12 });
+    assert_eq!(memory.certificates("mesh-2"), Certificates::default());
 }
 
 #[test]

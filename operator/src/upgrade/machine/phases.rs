@@ -232,26 +232,29 @@ impl Going<'_> {
     fn gather(&mut self) -> Outcome {
         if self.view.gateways.settled {
             self.position.measured_since = Some(Time(self.view.now));
+            self.position.blocked_since = None;
             self.recheck = Some(Duration::ZERO);
             return Outcome::Stays;
         }
-        let since = self.position.since.clone();
-        self.gather_by(&since)
+        self.wait_for_gateways()
     }
 
-    fn gather_by(&mut self, since: &Time) -> Outcome {
+    fn wait_for_gateways(&mut self) -> Outcome {
         let why = self.view.gateways.waiting.clone().unwrap_or_else(|| "gateways to follow".to_owned());
         if self.position.without_baseline || self.view.settings.paused {
             let held = if self.view.settings.paused { "; paused by spec.upgrade.paused" } else { "" };
+            // Whoever resumes it may have mended what they lack.
+            self.position.blocked_since = None;
             self.wait(why + held, None);
             return Outcome::Stays;
         }
-        if self.is_over(since, INSTALL) {
+        let since = self.blocked();
+        if self.is_over(&since, INSTALL) {
             let message = format!("gateways did not follow within {} s: {why}", INSTALL.as_secs());
             self.go_back(("ProxiesNotReady".to_owned(), message));
             return Outcome::Stays;
         }
-        self.wait(why, Some(self.after(since, INSTALL)));
+        self.wait(why, Some(self.after(&since, INSTALL)));
         Outcome::Stays
     }
 
@@ -273,8 +276,7 @@ impl Going<'_> {
                 Some(self.after(&measured, hold)),
             );
         } else if !self.view.gateways.settled {
-            let since = self.blocked();
-            return self.gather_by(&since);
+            return self.wait_for_gateways();
         } else if !self.paused() && !self.must_ask() {
             self.enter(UpgradePhase::Promote);
         }

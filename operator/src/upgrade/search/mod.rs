@@ -50,11 +50,16 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
     let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
     // What was well a moment ago may be unwell for a moment.
     let was_well = before.position.as_ref().is_some_and(|p| {
-        let held = p.phase == UpgradePhase::Bake && p.measured_since.is_some();
-        p.blocked_since.is_none() && (held || p.phase == UpgradePhase::InstallCanary)
+        let waits = matches!(p.phase, UpgradePhase::InstallCanary | UpgradePhase::Shift | UpgradePhase::Bake);
+        p.blocked_since.is_none() && waits
     });
     let why = after.position.as_ref().and_then(|p| p.rollback.as_ref()).map(|r| r.cause.as_str());
     assert!(!was_well || !matches!(why, Some("NotReady" | "ProxiesNotReady")), "at once\n{}", context());
+    let gathers = |p: &UpgradeStatus| {
+        matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake) && p.measured_since.is_none()
+    };
+    let blocked = after.position.as_ref().is_some_and(|p| gathers(p) && p.blocked_since.is_some());
+    assert!(!(seen.paused && blocked), "a pause counts\n{}", context());
     // Whoever waits for long for what ends asks a person.
     let ends = before.position.as_ref().is_some_and(|p| {
         p.phase == UpgradePhase::RolledBack && after.new
