@@ -25,9 +25,10 @@ pub const BUNDLE_VERSION: &str = "gateway.networking.k8s.io/bundle-version";
 /// Annotation of the Gateway API CRDs: `standard` or `experimental`.
 pub const CHANNEL: &str = "gateway.networking.k8s.io/channel";
 
-/// Annotation of a MeshControlPlane: `<new revision>/<step>/<user>`, step a number or `promote`. The user must be the one who sets it.
+/// Annotation of a MeshControlPlane: `<new revision>/<step>/<user>`, step as in
+/// `status.upgrade.awaitsApproval`. The user must be the one who sets it.
 pub const APPROVE: &str = "meshwright.io/approve";
-/// Annotation of a MeshControlPlane: the plan whose blockers are accepted.
+/// Annotation of a MeshControlPlane: `<plan>/<user>`, the plan whose blockers are accepted. The user must be the one who sets it.
 pub const ACKNOWLEDGE: &str = "meshwright.io/acknowledge";
 /// Annotation of a MeshControlPlane: the new revision that is to be left again.
 pub const ROLLBACK: &str = "meshwright.io/rollback";

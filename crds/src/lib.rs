@@ -11,6 +11,7 @@ pub mod labels;
 mod mesh_control_plane;
 mod mesh_revision;
 pub mod names;
+pub mod shares;
 mod upgrade;
 
 pub use definitions::{definitions, definitions_yaml};
@@ -24,7 +25,7 @@ pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
 pub use upgrade::{
-    Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
+    Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
     SUPERSEDED, Share, Step, Strategy, UNMEASURED, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord,
     UpgradeResult, UpgradeStatus, Verdict, VerdictResult, Window,
 };

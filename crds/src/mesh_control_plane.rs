@@ -1,6 +1,9 @@
 //! MeshControlPlane: what a mesh should be.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::{
+    api::resource::Quantity,
+    apis::meta::v1::{Condition, Time},
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,6 +76,30 @@ pub enum Profile {
     #[default]
     Default,
     Production,
+}
+
+impl Profile {
+    /// What a pod requests where the spec does not say: names and amounts, as in [`Resources::requests`].
+    pub fn requests(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Demo => [("cpu", "20m"), ("memory", "64Mi")],
+            Self::Default => [("cpu", "50m"), ("memory", "96Mi")],
+            Self::Production => [("cpu", "100m"), ("memory", "128Mi")],
+        }
+    }
+
+    /// Resources of a pod, complete. Requests always, because the autoscaler counts in percent of them; limits only where a user wants
+    /// them: a limit on CPU throttles, and one on memory kills, exactly when there is most to do.
+    pub fn resources(self, said: Option<&Resources>) -> Resources {
+        let mut complete = said.cloned().unwrap_or_default();
+        for (name, amount) in self.requests() {
+            // A limit alone is taken as the request by Kubernetes itself.
+            if !complete.limits.contains_key(name) {
+                complete.requests.entry(name.to_owned()).or_insert_with(|| Quantity(amount.to_owned()));
+            }
+        }
+        complete
+    }
 }
 
 /// Size, scaling and placement of one component.

@@ -38,7 +38,7 @@ pub struct Upgrade {
     #[serde(default = "default_keep_warm")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,5}(h|m|s)){1,3}$"))]
     pub keep_warm: String,
-    /// Stop where it is; what serves goes on to serve. A bad revision goes back all the same.
+    /// Stop where it is: no phase, step or share follows that has not begun. A bad revision goes back all the same.
     #[serde(default)]
     pub paused: bool,
     /// When Automatic may begin. None: always.
@@ -158,18 +158,20 @@ pub struct Analysis {
     #[serde(default = "default_latency_increase")]
     #[schemars(length(max = 8), regex(pattern = r"^[0-9]{1,4}(\.[0-9]{1,3})?%$"))]
     pub max_latency_increase: String,
-    /// Fewest requests of the new revision that it may go on with, the operator's own probes among them.
+    /// Fewest requests of each revision that a step may go on with, the operator's own probes among them.
     #[serde(default = "default_min_requests")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub min_requests: i32,
-    /// Longest time that a step waits for a verdict, as a Go duration.
+    /// Longest time that a step waits for a verdict, its hold included, as a Go duration: no hold may be longer. Configuration that
+    /// would be lost is waited for as long, then the upgrade goes back.
     #[serde(default = "default_deadline")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,5}(h|m|s)){1,3}$"))]
     pub deadline: String,
     /// What to do when there is no verdict by then.
     #[serde(default)]
     pub on_insufficient: OnInsufficient,
-    /// Requests of the operator's own through the pods of both revisions, beside one for an unknown host that every gateway gets.
+    /// Requests of the operator's own through the pods of both revisions, beside one for an unknown host
+    /// that every Gateway with a plain HTTP listener gets. A Gateway without one has nothing but its users' requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub probes: Vec<Probe>,

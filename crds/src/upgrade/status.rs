@@ -51,8 +51,8 @@ pub struct UpgradeStatus {
     /// What is awaited, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
-    /// Step that waits for a person's approval: its number, `promote`, or its number with `-unmeasured` where the deadline passed
-    /// without a verdict, which nobody who agreed before could know.
+    /// Step that waits for a person's approval: its number, `promote`, or its number with `-unmeasured` where the deadline of the one
+    /// before passed without a good verdict, which nobody who agreed earlier could know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits_approval: Option<String>,
     /// When the waiting ends by itself.
@@ -64,7 +64,7 @@ pub struct UpgradeStatus {
     /// What the analysis says of this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Hash of revisions and blockers: what `meshwright.io/acknowledge` must say to go on in spite of them.
+    /// Hash of revisions and blockers: what `meshwright.io/acknowledge` must name to go on in spite of them.
     pub plan: String,
     /// What stands in the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,6 +75,9 @@ pub struct UpgradeStatus {
     /// Who agreed to what.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approved>,
+    /// Who accepted what stood in the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
     /// Why it goes back, or went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
@@ -186,6 +189,20 @@ pub struct Approved {
     pub time: Time,
 }
 
+/// A person's going on in spite of blockers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// Hash of revisions and blockers.
+    pub plan: String,
+    /// Reasons of the blockers, such as `ConfigurationLost`.
+    pub reasons: Vec<String>,
+    /// Who, as the API server knew them.
+    pub user: String,
+    /// When it was seen.
+    pub time: Time,
+}
+
 /// Why an upgrade goes back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -247,6 +264,9 @@ pub struct UpgradeRecord {
     /// Who agreed to what.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approved>,
+    /// Who accepted what stood in the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
 }
 
 /// How an upgrade ended.

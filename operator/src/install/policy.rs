@@ -1,11 +1,13 @@
-//! An admission policy on the operator itself: whatever it is tricked into, the bindings that it writes name the fixed
-//! roles and the service accounts of control planes.
+//! Admission policies. One on the operator itself: whatever it is tricked into, the bindings that it writes name the fixed roles and the
+//! service accounts of control planes. One on people: whoever agrees to a step, or accepts what stands in the way, does it in their own
+//! name.
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
     ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec,
     Validation, Variable,
 };
+use meshwright_api::labels;
 
 use super::{OPERATOR, cluster_meta};
 use crate::{
@@ -51,15 +53,42 @@ fn variable(name: &str, expression: &str) -> Variable {
     Variable { name: name.to_owned(), expression: expression.to_owned() }
 }
 
-/// An approval names the user who gives it, and nobody else can write that name.
+/// Annotations that end with the user who sets them, each with the number of its parts and how to set it.
+const SIGNED: [(&str, usize, &str, &str); 2] = [
+    (labels::APPROVE, 3, "<revision>/<step>/<user>", "kubectl mesh approve"),
+    (labels::ACKNOWLEDGE, 2, "<plan>/<user>", "kubectl mesh acknowledge"),
+];
+
+/// An approval, and going on in spite of blockers, name the user, and nobody else can write that name.
 pub(super) fn approvals() -> ValidatingAdmissionPolicy {
-    let annotation = meshwright_api::labels::APPROVE;
-    let of = |object: &str, operation: &str| {
+    let of = |annotation: &str, object: &str, operation: &str| {
         format!(
             "{operation}has({object}.metadata.annotations) && '{annotation}' in {object}.metadata.annotations \
              ? {object}.metadata.annotations['{annotation}'] : ''"
         )
     };
+    let variables = SIGNED.iter().enumerate().flat_map(|(n, (annotation, ..))| {
+        [
+            variable(&format!("now{n}"), &of(annotation, "object", "")),
+            variable(
+                &format!("before{n}"),
+                &of(annotation, "oldObject", "request.operation == 'UPDATE' && "),
+            ),
+        ]
+    });
+    let validations = SIGNED.iter().enumerate().map(|(n, (annotation, parts, form, how))| {
+        let last = parts - 1;
+        Validation {
+            expression: format!(
+                "variables.now{n} == '' || variables.now{n} == variables.before{n} \
+                 || (variables.now{n}.split('/', {parts}).size() == {parts} \
+                 && variables.now{n}.split('/', {parts})[{last}] == request.userInfo.username)"
+            ),
+            message: Some(format!("{annotation} must be {form}, and the user is whoever sets it: {how}")),
+            reason: Some("Forbidden".to_owned()),
+            ..Validation::default()
+        }
+    });
     ValidatingAdmissionPolicy {
         metadata: cluster_meta(APPROVALS),
         spec: Some(ValidatingAdmissionPolicySpec {
@@ -74,21 +103,8 @@ pub(super) fn approvals() -> ValidatingAdmissionPolicy {
                 }]),
                 ..MatchResources::default()
             }),
-            variables: Some(vec![
-                variable("now", &of("object", "")),
-                variable("before", &of("oldObject", "request.operation == 'UPDATE' && ")),
-            ]),
-            validations: Some(vec![Validation {
-                expression:
-                    "variables.now == '' || variables.now == variables.before || (variables.now.split('/', 3).size() == 3 \
-                             && variables.now.split('/', 3)[2] == request.userInfo.username)"
-                        .to_owned(),
-                message: Some(format!(
-                    "{annotation} must be <revision>/<step>/<user>, and the user is whoever sets it: kubectl mesh approve"
-                )),
-                reason: Some("Forbidden".to_owned()),
-                ..Validation::default()
-            }]),
+            variables: Some(variables.collect()),
+            validations: Some(validations.collect()),
             ..ValidatingAdmissionPolicySpec::default()
         }),
         status: None,

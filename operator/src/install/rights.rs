@@ -76,6 +76,14 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
                 &READ,
             )],
         ),
+        // For whoever steers upgrades and nothing else; bound by whom the cluster belongs to, never by aggregation.
+        role(
+            "meshwright-operate",
+            vec![
+                rule(meshwright_api::GROUP, &["meshcontrolplanes"], &["get", "list", "watch", "patch"]),
+                rule(meshwright_api::GROUP, &["meshrevisions"], &READ),
+            ],
+        ),
         aggregated(
             "meshwright-edit",
             &["edit", "admin"],

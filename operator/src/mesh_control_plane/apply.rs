@@ -90,6 +90,8 @@ pub struct Applied {
 pub struct Releases {
     /// A newer one.
     pub newer: Option<String>,
+    /// It is taken by itself.
+    pub by_itself: bool,
     /// It went back before, and is not taken by itself again.
     pub held_back: bool,
     /// All of them.
@@ -124,7 +126,12 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     let usable = first.or(usable).unwrap_or_else(|| seen.gateway_api.usable());
     let newer = mesh.newer.map(|v| v.to_string());
     Ok(Applied {
-        releases: Releases { newer, held_back: mesh.held_back, available: mesh.available.clone() },
+        releases: Releases {
+            newer,
+            by_itself: mesh.by_itself,
+            held_back: mesh.held_back,
+            available: mesh.available.clone(),
+        },
         pods: seen.pods.clone(),
         root,
         gateway_api: (seen.gateway_api.status(), usable),

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::{
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 use meshwright_api::{
-    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, Resources, UpgradePhase,
-    UpgradeRecord, UpgradeResult, UpgradeStatus, WorkloadSettings, conditions::reason, labels,
+    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, UpgradePhase, UpgradeRecord,
+    UpgradeResult, UpgradeStatus, WorkloadSettings, conditions::reason, labels,
 };
 
 use super::dereference::Seen;
@@ -168,7 +165,7 @@ pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
     let settings = settings.or_else(|_| upgrade::Settings::parse(&Default::default())).ok()?;
     Some(ValidatedMesh {
         snapshot: to.spec.clone(),
-        upgrade: upgrade::Settings { paused: true, ..settings },
+        upgrade: upgrade::Settings { refused: true, ..settings },
         by_itself: false,
         newer: None,
         held_back: false,
@@ -320,28 +317,10 @@ fn root_is_new(seen: &Seen) -> Result<bool, Error> {
 /// What a pod template depends on, complete.
 fn settings(profile: Profile, component: &meshwright_api::ComponentSettings) -> WorkloadSettings {
     WorkloadSettings {
-        resources: resources(profile, component.resources.as_ref()),
+        resources: profile.resources(component.resources.as_ref()),
         scheduling: component.scheduling.clone().unwrap_or_default(),
         spread_zones: profile == Profile::Production,
     }
-}
-
-// Requests always, because the autoscaler counts in percent of them; limits only where a user wants them: a limit on
-// CPU throttles, and one on memory kills, exactly when there is most to do.
-fn resources(profile: Profile, said: Option<&Resources>) -> Resources {
-    let (cpu, memory) = match profile {
-        Profile::Demo => ("20m", "64Mi"),
-        Profile::Default => ("50m", "96Mi"),
-        Profile::Production => ("100m", "128Mi"),
-    };
-    let mut complete = said.cloned().unwrap_or_default();
-    for (name, amount) in [("cpu", cpu), ("memory", memory)] {
-        // A limit alone is taken as the request by Kubernetes itself.
-        if !complete.limits.contains_key(name) {
-            complete.requests.entry(name.to_owned()).or_insert_with(|| Quantity(amount.to_owned()));
-        }
-    }
-    complete
 }
 
 fn duration(field: &'static str, text: &str) -> Result<Duration, Error> {

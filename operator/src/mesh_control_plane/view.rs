@@ -96,7 +96,8 @@ fn wishes(seen: &Seen) -> Wishes {
     });
     Wishes {
         approve,
-        acknowledge: said(labels::ACKNOWLEDGE),
+        acknowledge: said(labels::ACKNOWLEDGE)
+            .and_then(|text| text.split_once('/').map(|(plan, user)| (plan.to_owned(), user.to_owned()))),
         rollback: said(labels::ROLLBACK),
         retry: said(labels::RETRY),
         end_keep_warm: said(labels::END_KEEP_WARM),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use meshwright_api::{
-    Approval, Approved, Blocker, OnInsufficient, Share, Strategy, UNMEASURED, UpgradePhase, UpgradeRecord,
-    UpgradeStatus,
+    Accepted, Approval, Approved, Blocker, OnInsufficient, Share, Strategy, UNMEASURED, UpgradePhase,
+    UpgradeRecord, UpgradeStatus, VerdictResult,
 };
 
 mod back;
@@ -72,6 +72,7 @@ fn begin(view: &View<'_>, active: Revision) -> Decision {
         blockers: Vec::new(),
         comparison: None,
         approvals: Vec::new(),
+        accepted: Vec::new(),
         rollback: None,
         done: Vec::new(),
     };
@@ -235,16 +236,30 @@ impl<'a> Going<'a> {
         self.view.now >= self.after(since, time)
     }
 
-    /// Paused: says so, and nothing begins.
+    /// Held: says so, and nothing begins.
     fn paused(&mut self) -> bool {
-        if self.view.settings.paused {
-            self.wait("paused by spec.upgrade.paused", None);
+        let held = self.view.settings.held();
+        if let Some(why) = held {
+            self.wait(why, None);
         }
-        self.view.settings.paused
+        held.is_some()
     }
 
-    fn is_acknowledged(&self) -> bool {
-        self.view.wishes.acknowledge.as_deref() == Some(self.position.plan.as_str())
+    /// A person accepts what stands in the way now; who and what goes on record.
+    fn is_acknowledged(&mut self) -> bool {
+        let p = &self.position;
+        let Some((_, user)) = self.view.wishes.acknowledge.as_ref().filter(|(plan, _)| *plan == p.plan)
+        else {
+            return false;
+        };
+        if !p.accepted.iter().any(|a| a.plan == p.plan) {
+            let reasons: Vec<String> = p.blockers.iter().map(|b| b.reason.clone()).collect();
+            self.told.push(("Acknowledged", format!("{user} goes on in spite of {}", reasons.join(", "))));
+            let time = Time(self.view.now);
+            let accepted = Accepted { plan: p.plan.clone(), reasons, user: user.clone(), time };
+            self.position.accepted.push(accepted);
+        }
+        true
     }
 
     fn block(&mut self, blockers: Vec<Blocker>) {
@@ -265,27 +280,31 @@ impl<'a> Going<'a> {
     }
 
     /// The step that comes next, as approvals name it; none where nobody has to be asked. Who agreed before the deadline did not know
-    /// that there would be no verdict, and is asked again.
+    /// that there would be no verdict, so what is asked for then has another name.
     fn awaited(&self) -> Option<String> {
         let p = &self.position;
         match p.phase {
             UpgradePhase::Compare => Some("1".to_owned()),
             UpgradePhase::Shift => {
                 let step = (p.step.unwrap_or(1) + 1).to_string();
-                let agreed = p.approvals.iter().any(|a| a.step == step);
-                Some(if agreed && self.is_unmeasured() { step + UNMEASURED } else { step })
+                Some(if self.is_unmeasured() { step + UNMEASURED } else { step })
             }
             UpgradePhase::Bake => Some("promote".to_owned()),
             _ => None,
         }
     }
 
-    /// The deadline of the step's analysis has passed, and a person is to say what that means.
+    /// The deadline of the step's analysis has passed without a good verdict, and a person is to say what that means.
     fn is_unmeasured(&self) -> bool {
         let settings = self.view.settings;
         let since = self.position.measured_since.as_ref();
         settings.on_insufficient == OnInsufficient::Wait
+            && !self.has_passed()
             && since.is_some_and(|s| self.is_over(s, settings.deadline))
+    }
+
+    fn has_passed(&self) -> bool {
+        self.view.verdict.as_ref().is_some_and(|v| v.result == VerdictResult::Pass)
     }
 
     /// Somebody must agree first; says whom it waits for.
@@ -295,15 +314,15 @@ impl<'a> Going<'a> {
             Approval::BeforePromote => self.awaited().as_deref() == Some("promote"),
             Approval::Never => false,
         };
-        asked && self.must_agree(None)
+        asked && self.must_agree()
     }
 
-    /// Somebody must have agreed, after this moment: who agreed before did not know what is known now.
-    fn must_agree(&mut self, after: Option<Timestamp>) -> bool {
+    /// Somebody must have agreed. Who did so without a verdict agrees with a good one, too.
+    fn must_agree(&mut self) -> bool {
         let Some(step) = self.awaited() else { return false };
         let number = step.strip_suffix(UNMEASURED).unwrap_or(&step);
-        let counts = |a: &Approved| a.step == step || a.step == number && after.is_none_or(|t| a.time.0 >= t);
-        if self.position.approvals.iter().any(counts) {
+        let unmeasured = number.to_owned() + UNMEASURED;
+        if self.position.approvals.iter().any(|a| a.step == step || a.step == unmeasured) {
             return false;
         }
         let what = match number {
@@ -311,11 +330,11 @@ impl<'a> Going<'a> {
             _ => {
                 let index = number.parse::<usize>().unwrap_or(1) - 1;
                 let percent = self.position.steps.get(index).copied().unwrap_or(100);
-                let without = if after.is_some() { " without a verdict" } else { "" };
-                format!("gives it {percent} % of the traffic{without}")
+                let without = if step == unmeasured { " without a good verdict" } else { "" };
+                format!("asks for {percent} % of new connections, in whole pods{without}")
             }
         };
-        let ask = format!("approval of step {step}, which {what}: kubectl mesh approve");
+        let ask = format!("approval of step {step}, which {what}: kubectl mesh approve {step}");
         self.asks = Some(ask.clone());
         self.wait(ask, None);
         self.position.awaits_approval = Some(step);

@@ -9,6 +9,8 @@ use meshwright_decisions::{
     windows::{Schedule, Window},
 };
 
+use crate::inspection::probe::{Ask, InvalidProbe};
+
 /// Something in `spec.upgrade` that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -40,6 +42,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A probe that is no request.
+    #[error("spec.upgrade.analysis.probes: {0}")]
+    Probe(#[from] InvalidProbe),
     /// A window that is none.
     #[error("spec.upgrade.windows: {0}")]
     Window(String),
@@ -64,6 +69,8 @@ pub struct Settings {
     pub keep_warm: Duration,
     /// Nothing new is begun.
     pub paused: bool,
+    /// The spec is refused, so nothing new is begun either.
+    pub refused: bool,
     /// When an automatic upgrade may begin; none is always.
     pub windows: Vec<Window>,
     /// Longest time that a step waits for a verdict.
@@ -96,6 +103,7 @@ impl Settings {
             bake: time("spec.upgrade.bake", &upgrade.bake)?,
             keep_warm: time("spec.upgrade.keepWarm", &upgrade.keep_warm)?,
             paused: upgrade.paused,
+            refused: false,
             windows: windows(upgrade)?,
             deadline: time("spec.upgrade.analysis.deadline", &analysis.deadline)?,
             on_insufficient: analysis.on_insufficient,
@@ -110,10 +118,19 @@ impl Settings {
                 )?,
                 min_requests: u64::try_from(analysis.min_requests).unwrap_or(1).max(1),
             },
-            probes: analysis.probes.clone(),
+            probes: probes(&analysis.probes)?,
         };
         settings.longest_hold_fits()?;
         Ok(settings)
+    }
+
+    /// Why nothing new is begun.
+    pub fn held(&self) -> Option<&'static str> {
+        match (self.refused, self.paused) {
+            (true, _) => Some("the spec to be mended: it is refused as it is"),
+            (false, true) => Some("paused by spec.upgrade.paused"),
+            (false, false) => None,
+        }
     }
 
     // A step that must last longer than a verdict is waited for would never have one.
@@ -127,6 +144,13 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+fn probes(probes: &[Probe]) -> Result<Vec<Probe>, Error> {
+    for probe in probes {
+        Ask::new(probe.port, &probe.host, &probe.path)?;
+    }
+    Ok(probes.to_vec())
 }
 
 fn windows(upgrade: &Upgrade) -> Result<Vec<Window>, Error> {
@@ -176,6 +200,13 @@ mod tests {
         assert!(refused(|u| u.analysis.max_error_increase = "0%".into()).contains("maxErrorIncrease"));
         assert!(refused(|u| u.steps[0].hold = "1h".into()).contains("holds longer"));
         assert!(refused(|u| u.bake = "soon".into()).contains("spec.upgrade.bake"));
+        let probe = |path: &str| {
+            serde_json::from_value(
+                serde_json::json!({"namespace": "a", "gateway": "a", "host": "a.example", "path": path}),
+            )
+        };
+        Settings::parse(&Upgrade::default()).unwrap();
+        assert!(refused(|u| u.analysis.probes = vec![probe("/a#b").unwrap()]).contains("/a#b"));
         let never = meshwright_api::Window {
             schedule: "0 0 30 2 *".into(),
             duration: "1h".into(),

@@ -44,7 +44,7 @@ pub struct Ask {
 }
 
 /// A probe that is no request.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("probe {host}:{port}{path} cannot be sent; mend its host, port or path")]
 pub struct InvalidProbe {
     host: String,
@@ -92,8 +92,8 @@ impl Target {
     }
 }
 
-/// Every ready gateway pod of a Gateway with plain HTTP listeners, of whichever revision, with the same requests for all pods of a Gateway. `probes` are the
-/// user's; one that cannot be sent is left out.
+/// Every ready gateway pod of a Gateway with plain HTTP listeners, of whichever revision, with the same requests for all pods of a
+/// Gateway. `probes` are the user's, of which one that cannot be sent was refused before.
 pub fn targets(pods: &[Pod], gateways: &[Gateway], probes: &[Probe]) -> BTreeSet<Target> {
     let mut asks = Asks::new();
     for gateway in gateways {

@@ -42,8 +42,14 @@ pub fn upgrade_available(applied: &Applied) -> Finding {
             Finding::new(UPGRADE_AVAILABLE, Some(true), reason::NEWER_RELEASE, message)
         }
         Some(newer) => {
-            let message =
-                format!("version {newer} can be installed; kubectl mesh upgrade plan --to {newer} shows how");
+            let message = match applied.releases.by_itself {
+                true => format!(
+                    "version {newer} is taken by itself, in a window of spec.upgrade.windows if there are any; kubectl mesh upgrade plan shows how"
+                ),
+                false => format!(
+                    "version {newer} can be installed; kubectl mesh upgrade plan --to {newer} shows how"
+                ),
+            };
             Finding::new(UPGRADE_AVAILABLE, Some(true), reason::NEWER_RELEASE, message)
         }
         None => Finding::new(UPGRADE_AVAILABLE, Some(false), reason::NEWEST, "no newer version is known"),

@@ -59,8 +59,8 @@ impl Going<'_> {
 
     pub(super) fn rolling_back(&mut self) -> Outcome {
         let now = Time(self.view.now);
+        self.share(0);
         let p = &mut self.position;
-        p.share = None;
         let (from, version) = (p.from.clone(), p.from_version.clone());
         let Some(rollback) = p.rollback.as_mut() else {
             self.enter(UpgradePhase::RolledBack);
@@ -87,6 +87,7 @@ impl Going<'_> {
         }
         // The record first: whoever reads it must not find a revision that goes.
         self.active = Revision { name: from, version };
+        p.share = None;
         let superseded = rollback.cause == SUPERSEDED;
         let reason = format!("{}: {}", rollback.cause, rollback.message);
         self.enter(UpgradePhase::RolledBack);

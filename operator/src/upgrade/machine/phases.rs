@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshwright_api::{
-    Approval, Blocker, OnInsufficient, Strategy, UpgradePhase, UpgradeResult, VerdictResult,
-};
+use meshwright_api::{Approval, Blocker, OnInsufficient, Strategy, UpgradePhase, UpgradeResult};
 
 use super::{Going, Outcome, PATIENCE, Revision, Usage, record};
 
@@ -167,8 +165,7 @@ impl Going<'_> {
         let asked = self.position.share.as_ref().map_or(0, |s| s.asked);
         let hold = self.view.settings.steps.iter().find(|s| s.0 == asked).map_or(Duration::ZERO, |s| s.1);
         let held = self.is_over(&measured, hold);
-        let passed = self.position.verdict.as_ref().is_some_and(|v| v.result == VerdictResult::Pass);
-        if held && passed {
+        if held && self.has_passed() {
             return self.next_step(step);
         }
         if !held {
@@ -193,7 +190,7 @@ impl Going<'_> {
                 Outcome::Stays
             }
             OnInsufficient::Wait => {
-                if !self.must_agree(Some(until)) {
+                if !self.must_agree() {
                     return self.next_step(step);
                 }
                 Outcome::Stays
@@ -203,7 +200,7 @@ impl Going<'_> {
 
     // While somebody is waited for, only what changes the picture is worth a write.
     fn note_verdict(&mut self) {
-        let waits = self.view.settings.paused || self.view.settings.approval == Approval::EveryStep;
+        let waits = self.view.settings.held().is_some() || self.view.settings.approval == Approval::EveryStep;
         let held = self
             .position
             .measured_since
@@ -231,8 +228,12 @@ impl Going<'_> {
     // Until every Gateway has the pods that the step asks for.
     fn gather(&mut self) -> Outcome {
         if self.view.gateways.settled {
-            self.position.measured_since = Some(Time(self.view.now));
             self.position.blocked_since = None;
+            // From then on all connections go to the new revision.
+            if self.position.phase == UpgradePhase::Bake && self.paused() {
+                return Outcome::Stays;
+            }
+            self.position.measured_since = Some(Time(self.view.now));
             self.recheck = Some(Duration::ZERO);
             return Outcome::Stays;
         }
@@ -241,11 +242,12 @@ impl Going<'_> {
 
     fn wait_for_gateways(&mut self) -> Outcome {
         let why = self.view.gateways.waiting.clone().unwrap_or_else(|| "gateways to follow".to_owned());
-        if self.position.without_baseline || self.view.settings.paused {
-            let held = if self.view.settings.paused { "; paused by spec.upgrade.paused" } else { "" };
+        let held = self.view.settings.held();
+        if self.position.without_baseline || held.is_some() {
+            let held = held.map_or_else(String::new, |held| format!("; {held}"));
             // Whoever resumes it may have mended what they lack.
             self.position.blocked_since = None;
-            self.wait(why + held, None);
+            self.wait(why + &held, None);
             return Outcome::Stays;
         }
         let since = self.blocked();

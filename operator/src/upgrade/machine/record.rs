@@ -67,5 +67,6 @@ pub(super) fn record(
         ended: Time(now),
         phases: p.done,
         approvals: p.approvals,
+        accepted: p.accepted,
     }
 }

@@ -74,8 +74,8 @@ pub struct Gateways {
 pub struct Wishes {
     /// Revision, step and user.
     pub approve: Option<(String, String, String)>,
-    /// The plan whose blockers are accepted.
-    pub acknowledge: Option<String>,
+    /// The plan whose blockers are accepted, and the user.
+    pub acknowledge: Option<(String, String)>,
     /// The new revision that is to be left.
     pub rollback: Option<String>,
     /// The revision that went back and is to be tried again.

@@ -7,7 +7,8 @@ mod world;
 use std::collections::{BTreeMap, VecDeque};
 
 use meshwright_api::{
-    Approval, MeshControlPlaneStatus, OnInsufficient, Strategy, UpgradePhase, UpgradeStatus, VerdictResult,
+    Approval, MeshControlPlaneStatus, OnInsufficient, Strategy, UNMEASURED, UpgradePhase, UpgradeStatus,
+    VerdictResult,
 };
 
 use self::{
@@ -60,6 +61,10 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
     };
     let blocked = after.position.as_ref().is_some_and(|p| gathers(p) && p.blocked_since.is_some());
     assert!(!(seen.paused && blocked), "a pause counts\n{}", context());
+    if seen.paused && phase(before) == phase(after) && phase(before) < Some(UpgradePhase::RollingBack) {
+        let (was, is) = (routing_of(before), routing_of(after));
+        assert_eq!(was, is, "a pause moves no connection\n{}", context());
+    }
     // Whoever waits for long for what ends asks a person.
     let ends = before.position.as_ref().is_some_and(|p| {
         p.phase == UpgradePhase::RolledBack && after.new
@@ -100,6 +105,15 @@ fn ends(way: &Way, world: &World, seen: &Seen, is_end: impl Fn(&World) -> bool) 
     panic!("no end in sight: {path:?}\n{world:#?}\n{seen:#?}");
 }
 
+// A step that was measured is left behind, and nobody agreed to that without a verdict.
+fn goes_on_unasked(before: &World, after: &World) -> bool {
+    let (Some(was), Some(is)) = (&before.position, &after.position) else { return false };
+    let goes_on = was.phase == UpgradePhase::Shift
+        && (is.phase == UpgradePhase::Shift && is.step > was.step || is.phase == UpgradePhase::Bake);
+    let unmeasured = format!("{}{UNMEASURED}", was.step.unwrap_or(0) + 1);
+    goes_on && !is.approvals.iter().any(|a| a.step == unmeasured)
+}
+
 fn search(way: &Way) -> usize {
     let start = World { position: None, active: OLD, old: true, new: false };
     let mut known = BTreeMap::from([(key(&start), start.clone())]);
@@ -113,6 +127,10 @@ fn search(way: &Way) -> usize {
             if may_go_back && seen.rollback {
                 let back = after.position.as_ref().map(|p| p.phase);
                 assert_eq!(back, Some(UpgradePhase::RollingBack), "every phase can go back\n{world:#?}");
+            }
+            if way.going.on_insufficient == OnInsufficient::Wait && seen.verdict != Some(VerdictResult::Pass)
+            {
+                assert!(!goes_on_unasked(&world, &after), "nobody knew\n{world:#?}\n{seen:#?}");
             }
             // An upgrade that is over leaves one revision; what comes then is another upgrade.
             let is_over = after.position.is_none();

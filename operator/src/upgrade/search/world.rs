@@ -123,7 +123,7 @@ fn wishes(world: &World, seen: &Seen) -> Wishes {
     let asked = p.filter(|_| seen.agrees).and_then(|p| p.awaits_approval.clone());
     Wishes {
         approve: asked.map(|step| (NEW.to_owned(), step, "alice".to_owned())),
-        acknowledge: p.filter(|_| seen.accepts).map(|p| p.plan.clone()),
+        acknowledge: p.filter(|_| seen.accepts).map(|p| (p.plan.clone(), "alice".to_owned())),
         rollback: seen.rollback.then(|| NEW.to_owned()),
         retry: seen.retry.then(|| NEW.to_owned()),
         end_keep_warm: seen.ends_warmth.then(|| OLD.to_owned()),
@@ -213,6 +213,7 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
 // What no later decision depends on would make every state a new one.
 fn forget(p: &mut UpgradeStatus) {
     p.done.clear();
+    p.accepted.clear();
     (p.waiting, p.deadline, p.share, p.verdict, p.comparison) = (None, None, None, None, None);
     if let Some(rollback) = &mut p.rollback {
         rollback.decided = Time(now());
