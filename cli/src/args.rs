@@ -85,10 +85,11 @@ pub enum Command {
     },
     /// Agree to the step that the upgrade waits with
     Approve {
-        /// The step you mean, a number or `promote`; refused when another one waits
+        /// The step you mean, as the upgrade names it: a number, `promote`, or a number with `-unmeasured` to go on without a good
+        /// verdict; refused when another one waits
         step: Option<String>,
     },
-    /// Stop the upgrade where it is, or the next one before it begins
+    /// Let no further phase, step or share begin; of the next upgrade none at all
     Pause,
     /// Go on after `pause`
     Resume,
@@ -134,7 +135,8 @@ pub enum Upgrade {
     },
     /// Where the upgrade is
     Status {
-        /// Follow it to its end; exit code 1 when it goes back, or when none begins because the spec is refused
+        /// Follow it to its end; exit code 1 when it goes or went back, or when none begins because the spec is refused; 2 when that
+        /// cannot be seen
         #[arg(short, long)]
         watch: bool,
         /// How to show it.

@@ -131,6 +131,12 @@ pub async fn patch(
     let api: Api<MeshControlPlane> = Api::namespaced(client.clone(), &namespace);
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let done = api.patch(&name, &params, &Patch::Merge(&patch)).await;
-    done.map_err(|e| anyhow!("could not change MeshControlPlane {namespace}/{name}: {}", reason(&e)))?;
+    done.map_err(|e| {
+        let forbidden = matches!(&e, kube::Error::Api(status) if status.is_forbidden());
+        let hint =
+            "; ClusterRole meshwright-operate, bound in that namespace, gives the right to steer upgrades";
+        let hint = if forbidden && reason(&e).contains("cannot patch") { hint } else { "" };
+        anyhow!("could not change MeshControlPlane {namespace}/{name}: {}{hint}", reason(&e))
+    })?;
     Ok(())
 }

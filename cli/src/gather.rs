@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use meshwright_api::{
-    MeshControlPlane, MeshRevision,
+    MeshControlPlane, MeshRevision, UpgradePhase,
     gateway::{Gateway, GatewayClass},
     labels,
 };
@@ -124,6 +124,19 @@ pub async fn around(client: &Client, mesh: Looked<Sought>) -> Installed {
     let pods = pods.and_then(|pods| Ok(pods.into_iter().chain(own?).collect()));
     let gateways = gateways.map(|all| all.into_iter().filter(|g| is_ours(g, &classes)).collect());
     Installed { mesh, revisions, operators, deployments, pods, autoscalers, budgets, gateways }
+}
+
+/// Pods that each Gateway has of the revision that serves, or that an upgrade goes away from.
+pub async fn pods_of_gateways(client: &Client, mesh: &MeshControlPlane) -> Looked<Vec<i32>> {
+    let status = mesh.status.as_ref();
+    let going = status.and_then(|s| s.upgrade.as_ref()).filter(|u| u.phase != UpgradePhase::RolledBack);
+    let serving = going.map(|u| &u.from).or(status.and_then(|s| s.active_revision.as_ref()));
+    let Some(revision) = serving else { return Ok(Vec::new()) };
+    let selector =
+        format!("{}={},{}={revision}", labels::COMPONENT, labels::COMPONENT_GATEWAY, labels::REVISION);
+    let deployments: Vec<Deployment> = list(client, &selector).await?;
+    let wanted = deployments.iter().filter_map(|d| d.spec.replicas);
+    Ok(wanted.filter(|n| *n > 0).collect())
 }
 
 // Who may not list classes still sees the Gateways of the class that the operator installs.

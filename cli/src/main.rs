@@ -26,7 +26,8 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            // What could not be seen or done is not what went wrong with the mesh.
+            ExitCode::from(2)
         }
     }
 }

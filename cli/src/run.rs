@@ -46,7 +46,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Upgrade { what: Upgrade::Plan { to, output } } => {
             let (client, mesh) = mesh(target).await?;
             let revisions = revisions(&client, &mesh).await?;
-            let plan = plan::plan(&mesh, &revisions, to.as_deref());
+            let pods = gather::pods_of_gateways(&client, &mesh).await.unwrap_or_default();
+            let plan = plan::plan(&mesh, &revisions, to.as_deref(), &pods);
             emit(&show(output.output, &plan, plan::Plan::text)?)?;
             return Ok(code(!plan.is_stopped()));
         }
@@ -74,7 +75,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     let (client, mesh) = mesh(target).await?;
     let user = match wish {
-        Wish::Approve { .. } => client::user(&client).await?,
+        Wish::Approve { .. } | Wish::Acknowledge { .. } => client::user(&client).await?,
         _ => String::new(),
     };
     let change = steer::decide(&mesh, &wish, &user)?;

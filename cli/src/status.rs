@@ -16,12 +16,13 @@ use crate::{
     upgrade::progress::Progress,
 };
 
-/// A live revision, with its share of the gateways' new connections in percent.
+/// A live revision, with its share of the gateways' new connections in percent where the upgrade says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct RevisionLine {
     #[serde(flatten)]
     summary: RevisionSummary,
-    share: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<i32>,
 }
 
 /// A Gateway of the mesh; its ready pods by revision where pods may be listed.
@@ -104,7 +105,8 @@ impl Status {
             &["NAME", "VERSION", "ROLE", "SHARE", "CONTROL PLANE PODS", "GATEWAY PODS"],
             self.revisions.iter().map(|RevisionLine { summary: r, share }| {
                 let (control_plane, gateways) = (r.ready_replicas.to_string(), r.ready_proxies.to_string());
-                let (role, share) = (format!("{:?}", r.role), format!("{share} %"));
+                let (role, share) =
+                    (format!("{:?}", r.role), share.map_or("?".to_owned(), |s| format!("{s} %")));
                 vec![r.name.clone(), r.version.clone(), role, share, control_plane, gateways]
             }),
         ));
@@ -128,15 +130,17 @@ fn with_head(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<Vec<
     std::iter::once(head.iter().map(|h| (*h).to_owned()).collect()).chain(rows).collect()
 }
 
-/// Where the upgrade says nothing of shares, the active revision has all traffic.
-fn share(status: &MeshControlPlaneStatus, revision: &str) -> i32 {
+/// Before the first share, and when all is over, the active revision has all traffic.
+fn share(status: &MeshControlPlaneStatus, revision: &str) -> Option<i32> {
+    let active = if status.active_revision.as_deref() == Some(revision) { 100 } else { 0 };
     let running = status.upgrade.as_ref().filter(|u| u.phase != UpgradePhase::RolledBack);
-    match running.and_then(|u| Some((u, u.share.as_ref()?))) {
-        Some((upgrade, share)) if upgrade.to == revision => share.connections,
-        Some((upgrade, share)) if upgrade.from == revision => 100 - share.connections,
-        Some(_) => 0,
-        None if status.active_revision.as_deref() == Some(revision) => 100,
-        None => 0,
+    let Some(upgrade) = running else { return Some(active) };
+    match &upgrade.share {
+        Some(share) if upgrade.to == revision => Some(share.connections),
+        Some(share) if upgrade.from == revision => Some(100 - share.connections),
+        Some(_) => Some(0),
+        None if upgrade.phase < UpgradePhase::Shift => Some(active),
+        None => None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     output::Page,
-    upgrade::{describe_step, is_blocked, place, recorded, running},
+    upgrade::{describe_step, is_blocked, not_reconciled, place, recorded, running},
 };
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ pub fn decide(mesh: &MeshControlPlane, wish: &Wish, user: &str) -> anyhow::Resul
         Wish::Pause => pause(mesh),
         Wish::Resume => resume(mesh),
         Wish::Rollback => rollback(mesh),
-        Wish::Acknowledge { plan } => acknowledge(mesh, plan.as_deref()),
+        Wish::Acknowledge { plan } => acknowledge(mesh, plan.as_deref(), user),
         Wish::Retry => retry(mesh),
         Wish::EndKeepWarm => end_keep_warm(mesh),
     }
@@ -108,14 +108,29 @@ fn approve(mesh: &MeshControlPlane, asked: Option<&str>, user: &str) -> anyhow::
         "the upgrade to {to} waits for approval of {what}, not of {}; see `kubectl mesh upgrade status`",
         asked.unwrap_or_default()
     );
-    let paused =
-        if mesh.spec.upgrade.paused { "; it is paused, go on with `kubectl mesh resume`" } else { "" };
     Ok(annotate(
         labels::APPROVE,
         &format!("{}/{step}/{user}", upgrade.to),
         format!("Approved {what} of the upgrade to {to} (revision {}), as {user}.", upgrade.to),
-        format!("It goes on within seconds{paused}."),
+        goes_on(mesh, upgrade),
     ))
+}
+
+/// What keeps the upgrade from going on, whatever a person agrees to.
+fn held(mesh: &MeshControlPlane) -> Option<String> {
+    let refused = not_reconciled(mesh).map(|c| format!("its spec is refused: {}", c.message));
+    refused.or_else(|| {
+        mesh.spec.upgrade.paused.then(|| "it is paused, go on with `kubectl mesh resume`".to_owned())
+    })
+}
+
+fn goes_on(mesh: &MeshControlPlane, upgrade: &UpgradeStatus) -> String {
+    let window =
+        upgrade.waiting.as_ref().filter(|w| upgrade.phase <= UpgradePhase::Preflight && w.contains("window"));
+    match held(mesh).or_else(|| window.map(|w| format!("it waits for {w}"))) {
+        None => "It goes on within seconds.".to_owned(),
+        Some(held) => format!("It does not go on yet: {held}."),
+    }
 }
 
 fn pause(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
@@ -124,7 +139,18 @@ fn pause(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
         Some(upgrade) => format!("Paused the upgrade to {} at {}.", upgrade.to_version, place(upgrade)),
         None => "Paused: the next upgrade waits before it begins.".to_owned(),
     };
-    let next = "Shares stay as they are; a bad revision goes back all the same. To go on:".to_owned();
+    let next = match running(mesh).map(|u| (u.phase, u.measured_since.is_some())) {
+        Some((UpgradePhase::RollingBack, _)) => {
+            "It goes back all the same; the pause holds what comes after it. To go on then:"
+        }
+        Some((UpgradePhase::Promote | UpgradePhase::Retire, _) | (UpgradePhase::Drain, true)) => {
+            "It is completed all the same; the pause holds the next one. To go on then:"
+        }
+        _ => {
+            "What has begun is completed, nothing further begins; a bad revision goes back all the same. To go on:"
+        }
+    };
+    let next = next.to_owned();
     Ok(Change { patch: paused(true), done, next, command: "kubectl mesh resume" })
 }
 
@@ -134,6 +160,8 @@ fn resume(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
         Some(upgrade) => format!("The upgrade to {} goes on at {}.", upgrade.to_version, place(upgrade)),
         None => "No upgrade is under way.".to_owned(),
     };
+    let next = not_reconciled(mesh)
+        .map_or(next.clone(), |c| format!("{next} But its spec is refused: {}", c.message));
     Ok(Change { patch: paused(false), done: "Resumed.".to_owned(), next, command: FOLLOW })
 }
 
@@ -182,7 +210,7 @@ fn rollback(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
     ))
 }
 
-fn acknowledge(mesh: &MeshControlPlane, seen: Option<&str>) -> anyhow::Result<Change> {
+fn acknowledge(mesh: &MeshControlPlane, seen: Option<&str>, user: &str) -> anyhow::Result<Change> {
     let upgrade = under_way(mesh, "acknowledge")?;
     let (to, plan) = (&upgrade.to_version, &upgrade.plan);
     ensure!(is_blocked(mesh, upgrade), "nothing blocks the upgrade to {to}; it is at {}", place(upgrade));
@@ -195,9 +223,12 @@ fn acknowledge(mesh: &MeshControlPlane, seen: Option<&str>) -> anyhow::Result<Ch
         upgrade.blockers.iter().map(|b| format!("  - {}: {}", b.reason, b.message)).collect();
     Ok(annotate(
         labels::ACKNOWLEDGE,
-        plan,
-        format!("Accepted what blocks the upgrade to {to} (plan {plan}):\n{}", accepted.join("\n")),
-        "It goes on within seconds; when something else comes in the way it stops again.",
+        &format!("{plan}/{user}"),
+        format!(
+            "Accepted what blocks the upgrade to {to} (plan {plan}), as {user}:\n{}",
+            accepted.join("\n")
+        ),
+        goes_on(mesh, upgrade) + " When something else comes in the way it stops again.",
     ))
 }
 
@@ -228,6 +259,11 @@ fn end_keep_warm(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
         labels::END_KEEP_WARM,
         &upgrade.from,
         format!("Revision {} ({}) is not kept warm any longer.", upgrade.from, upgrade.from_version),
-        "Its last connections end, then it is removed; after that there is no way back.",
+        match held(mesh) {
+            None => {
+                "Its last connections end, then it is removed; after that there is no way back.".to_owned()
+            }
+            Some(held) => format!("Nothing ends yet: {held}."),
+        },
     ))
 }

@@ -8,7 +8,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Autoscaling, Resources, Scheduling, Upgrade, UpgradeRecord, UpgradeStatus};
+use crate::{
+    Autoscaling, Resources, Scheduling, Upgrade, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus,
+    labels,
+};
 
 /// One mesh. A cluster holds one; a second MeshControlPlane gets a Conflict condition and changes nothing.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -63,6 +66,20 @@ pub struct MeshControlPlaneSpec {
     /// The Gateway API's CustomResourceDefinitions.
     #[serde(default, rename = "gatewayAPI")]
     pub gateway_api: GatewayApi,
+}
+
+impl MeshControlPlane {
+    /// The last time that anybody went to this release it was bad, or a person did not want it: it is not taken by itself again, whatever
+    /// other settings say.
+    pub fn went_back(&self, version: &str) -> bool {
+        let Some(status) = &self.status else { return false };
+        let going = |u: &UpgradeStatus| u.to_version == version && u.phase < UpgradePhase::RollingBack;
+        let last = status.history.iter().find(|r| r.to_version == version);
+        let annotations = self.metadata.annotations.as_ref();
+        let again = |r: &UpgradeRecord| annotations.and_then(|a| a.get(labels::RETRY)) == Some(&r.to);
+        !status.upgrade.as_ref().is_some_and(going)
+            && last.is_some_and(|r| r.result == UpgradeResult::RolledBack && !again(r))
+    }
 }
 
 fn default_trust_domain() -> String {

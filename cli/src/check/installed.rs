@@ -66,7 +66,13 @@ pub fn installed(seen: &Installed, now: Timestamp) -> Report {
         Check::of("disruption budgets", &seen.budgets, |b| {
             (found(b.len()), b.iter().filter_map(budget).collect())
         }),
-        Check::of("Gateways", &seen.gateways, |g| (found(g.len()), g.iter().filter_map(gateway).collect())),
+        Check::of("Gateways", &seen.gateways, |g| {
+            let probes = match &seen.mesh {
+                Ok(Sought::Found(mesh)) => mesh::probes(mesh, g),
+                _ => Vec::new(),
+            };
+            (found(g.len()), g.iter().filter_map(gateway).chain(probes).collect())
+        }),
     ];
     let mesh: Option<Looked<&MeshControlPlane>> = match &seen.mesh {
         Ok(Sought::Found(mesh)) => Some(Ok(mesh)),

@@ -3,10 +3,11 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
 use meshwright_api::{
-    MeshControlPlane, MeshRevision, UpgradeMode, UpgradePhase,
+    MeshControlPlane, MeshRevision, Probe, SUPERSEDED, UpgradeMode, UpgradePhase, UpgradeStatus,
     conditions::{
         APPROVED, CERTIFICATES_VALID, DEGRADED, READY, RECONCILED, UPGRADE_AVAILABLE, reason::ROLLING_OUT,
     },
+    gateway::Gateway,
 };
 
 use super::{Finding, Level};
@@ -72,6 +73,9 @@ fn newer_release(mesh: &MeshControlPlane) -> (&'static str, String) {
         (UpgradeMode::Automatic, Some(_)) => {
             ("nothing changes by itself while spec.version is set, though upgrade.mode is Automatic", named)
         }
+        (UpgradeMode::Automatic, None) if newer.is_some_and(|newer| mesh.went_back(newer)) => {
+            ("what went back is not taken by itself again", named)
+        }
         (UpgradeMode::Automatic, None) if mesh.spec.upgrade.windows.is_empty() => {
             ("it is taken by itself, because upgrade.mode is Automatic", plan)
         }
@@ -123,26 +127,35 @@ pub(super) fn upgrade(mesh: &MeshControlPlane, now: Timestamp) -> (String, Vec<F
     let waiting = upgrade.waiting.as_deref().unwrap_or("it says not what for");
     let since = span(between(upgrade.since.0, now));
     let approved = upgrade::condition(mesh, APPROVED).is_none_or(|c| c.status != "False");
-    let finding = if let (UpgradePhase::RolledBack | UpgradePhase::RollingBack, Some(back)) =
-        (upgrade.phase, &upgrade.rollback)
-    {
-        Finding::problem(
-            format!("{what} went back in phase {:?}: {}: {}", back.phase, back.cause, back.message),
-            "the old revision serves; the new one is not tried again until the spec changes or you ask for it",
-            "kubectl mesh upgrade status",
-        )
+    let finding = if let Some(finding) = went_back(upgrade, &what, waiting, &since) {
+        finding
     } else if upgrade::is_blocked(mesh, upgrade) {
         let reasons: Vec<&str> = upgrade.blockers.iter().map(|b| b.reason.as_str()).collect();
         Finding::problem(
             format!("{what} is blocked by {}, for {since}", reasons.join(", ")),
-            "it stays where it is until that is mended or accepted",
+            match &upgrade.deadline {
+                Some(deadline) => {
+                    format!(
+                        "unless that is mended or accepted it goes back by itself, {}",
+                        when(deadline.0, now)
+                    )
+                }
+                None => "it stays where it is until that is mended or accepted".to_owned(),
+            },
             "kubectl mesh upgrade status",
         )
-    } else if !approved {
+    } else if let Some(step) = upgrade.awaits_approval.as_ref().filter(|_| !approved) {
         Finding::problem(
             format!("{what} waits for a person, for {since}: {waiting}"),
             "it stays where it is until somebody approves or rolls back",
-            format!("kubectl mesh approve {}", upgrade.awaits_approval.as_deref().unwrap_or_default()),
+            format!("kubectl mesh approve {step}"),
+        )
+    } else if !approved {
+        let (namespace, from) = (mesh.namespace().unwrap_or_default(), &upgrade.from);
+        Finding::problem(
+            format!("{what} waits for {waiting}, for {since}"),
+            "by itself it does not go on; the condition InUse of the old revision names what is left",
+            format!("kubectl -n {namespace} describe mrev {from}"),
         )
     } else if mesh.spec.upgrade.paused {
         Finding::note(
@@ -154,4 +167,53 @@ pub(super) fn upgrade(mesh: &MeshControlPlane, now: Timestamp) -> (String, Vec<F
         return (summary, Vec::new());
     };
     (summary, vec![finding])
+}
+
+fn went_back(upgrade: &UpgradeStatus, what: &str, waiting: &str, since: &str) -> Option<Finding> {
+    let back = upgrade.rollback.as_ref()?;
+    let why = format!("in phase {:?}: {}: {}", back.phase, back.cause, back.message);
+    let status = "kubectl mesh upgrade status";
+    Some(match upgrade.phase {
+        UpgradePhase::RollingBack if back.traffic_back.is_none() => Finding::problem(
+            format!("{what} is going back, for {since}, {why}; waits for {waiting}"),
+            "new connections may still go to the new revision",
+            status,
+        ),
+        _ if back.cause == SUPERSEDED => Finding::note(
+            format!("{what} goes back because the spec asks for something else"),
+            "the old revision serves; what the spec asks for now begins when the new one is gone",
+            status,
+        ),
+        _ => Finding::problem(
+            format!("{what} went back {why}"),
+            "the old revision serves; the new one is not tried again until the spec changes or you ask for it",
+            status,
+        ),
+    })
+}
+
+/// Probes that no Gateway gets.
+pub(super) fn probes(mesh: &MeshControlPlane, gateways: &[Gateway]) -> Vec<Finding> {
+    let is_of = |probe: &Probe, g: &&Gateway| {
+        g.namespace().as_deref() == Some(&probe.namespace) && g.name_any() == probe.gateway
+    };
+    let lost = mesh.spec.upgrade.analysis.probes.iter().filter_map(|probe| {
+        let (namespace, name, port) = (&probe.namespace, &probe.gateway, probe.port);
+        let why = match gateways.iter().find(|g| is_of(probe, g)) {
+            None => "there is no such Gateway of the mesh",
+            Some(g) if !g.spec.listeners.iter().any(|l| l.protocol == "HTTP" && l.port == port) => {
+                "it has no plain HTTP listener there"
+            }
+            Some(_) => return None,
+        };
+        Some(Finding::note(
+            format!(
+                "the probe of {}{} through Gateway {namespace}/{name}, port {port}, does nothing: {why}",
+                probe.host, probe.path
+            ),
+            "an upgrade has fewer requests to be measured by than its spec says",
+            format!("kubectl -n {} edit mcp {}", mesh.namespace().unwrap_or_default(), mesh.name_any()),
+        ))
+    });
+    lost.collect()
 }

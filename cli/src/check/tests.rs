@@ -1,5 +1,5 @@
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use meshwright_api::{MeshControlPlane, UpgradeMode};
+use meshwright_api::{MeshControlPlane, UpgradeMode, UpgradePhase};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -220,4 +220,38 @@ fn every_kind_of_the_install_file_is_asked_for() {
         };
         assert!(asked("create") && asked("patch"), "{plural}.{group} in {namespace:?}");
     }
+}
+
+#[test]
+fn a_probe_that_no_gateway_gets_is_told() {
+    let mut mesh = fresh();
+    mesh.spec.upgrade.analysis.probes = vec![
+        read("{ namespace: shop, gateway: web, host: shop.example }"),
+        read("{ namespace: shop, gateway: gone, host: a.example }"),
+    ];
+    let text = installed(&healthy(mesh), now()).text();
+    assert!(text.contains("it has no plain") && text.contains("there is no such"), "{text}");
+}
+
+#[test]
+fn what_is_still_going_back_is_not_called_gone_back() {
+    let mut mesh = mesh("rolled-back");
+    let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    upgrade.phase = UpgradePhase::RollingBack;
+    upgrade.waiting = Some("the Service of Gateway shop/web".to_owned());
+    upgrade.rollback.as_mut().unwrap().traffic_back = None;
+    let text = installed(&healthy(mesh.clone()), now()).text();
+    assert!(text.contains("is going back") && text.contains("may still go to the new revision"), "{text}");
+    let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    let back = upgrade.rollback.as_mut().unwrap();
+    (back.traffic_back, back.cause) = (Some(back.decided.clone()), "Superseded".to_owned());
+    assert!(installed(&healthy(mesh), now()).ok, "somebody changed the spec, which is no problem");
+}
+
+#[test]
+fn only_what_can_be_approved_is_told_to_be() {
+    let mut drain = waiting("drain");
+    drain.status.as_mut().unwrap().upgrade.as_mut().unwrap().awaits_approval = None;
+    let text = installed(&healthy(drain), now()).text();
+    assert!(text.contains("describe mrev prod-11111111") && !text.contains("mesh approve"), "{text}");
 }

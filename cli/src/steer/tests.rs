@@ -71,7 +71,10 @@ fn going_back_to_pods_that_end_is_not_promised_within_seconds() {
 fn only_what_was_seen_is_acknowledged() {
     let acknowledge = |plan: Option<&str>| Wish::Acknowledge { plan: plan.map(str::to_owned) };
     let blocked = mesh("blocked");
-    assert_eq!(annotation(&patch(&blocked, acknowledge(None)), labels::ACKNOWLEDGE), "5f3a09c2");
+    assert_eq!(
+        annotation(&patch(&blocked, acknowledge(None)), labels::ACKNOWLEDGE),
+        "5f3a09c2/oidc:anna/ops"
+    );
     assert!(refused(&blocked, acknowledge(Some("0000"))).contains("5f3a09c2 now"));
     assert!(refused(&mesh("shift"), acknowledge(None)).contains("nothing blocks"));
 }

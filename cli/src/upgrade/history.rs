@@ -1,6 +1,6 @@
 //! The last upgrades.
 
-use meshwright_api::{UpgradePhase, UpgradeRecord};
+use meshwright_api::{UNMEASURED, UpgradePhase, UpgradeRecord};
 
 use super::progress::describe;
 use crate::output::{Page, between, clock, span};
@@ -39,8 +39,16 @@ pub fn record(page: &mut Page, record: &UpgradeRecord) {
         }
     }
     for approved in &record.approvals {
+        let (number, without) = match approved.step.strip_suffix(UNMEASURED) {
+            Some(number) => (number, ", without a good verdict,"),
+            None => (approved.step.as_str(), ""),
+        };
         let what =
-            if approved.step == "promote" { "the promotion" } else { &format!("step {}", approved.step) };
+            if number == "promote" { "the promotion".to_owned() } else { format!("step {number}{without}") };
         page.field("approved", &format!("{what} by {}, {}", approved.user, clock(approved.time.0)));
+    }
+    for accepted in &record.accepted {
+        let (reasons, user) = (accepted.reasons.join(", "), &accepted.user);
+        page.field("accepted", &format!("{reasons} by {user}, {}", clock(accepted.time.0)));
     }
 }

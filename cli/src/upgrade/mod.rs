@@ -56,7 +56,7 @@ pub fn describe_step(step: &str, steps: &[i32]) -> String {
         return "the promotion".to_owned();
     }
     let number = step.strip_suffix(UNMEASURED);
-    let without = if number.is_some() { ", without a verdict" } else { "" };
+    let without = if number.is_some() { ", without a good verdict" } else { "" };
     let number = number.unwrap_or(step);
     let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
     match index.and_then(|i| steps.get(i)) {
@@ -67,7 +67,8 @@ pub fn describe_step(step: &str, steps: &[i32]) -> String {
 
 /// A person has accepted what stands in the way; it stays listed.
 pub fn is_accepted(mesh: &MeshControlPlane, upgrade: &UpgradeStatus) -> bool {
-    !upgrade.blockers.is_empty() && mesh.annotations().get(labels::ACKNOWLEDGE) == Some(&upgrade.plan)
+    let said = mesh.annotations().get(labels::ACKNOWLEDGE).and_then(|said| said.split_once('/'));
+    !upgrade.blockers.is_empty() && said.is_some_and(|(plan, _)| plan == upgrade.plan)
 }
 
 /// Something stands in the way that nobody has accepted.

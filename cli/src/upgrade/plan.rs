@@ -14,19 +14,24 @@ mod phases;
 mod tests;
 
 use changes::{Change, candidate, differences};
-use obstacles::{Obstacle, obstacles};
+use obstacles::{Obstacle, obstacles, refusal};
 use phases::{Phase, analysis, phases};
 
 /// What `operator/src/upgrade/preflight.rs` looks at and a plan does not.
 const PREFLIGHT: &str = "Preflight looks at more: whether the new version is made for this version of Kubernetes, \
-    control planes and gateways without all of their pods, PodDisruptionBudgets of others, configuration that Envoy \
-    refused, and known dangers of this step.";
+    control planes and gateways without all of their pods, pods that find no node, proxies that are left as they are, \
+    the Gateway API's definitions, PodDisruptionBudgets of others, configuration that Envoy refused, and known dangers of \
+    this step. Whether the new pods find room shows only when they are made.";
 
 /// What an upgrade would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
     mesh: String,
+    /// There is nothing to do.
+    changes_nothing: bool,
+    /// Something keeps it from beginning, or from going on.
+    stopped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     to: String,
@@ -42,17 +47,23 @@ pub struct Plan {
     known_versions: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<String>,
+    /// What that command changes beside the release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caution: Option<String>,
 }
 
-/// Plans. `to` is a release; without it what the spec asks for.
-pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str>) -> Plan {
+/// Plans. `to` is a release; without it what the spec asks for. `pods` are those of each Gateway that serve now; none where they could
+/// not be seen.
+pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str>, pods: &[i32]) -> Plan {
     let status = mesh.status.clone().unwrap_or_default();
     let known = &status.available_versions;
-    let automatic = mesh.spec.version.is_none() && mesh.spec.upgrade.mode == UpgradeMode::Automatic;
+    let is_automatic = mesh.spec.version.is_none() && mesh.spec.upgrade.mode == UpgradeMode::Automatic;
+    // Who names a release does not wait for a window.
+    let automatic = is_automatic && to.is_none();
     let installed = status.version.clone();
     let wanted = to.map(str::to_owned).or_else(|| mesh.spec.version.clone());
     let newest = match &installed {
-        Some(installed) => newer(known, installed).filter(|_| automatic),
+        Some(installed) => newer(known, installed).filter(|newer| automatic && !mesh.went_back(newer)),
         None => known.last().map(String::as_str),
     };
     let wanted = wanted.or_else(|| newest.map(str::to_owned));
@@ -65,16 +76,22 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
     let target = target.or_else(|| from.map(|from| candidate(from, &mesh.spec, &wanted)));
     let changes = from.zip(target.as_ref()).map(|(from, to)| differences(from, to));
     let upgrade = &mesh.spec.upgrade;
-    let phases = phases(upgrade, automatic);
+    let phases = phases(upgrade, automatic, pods);
     let before = phases.iter().take_while(|p| p.name != "Drain").map(|p| p.at_least_seconds).sum();
     let (namespace, name) = (mesh.namespace().unwrap_or_default(), mesh.name_any());
     let by_itself = under_way.is_some() || mesh.spec.version.as_ref() == Some(&wanted) || to.is_none();
     let windows = upgrade.windows.iter().filter(|_| automatic);
+    let changes = changes.unwrap_or_default();
+    let changes_nothing = under_way.is_none() && changes.is_empty() && installed.as_ref() == Some(&wanted);
+    let (refusal, obstacles) = (refusal(mesh, to), obstacles(mesh, revisions, &wanted));
     Plan {
+        stopped: refusal.as_ref().is_some_and(|o| o.blocks)
+            || !changes_nothing && obstacles.iter().any(|o| o.blocks),
+        changes_nothing,
         mesh: format!("{namespace}/{name}"),
         from: under_way.map(|u| u.from_version.clone()).or(installed),
         under_way: under_way.is_some(),
-        changes: changes.unwrap_or_default(),
+        changes,
         strategy: upgrade.strategy,
         phases,
         at_least_seconds: before,
@@ -82,12 +99,17 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
         windows: windows
             .map(|w| format!("{} for {} ({})", w.schedule, w.duration, w.time_zone))
             .collect(),
-        obstacles: obstacles(mesh, revisions, &wanted),
+        obstacles: refusal.into_iter().chain(obstacles).collect(),
         known_versions: known.clone(),
         command: (!by_itself).then(|| {
             format!(
                 "kubectl -n {namespace} patch mcp {name} --type merge -p '{{\"spec\":{{\"version\":\"{wanted}\"}}}}'"
             )
+        }),
+        caution: (!by_itself && is_automatic).then(|| {
+            "It begins at once, whatever spec.upgrade.windows says, and nothing is taken by itself any more until spec.version is \
+             removed again."
+                .to_owned()
         }),
         to: wanted,
     }
@@ -96,11 +118,7 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
 impl Plan {
     /// Something keeps it from beginning, or from going on.
     pub fn is_stopped(&self) -> bool {
-        !self.changes_nothing() && self.obstacles.iter().any(|o| o.blocks)
-    }
-
-    fn changes_nothing(&self) -> bool {
-        self.changes.is_empty() && self.from.as_ref() == Some(&self.to)
+        self.stopped
     }
 
     /// For people.
@@ -108,9 +126,11 @@ impl Plan {
         let mut page = Page::default();
         let from = self.from.as_deref().unwrap_or("nothing");
         let known = self.known_versions.join(", ");
-        if self.changes_nothing() {
-            page.raw(format!("Nothing would change: {} is at {}, as its spec says.", self.mesh, self.to));
+        if self.changes_nothing {
+            let says = if self.stopped { "." } else { ", as its spec says." };
+            page.raw(format!("Nothing would change: {} is at {}{says}", self.mesh, self.to));
             page.field("known", &known);
+            self.in_the_way(&mut page);
             page.raw("Plan another one with `kubectl mesh upgrade plan --to VERSION`.");
             return page.done();
         }
@@ -148,14 +168,10 @@ impl Plan {
             page.field("window", window);
         }
         page.field("way back", "`kubectl mesh rollback` in every phase before Retire");
-        page.heading(if self.obstacles.is_empty() {
-            "Nothing that a plan looks at is in the way."
-        } else {
-            "In the way"
-        });
-        for obstacle in &self.obstacles {
-            page.hang(if obstacle.blocks { "  - stops it: " } else { "  - " }, &obstacle.message);
+        if self.obstacles.is_empty() {
+            page.heading("Nothing that a plan looks at is in the way.");
         }
+        self.in_the_way(&mut page);
         if self.from.is_some() && !self.under_way {
             page.hang("", PREFLIGHT);
         }
@@ -163,6 +179,18 @@ impl Plan {
             page.heading("Nothing was changed. To do it:");
             page.raw(format!("  {command}"));
         }
+        if let Some(caution) = &self.caution {
+            page.hang("  ", caution);
+        }
         page.done()
+    }
+
+    fn in_the_way(&self, page: &mut Page) {
+        if !self.obstacles.is_empty() {
+            page.heading("In the way");
+        }
+        for obstacle in &self.obstacles {
+            page.hang(if obstacle.blocks { "  - stops it: " } else { "  - " }, &obstacle.message);
+        }
     }
 }

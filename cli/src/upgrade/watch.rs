@@ -4,14 +4,14 @@ use std::{io::IsTerminal, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use futures::StreamExt;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher, watcher::watch_object},
 };
 use meshwright_api::MeshControlPlane;
 
-use super::progress::Progress;
+use super::{progress::Progress, recorded};
 use crate::{
     args::Format,
     client,
@@ -22,23 +22,27 @@ mod end;
 #[cfg(test)]
 mod tests;
 
-use end::{end, goes_on};
+use end::{at_rest, end, goes_on};
 
 /// Goes home, and at the end clears what was left below.
 const HOME: &str = "\x1b[H\x1b[2J";
 
-/// Follows until the upgrade ends, or until nobody reads any more; where none is under way it waits for one. The watch is
-/// taken up again by itself.
+/// So long nothing changes before what is at rest is taken to stay so: between two upgrades there is none for a moment.
+const REST: Duration = Duration::from_secs(5);
+
+/// Follows until the upgrade ends, until none begins, or until nobody reads any more. The watch is taken up again by itself.
 pub async fn follow(client: Client, mesh: &MeshControlPlane, format: Format) -> anyhow::Result<ExitCode> {
     let (namespace, name) = (mesh.namespace().unwrap_or_default(), mesh.name_any());
     let api: Api<MeshControlPlane> = Api::namespaced(client, &namespace);
     let mut changes = pin!(watch_object(api, &name).default_backoff());
     let mut screen = Screen::new(format, format == Format::Text && std::io::stdout().is_terminal());
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut rest: Option<(tokio::time::Instant, ExitCode)> = None;
     loop {
         let is_read = tokio::select! {
             change = changes.next() => match change {
                 Some(Ok(Some(mesh))) => {
+                    rest = at_rest(&mesh).map(|code| (tokio::time::Instant::now() + REST, code));
                     let (text, code) = screen.changed(&mesh, Timestamp::now())?;
                     let is_read = emit(&text)?;
                     if let Some(code) = code {
@@ -49,12 +53,14 @@ pub async fn follow(client: Client, mesh: &MeshControlPlane, format: Format) -> 
                 Some(Err(error)) => match told(&error) {
                     (true, why) => bail!("you may not watch MeshControlPlane {namespace}/{name}: {why}"),
                     (false, why) => {
-                        eprintln!("the watch broke and is taken up again: {why}");
-                        true
+                        // What is at rest may not be so any more.
+                        rest = None;
+                        screen.broken(Timestamp::now(), why)?
                     }
                 },
                 Some(Ok(None)) | None => bail!("MeshControlPlane {namespace}/{name} is gone"),
             },
+            Some(code) = rested(rest) => return Ok(code),
             // Times go on while nothing changes.
             _ = second.tick(), if screen.live => screen.draw(Timestamp::now())?,
         };
@@ -62,6 +68,13 @@ pub async fn follow(client: Client, mesh: &MeshControlPlane, format: Format) -> 
             return Ok(ExitCode::SUCCESS);
         }
     }
+}
+
+/// When it has stayed at rest for long enough; at once nothing where it is not at rest.
+async fn rested(rest: Option<(tokio::time::Instant, ExitCode)>) -> Option<ExitCode> {
+    let (until, code) = rest?;
+    tokio::time::sleep_until(until).await;
+    Some(code)
 }
 
 /// Whether trying again is of no use, and what happened.
@@ -83,13 +96,15 @@ struct Screen {
     live: bool,
     shown: Option<Progress>,
     line: String,
-    /// An upgrade to follow was under way.
-    seen: bool,
+    /// When the upgrade that is followed began.
+    since: Option<Time>,
+    /// Since when nothing is heard, and why.
+    broken: Option<(Timestamp, String)>,
 }
 
 impl Screen {
     fn new(format: Format, live: bool) -> Self {
-        Self { format, live, shown: None, line: String::new(), seen: false }
+        Self { format, live, shown: None, line: String::new(), since: None, broken: None }
     }
 
     /// What to print, and the exit code once there is nothing more to follow.
@@ -99,8 +114,11 @@ impl Screen {
         now: Timestamp,
     ) -> anyhow::Result<(String, Option<ExitCode>)> {
         let progress = Progress::new(mesh);
-        let code = end(mesh, self.seen);
-        self.seen |= goes_on(mesh);
+        self.broken = None;
+        let code = end(mesh, self.since.as_ref());
+        if let Some(upgrade) = recorded(mesh).filter(|_| goes_on(mesh)) {
+            self.since = Some(upgrade.started.clone());
+        }
         let first = self.shown.is_none();
         let same = self.shown.as_ref() == Some(&progress);
         let line = progress.line();
@@ -118,9 +136,28 @@ impl Screen {
     }
 
     fn draw(&self, now: Timestamp) -> anyhow::Result<bool> {
-        match &self.shown {
-            Some(progress) => emit(&(HOME.to_owned() + &progress.text(now))),
-            None => Ok(true),
+        self.screen(now).map_or(Ok(true), |text| emit(&text))
+    }
+
+    /// What stands on the terminal: what was heard last, and since when nothing is.
+    fn screen(&self, now: Timestamp) -> Option<String> {
+        let progress = self.shown.as_ref()?;
+        let stale = self.broken.as_ref().map_or_else(String::new, |(since, why)| {
+            format!("NOT UPDATED since {}: {why}\nThe watch is taken up again by itself.\n\n", clock(*since))
+        });
+        // Times of what nobody hears of do not go on.
+        let now = self.broken.as_ref().map_or(now, |(since, _)| *since);
+        Some(HOME.to_owned() + &stale + &progress.text(now))
+    }
+
+    /// The watch broke.
+    fn broken(&mut self, now: Timestamp, why: String) -> anyhow::Result<bool> {
+        if !self.live || self.shown.is_none() {
+            eprintln!("the watch broke and is taken up again: {why}");
+            return Ok(true);
         }
+        let since = self.broken.as_ref().map_or(now, |(since, _)| *since);
+        self.broken = Some((since, why));
+        self.draw(now)
     }
 }

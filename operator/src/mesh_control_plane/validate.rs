@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 use meshwright_api::{
-    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, UpgradePhase, UpgradeRecord,
-    UpgradeResult, UpgradeStatus, WorkloadSettings, conditions::reason, labels,
+    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, UpgradePhase, WorkloadSettings,
+    conditions::reason,
 };
 
 use super::dereference::Seen;
@@ -233,7 +233,7 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
     let pinned = status.and_then(|s| s.version.as_deref()).or(serving.map(|r| r.spec.version.as_str()));
     let pinned = pinned.map(parse).transpose()?;
     let newer = pinned.and_then(|v| catalogue.upgrade(v));
-    let held_back = upgrade.automatic && newer.is_some_and(|newer| went_back(&seen.fresh, newer));
+    let held_back = upgrade.automatic && newer.is_some_and(|newer| seen.fresh.went_back(&newer.to_string()));
     let choice = |version, by_itself| Choice { version, by_itself, newer, held_back: false };
     let Some(asked) = seen.fresh.spec.version.as_deref() else {
         // One that is under way goes on to its end, whatever became known since.
@@ -259,17 +259,6 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
         }
         _ => Ok(choice(version, false)),
     }
-}
-
-// The last time that anybody went to this release it was bad, or a person did not want it; other settings do not change that.
-fn went_back(mcp: &MeshControlPlane, version: Version) -> bool {
-    let Some(status) = &mcp.status else { return false };
-    let version = version.to_string();
-    let going = |u: &UpgradeStatus| u.to_version == version && u.phase < UpgradePhase::RollingBack;
-    let last = status.history.iter().find(|r| r.to_version == version);
-    let again = |r: &UpgradeRecord| mcp.annotations().get(labels::RETRY) == Some(&r.to);
-    !status.upgrade.as_ref().is_some_and(going)
-        && last.is_some_and(|r| r.result == UpgradeResult::RolledBack && !again(r))
 }
 
 // A version that is installed keeps the images that it has: another operator, with other ones, changes nothing by itself.

@@ -13,29 +13,19 @@ pub struct Change {
     pub(super) to: String,
 }
 
-/// The revision that the spec would make. What it leaves to the profile is taken as it is: only the operator knows those
-/// amounts.
+/// The revision that the spec would make.
 pub fn candidate(from: &MeshRevisionSpec, spec: &MeshControlPlaneSpec, version: &str) -> MeshRevisionSpec {
-    let settings = |old: &WorkloadSettings, said: &ComponentSettings| {
-        let mut resources = said.resources.clone().unwrap_or_default();
-        for name in ["cpu", "memory"] {
-            let left_open = !resources.requests.contains_key(name) && !resources.limits.contains_key(name);
-            if let (true, Some(amount)) = (left_open, old.resources.requests.get(name)) {
-                resources.requests.insert(name.to_owned(), amount.clone());
-            }
-        }
-        WorkloadSettings {
-            resources,
-            scheduling: said.scheduling.clone().unwrap_or_default(),
-            spread_zones: spec.profile == Profile::Production,
-        }
+    let settings = |said: &ComponentSettings| WorkloadSettings {
+        resources: spec.profile.resources(said.resources.as_ref()),
+        scheduling: said.scheduling.clone().unwrap_or_default(),
+        spread_zones: spec.profile == Profile::Production,
     };
     let mut to = MeshRevisionSpec {
         version: version.to_owned(),
         trust_domain: spec.trust_domain.clone(),
         workload_ttl: spec.certificates.workload_ttl.clone(),
-        control_plane: settings(&from.control_plane, &spec.control_plane),
-        gateways: settings(&from.gateways, &spec.gateways),
+        control_plane: settings(&spec.control_plane),
+        gateways: settings(&spec.gateways),
         ..from.clone()
     };
     if from.version != version {

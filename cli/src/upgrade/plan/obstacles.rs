@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use meshwright_api::{
     MeshControlPlane, MeshRevision, SUPERSEDED, UpgradePhase, UpgradeStatus,
-    conditions::{CERTIFICATES_VALID, READY, RECONCILED},
+    conditions::{CERTIFICATES_VALID, READY, RECONCILED, reason},
     labels,
 };
 use serde::Serialize;
@@ -21,7 +21,21 @@ pub struct Obstacle {
     pub message: String,
 }
 
-/// Looks for it.
+/// The spec as it is is not carried out. `to` is a release that it is to name instead.
+pub fn refusal(mesh: &MeshControlPlane, to: Option<&str>) -> Option<Obstacle> {
+    let c = condition(mesh, RECONCILED).filter(|c| c.status == "False")?;
+    let blocks = match c.reason.as_str() {
+        reason::CONFLICT | reason::INVALID_SPEC | reason::NOT_ISSUED => true,
+        reason::UNKNOWN_VERSION | reason::STEP_TOO_LARGE => {
+            to.is_none_or(|to| mesh.spec.version.as_deref() == Some(to))
+        }
+        // One object, or a moment's failure: the rest goes on.
+        _ => false,
+    };
+    Some(Obstacle { blocks, message: format!("the spec is not carried out: {}", c.message) })
+}
+
+/// Looks for what else is.
 pub fn obstacles(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: &str) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let mut say = |blocks, message: String| found.push(Obstacle { blocks, message });
@@ -65,9 +79,6 @@ pub fn obstacles(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: &str) 
         say(true, "spec.upgrade.paused holds it; go on with `kubectl mesh resume`".to_owned());
     }
     let failing = |type_| condition(mesh, type_).filter(|c| c.status == "False");
-    if let Some(c) = failing(RECONCILED) {
-        say(false, format!("the spec as it is is not carried out: {}", c.message));
-    }
     if let Some(c) = failing(READY) {
         say(false, format!("what serves is not available, which somebody must acknowledge: {}", c.message));
     }

@@ -1,6 +1,6 @@
 //! What an upgrade goes through, and how long that takes at least.
 
-use meshwright_api::{Approval, OnInsufficient, Strategy, Upgrade, UpgradePhase};
+use meshwright_api::{Approval, OnInsufficient, Strategy, Upgrade, UpgradePhase, shares::canary_pods};
 use serde::Serialize;
 
 use crate::output::go_seconds;
@@ -26,13 +26,29 @@ pub fn analysis(upgrade: &Upgrade) -> String {
     };
     format!(
         "against the old revision at the same time: it goes back when over {} more requests fail or latency is \
-         clearly higher (a rise by {} is found); a step waits for {} requests up to {}, {without}",
+         clearly higher (a rise by {} is found); a step waits for {} requests of each up to {}, {without}",
         analysis.max_error_increase, analysis.max_latency_increase, analysis.min_requests, analysis.deadline
     )
 }
 
-/// What the upgrade goes through when all is well.
-pub fn phases(upgrade: &Upgrade, automatic: bool) -> Vec<Phase> {
+/// What a share is in whole pods: `pods` serve in each Gateway, and stay.
+fn share(percent: i32, pods: &[i32], surge_percent: i32) -> String {
+    let asked = format!("{percent} % of new connections asked for");
+    let shares = pods.iter().map(|n| {
+        let new = canary_pods(*n, percent, surge_percent);
+        (100 * new + (new + n) / 2) / (new + n)
+    });
+    let (Some(low), Some(high)) = (shares.clone().min(), shares.max()) else {
+        return asked + "; whole pods may make it more or less";
+    };
+    let new: i32 = pods.iter().map(|n| canary_pods(*n, percent, surge_percent)).sum();
+    let all: i32 = pods.iter().sum();
+    let whole = if low == high { format!("{low} %") } else { format!("{low} to {high} %") };
+    format!("{asked}, {whole} by whole pods: {new} new beside {all}")
+}
+
+/// What the upgrade goes through when all is well. `pods` are those of each Gateway.
+pub fn phases(upgrade: &Upgrade, automatic: bool, pods: &[i32]) -> Vec<Phase> {
     let canary = upgrade.strategy == Strategy::Canary;
     let every = upgrade.approval == Approval::EveryStep;
     let seconds = |text: &str| go_seconds(text).unwrap_or(0);
@@ -55,7 +71,7 @@ pub fn phases(upgrade: &Upgrade, automatic: bool) -> Vec<Phase> {
         phases.push(Phase {
             name: format!("Shift {number} of {}", upgrade.steps.len()),
             at_least_seconds: seconds(&step.hold),
-            what: format!("{} % of new connections", step.percent),
+            what: share(step.percent, pods, upgrade.surge_percent),
             approval: every.then(|| number.to_string()),
         });
     }

@@ -1,25 +1,30 @@
-use meshwright_api::{Approval, MeshControlPlane, MeshRevision, UpgradeMode, Window, labels};
+use meshwright_api::{
+    Approval, MeshControlPlane, MeshRevision, Profile, UpgradeMode, UpgradeResult, Window, labels,
+};
 
 use super::plan;
 use crate::fixtures::{fresh, mesh, revisions};
 
+/// Two Gateways.
+const PODS: [i32; 2] = [2, 6];
+
 #[test]
 fn the_structure_for_programs_is_stable() {
-    insta::assert_yaml_snapshot!("structure", plan(&fresh(), &revisions(), Some("0.2.0")));
+    insta::assert_yaml_snapshot!("structure", plan(&fresh(), &revisions(), Some("0.2.0"), &PODS));
 }
 
 #[test]
 fn a_plan_says_what_changes_and_what_happens() {
     let mut mesh = fresh();
     mesh.spec.upgrade.approval = Approval::EveryStep;
-    let text = plan(&mesh, &revisions(), Some("0.2.0")).text();
+    let text = plan(&mesh, &revisions(), Some("0.2.0"), &PODS).text();
     assert!(text.lines().filter(|l| !l.contains("--type merge")).all(|l| l.chars().count() <= 100), "{text}");
     insta::assert_snapshot!("plan", text);
 }
 
 #[test]
 fn without_a_wish_nothing_would_change() {
-    let plan = plan(&fresh(), &revisions(), None);
+    let plan = plan(&fresh(), &revisions(), None, &PODS);
     assert!(plan.text().starts_with("Nothing would change: mesh/prod is at 0.1.1"), "{}", plan.text());
 }
 
@@ -27,7 +32,7 @@ fn without_a_wish_nothing_would_change() {
 fn a_setting_that_reaches_proxies_is_a_change_without_a_new_release() {
     let mut mesh = fresh();
     mesh.spec.certificates.workload_ttl = "12h".to_owned();
-    let plan = plan(&mesh, &revisions(), None);
+    let plan = plan(&mesh, &revisions(), None, &PODS);
     let fields: Vec<_> = plan.changes.iter().map(|c| (c.field.as_str(), c.to.as_str())).collect();
     assert_eq!(fields, [("workloadTTL", "12h")]);
     assert!(plan.command.is_none(), "it happens by itself");
@@ -35,7 +40,7 @@ fn a_setting_that_reaches_proxies_is_a_change_without_a_new_release() {
 
 #[test]
 fn an_upgrade_under_way_is_planned_from_its_own_revisions() {
-    let plan = plan(&mesh("shift"), &revisions(), None);
+    let plan = plan(&mesh("shift"), &revisions(), None, &PODS);
     assert!(plan.under_way);
     let fields: Vec<_> = plan.changes.iter().map(|c| c.field.as_str()).collect();
     assert_eq!(fields, ["images.controlPlane", "images.proxy", "version", "workloadTTL"]);
@@ -50,16 +55,16 @@ fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
         duration: "2h".to_owned(),
         time_zone: "Europe/Berlin".to_owned(),
     }];
-    let plan = plan(&mesh, &revisions(), None);
+    let plan = plan(&mesh, &revisions(), None, &PODS);
     assert_eq!((plan.to.as_str(), plan.windows.len()), ("0.2.0", 1));
     mesh.status.as_mut().unwrap().available_versions.push("0.3.0".to_owned());
-    assert_eq!(super::plan(&mesh, &revisions(), None).to, "0.2.0", "no further than one step");
+    assert_eq!(super::plan(&mesh, &revisions(), None, &PODS).to, "0.2.0", "no further than one step");
 }
 
 #[test]
 fn what_would_stop_an_upgrade_is_known_before() {
     let stops = |mesh, to| {
-        let obstacles = plan(&mesh, &revisions(), Some(to)).obstacles;
+        let obstacles = plan(&mesh, &revisions(), Some(to), &PODS).obstacles;
         obstacles.into_iter().find(|o| o.blocks).map(|o| o.message).unwrap_or_default()
     };
     assert!(stops(fresh(), "0.9.0").contains("does not know 0.9.0"));
@@ -73,7 +78,7 @@ fn what_would_stop_an_upgrade_is_known_before() {
 #[test]
 fn what_went_back_needs_a_retry_and_another_revision_of_its_version_does_not() {
     let is_held = |mesh: &MeshControlPlane, revisions: &[MeshRevision]| {
-        let obstacles = plan(mesh, revisions, None).obstacles;
+        let obstacles = plan(mesh, revisions, None, &PODS).obstacles;
         obstacles.iter().any(|o| o.blocks && o.message.contains("kubectl mesh retry"))
     };
     let mut mesh = mesh("rolled-back");
@@ -97,7 +102,63 @@ fn what_went_back_needs_a_retry_and_another_revision_of_its_version_does_not() {
 fn only_what_has_something_to_do_is_stopped() {
     let mut paused = fresh();
     paused.spec.upgrade.paused = true;
-    let stopped = |mesh: &MeshControlPlane, to| plan(mesh, &revisions(), to).is_stopped();
+    let stopped = |mesh: &MeshControlPlane, to| plan(mesh, &revisions(), to, &PODS).is_stopped();
     assert!(stopped(&paused, Some("0.2.0")) && !stopped(&paused, None));
     assert!(!stopped(&fresh(), Some("0.2.0")) && stopped(&fresh(), Some("0.9.0")));
+}
+
+#[test]
+fn a_profile_that_asks_for_more_is_a_change() {
+    let mut mesh = fresh();
+    mesh.spec.profile = Profile::Production;
+    let fields: Vec<_> =
+        plan(&mesh, &revisions(), None, &PODS).changes.into_iter().map(|c| c.field).collect();
+    assert!(fields.contains(&"gateways.resources.requests.cpu".to_owned()), "{fields:?}");
+}
+
+#[test]
+fn a_share_is_told_in_whole_pods() {
+    let text = |pods: &[i32]| plan(&fresh(), &revisions(), Some("0.2.0"), pods).phases[4].what.clone();
+    assert_eq!(text(&[2, 6]), "10 % of new connections asked for, 14 to 33 % by whole pods: 2 new beside 8");
+    assert_eq!(text(&[3]), "10 % of new connections asked for, 25 % by whole pods: 1 new beside 3");
+    assert!(text(&[]).ends_with("whole pods may make it more or less"));
+}
+
+#[test]
+fn a_release_that_is_named_does_not_wait_for_a_window() {
+    let mut mesh = fresh();
+    (mesh.spec.version, mesh.spec.upgrade.mode) = (None, UpgradeMode::Automatic);
+    mesh.spec.upgrade.windows = vec![Window {
+        schedule: "0 2 * * 1-5".to_owned(),
+        duration: "2h".to_owned(),
+        time_zone: "UTC".to_owned(),
+    }];
+    let named = plan(&mesh, &revisions(), Some("0.2.0"), &PODS);
+    assert!(named.windows.is_empty() && named.phases[0].what == "begins at once");
+    assert!(named.text().contains("until spec.version is removed"), "{}", named.text());
+    assert!(plan(&mesh, &revisions(), None, &PODS).caution.is_none());
+}
+
+#[test]
+fn what_went_back_is_not_taken_by_itself() {
+    let mut mesh = fresh();
+    (mesh.spec.version, mesh.spec.upgrade.mode) = (None, UpgradeMode::Automatic);
+    let last = &mut mesh.status.as_mut().unwrap().history[0];
+    (last.to_version, last.result) = ("0.2.0".to_owned(), UpgradeResult::RolledBack);
+    assert!(plan(&mesh, &revisions(), None, &PODS).changes_nothing);
+}
+
+#[test]
+fn a_spec_that_is_refused_is_told_also_where_nothing_would_change() {
+    let mut mesh = fresh();
+    let conditions = &mut mesh.status.as_mut().unwrap().conditions;
+    let reconciled = conditions.iter_mut().find(|c| c.type_ == "Reconciled").unwrap();
+    (reconciled.status, reconciled.reason) = ("False".to_owned(), "InvalidSpec".to_owned());
+    reconciled.message = "bake \"soon\" is no duration".to_owned();
+    let plan = plan(&mesh, &revisions(), None, &PODS);
+    assert!(
+        plan.changes_nothing && plan.is_stopped() && plan.text().contains("is no duration"),
+        "{}",
+        plan.text()
+    );
 }

@@ -34,14 +34,14 @@ fn going_on_without_a_verdict_is_a_question_of_its_own() {
     assert!(text.contains("kubectl mesh approve 3-unmeasured\n"), "{text}");
     assert_eq!(
         crate::upgrade::describe_step("3-unmeasured", &[10, 25, 50]),
-        "step 3 (50 %, without a verdict)"
+        "step 3 (50 %, without a good verdict)"
     );
 }
 
 #[test]
 fn blockers_that_were_accepted_do_not_block() {
     let mut mesh = mesh("blocked");
-    let accepted = ("meshwright.io/acknowledge".to_owned(), "5f3a09c2".to_owned());
+    let accepted = ("meshwright.io/acknowledge".to_owned(), "5f3a09c2/anna".to_owned());
     mesh.metadata.annotations = Some([accepted].into());
     let progress = Progress::new(&mesh);
     assert!(!progress.blocked && progress.accepted);

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use meshwright_api::{MeshControlPlane, SUPERSEDED, UpgradePhase, UpgradeResult, conditions::reason};
 
 use crate::upgrade::{is_observed, not_reconciled, recorded};
@@ -14,22 +15,31 @@ pub fn goes_on(mesh: &MeshControlPlane) -> bool {
     upgrade.phase != UpgradePhase::RolledBack || is_superseded
 }
 
-/// The exit code, once nothing more is to be expected. `seen`: an upgrade was under way before.
-pub fn end(mesh: &MeshControlPlane, seen: bool) -> Option<ExitCode> {
+/// The exit code, once nothing more is to be expected. `since`: when the upgrade that was under way before had begun; what ended earlier
+/// is another one.
+pub fn end(mesh: &MeshControlPlane, since: Option<&Time>) -> Option<ExitCode> {
     if goes_on(mesh) {
         return None;
     }
     let last = mesh.status.as_ref().and_then(|s| s.history.first());
-    let result = match recorded(mesh) {
-        Some(_) => Some(UpgradeResult::RolledBack),
-        None => last.map(|l| l.result),
+    let (result, started) = match recorded(mesh) {
+        Some(upgrade) => (Some(UpgradeResult::RolledBack), Some(&upgrade.started)),
+        None => (last.map(|l| l.result), last.map(|l| &l.started)),
     };
-    match result.filter(|_| seen) {
+    match result.filter(|_| since.is_some() && started >= since) {
         Some(UpgradeResult::Succeeded) => Some(ExitCode::SUCCESS),
         Some(UpgradeResult::RolledBack) => Some(ExitCode::FAILURE),
         Some(UpgradeResult::Superseded) if is_set_back(mesh) => Some(ExitCode::SUCCESS),
         Some(UpgradeResult::Superseded) | None => is_refused(mesh).then_some(ExitCode::FAILURE),
     }
+}
+
+/// The exit code where it stays like this: the operator has looked at the spec, and begins nothing.
+pub fn at_rest(mesh: &MeshControlPlane) -> Option<ExitCode> {
+    if goes_on(mesh) || !is_observed(mesh) || not_reconciled(mesh).is_some() {
+        return None;
+    }
+    Some(if recorded(mesh).is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 // The spec asks for what serves, so no other upgrade begins. The reason of a superseded one names the revision that was

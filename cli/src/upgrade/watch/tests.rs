@@ -16,7 +16,41 @@ fn following_ends_with_the_upgrade_that_was_seen_and_not_before() {
     assert_eq!(see(&mut screen, &mesh("shift")), (0, None), "nothing changed");
     assert_eq!(see(&mut screen, &mesh("rolled-back")), (1, Some(ExitCode::FAILURE)));
     assert_eq!(see(&mut screen, &mesh("drain")), (1, None));
-    assert_eq!(see(&mut screen, &fresh()), (1, Some(ExitCode::SUCCESS)));
+    assert_eq!(see(&mut screen, &fresh()).1, None, "that ended before this one began");
+    assert_eq!(see(&mut screen, &ended()), (1, Some(ExitCode::SUCCESS)));
+}
+
+/// No upgrade is under way; the last one is the one of the fixtures.
+fn ended() -> MeshControlPlane {
+    let mut ended = fresh();
+    let started = mesh("shift").status.unwrap().upgrade.unwrap().started;
+    ended.status.as_mut().unwrap().history[0].started = started;
+    ended
+}
+
+#[test]
+fn what_stays_at_rest_is_followed_no_longer() {
+    assert_eq!(at_rest(&fresh()), Some(ExitCode::SUCCESS));
+    assert_eq!(at_rest(&mesh("rolled-back")), Some(ExitCode::FAILURE));
+    assert_eq!(at_rest(&mesh("shift")), None);
+    let mut newer = fresh();
+    newer.metadata.generation = Some(5);
+    assert_eq!(at_rest(&newer), None, "the operator has not looked at it");
+}
+
+#[test]
+fn a_screen_that_hears_nothing_says_so_and_its_clock_stands_still() {
+    let mut screen = Screen::new(Format::Text, true);
+    see(&mut screen, &mesh("shift"));
+    let at = |second: i64| {
+        NOW.parse::<Timestamp>().unwrap() + k8s_openapi::jiff::SignedDuration::from_secs(second)
+    };
+    screen.broken = Some((at(0), "connection refused".to_owned()));
+    let (first, later) = (screen.screen(at(1)).unwrap(), screen.screen(at(90)).unwrap());
+    assert!(first.contains("NOT UPDATED since") && first.contains("connection refused"), "{first}");
+    assert_eq!(first, later);
+    see(&mut screen, &mesh("shift"));
+    assert!(!screen.screen(at(91)).unwrap().contains("NOT UPDATED"));
 }
 
 /// The spec asks for another revision in the middle of an upgrade; and so it looks when it has gone back.
@@ -24,7 +58,7 @@ fn superseded(instead: &str) -> (MeshControlPlane, MeshControlPlane) {
     let mut going_back = mesh("rolled-back");
     let upgrade = going_back.status.as_mut().unwrap().upgrade.as_mut().unwrap();
     upgrade.rollback.as_mut().unwrap().cause = "Superseded".to_owned();
-    let mut gone = fresh();
+    let mut gone = ended();
     let last = &mut gone.status.as_mut().unwrap().history[0];
     last.result = UpgradeResult::Superseded;
     last.reason = format!("revision {instead} was asked for instead");
