@@ -148,6 +148,7 @@ async fn demo() -> Result<()> {
 /// Programs that end-to-end tests need and unit tests do not.
 fn build_tools() -> Result<()> {
     run(cluster_command(&["build-programs"]))?;
+    product::build_plugin()?;
     ensure_oha(&cache()?).map(drop)
 }
 

@@ -41,11 +41,29 @@ pub fn build_faulty() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Builds `kubectl-mesh` with the settings of the tests and returns its path.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn build_plugin() -> Result<PathBuf> {
+    let target_dir = target_dir()?;
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace()).args(["build", "--quiet", "-p", "meshwright-cli"]);
+    let status =
+        cargo.env("CARGO_TARGET_DIR", &target_dir).status().context("start cargo to build kubectl-mesh")?;
+    ensure!(status.success(), "cargo build of kubectl-mesh failed: {status}");
+    Ok(target_dir.join("debug/kubectl-mesh"))
+}
+
+fn target_dir() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => Ok(PathBuf::from(dir)),
+        None => Ok(cache()?.join("cargo-target")),
+    }
+}
+
 fn cargo_build(features: &[&str]) -> Result<PathBuf> {
-    let target_dir = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => cache()?.join("cargo-target"),
-    };
+    let target_dir = target_dir()?;
     let mut cargo = Command::new("cargo");
     cargo.current_dir(workspace()).args(["build", "--quiet", "--release", "--bins", "--target", TARGET]);
     for package in PACKAGES {

@@ -82,7 +82,7 @@ async fn there_and_back(
     let settings = if asking { ASKING } else { QUICK };
     let second = Attempt::again(env, &warm.to, new, settings).await?;
     if asking {
-        Approver::new(env, &second, settings).await?.every_step().await?;
+        Approver::new(env, &second).await?.every_step().await?;
     }
     if !whole_drain {
         second.reaches(env, "the old revision to end its connections", is_ending).await?;

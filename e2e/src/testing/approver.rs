@@ -1,16 +1,15 @@
-//! A person who agrees to each step of an upgrade, stops it once on the way, and cannot agree in another's name.
+//! A person who agrees to each step of an upgrade by `kubectl mesh`, stops it once on the way, and cannot agree in another's name.
 
 use anyhow::{Result, bail, ensure};
 use meshwright_api::{UpgradePhase, labels};
 
-use super::{Attempt, Env, ask, user, wish};
+use super::{Attempt, Env, Plugin, user, wish};
 
 /// One who is asked about this upgrade.
 pub struct Approver<'a> {
     env: &'a Env,
     attempt: &'a Attempt,
-    /// `spec.upgrade`, in the braces of YAML's flow style.
-    settings: &'a str,
+    plugin: Plugin,
     user: String,
 }
 
@@ -18,9 +17,9 @@ impl<'a> Approver<'a> {
     /// Finds out who we are.
     ///
     /// # Errors
-    /// When the API server does not say.
-    pub async fn new(env: &'a Env, attempt: &'a Attempt, settings: &'a str) -> Result<Self> {
-        Ok(Self { env, attempt, settings, user: user(env).await? })
+    /// When the API server does not say, or the plugin cannot be built.
+    pub async fn new(env: &'a Env, attempt: &'a Attempt) -> Result<Self> {
+        Ok(Self { env, attempt, plugin: Plugin::of(env).await?, user: user(env).await? })
     }
 
     /// Agrees to everything that is asked, one after the other.
@@ -30,16 +29,16 @@ impl<'a> Approver<'a> {
     pub async fn every_step(&self) -> Result<()> {
         let (revision, shares) = self.asked("1").await?;
         self.nobody_speaks_for_another(&revision).await?;
-        self.agree(&revision, "1").await?;
+        self.agree("1").await?;
         self.pause().await?;
         // All traffic is a step too, and comes after the shares.
         for step in 2..=shares + 1 {
             let step = step.to_string();
             self.asked(&step).await?;
-            self.agree(&revision, &step).await?;
+            self.agree(&step).await?;
         }
         self.asked("promote").await?;
-        self.agree(&revision, "promote").await
+        self.agree("promote").await
     }
 
     /// Waits until it waits for us; gives the revision and the number of shares.
@@ -56,9 +55,11 @@ impl<'a> Approver<'a> {
         Ok((position.to, position.steps.len()))
     }
 
-    async fn agree(&self, revision: &str, step: &str) -> Result<()> {
-        let approval = format!("{revision}/{step}/{}", self.user);
-        wish(self.env, Some((labels::APPROVE, &approval))).await?;
+    async fn agree(&self, step: &str) -> Result<()> {
+        let other = self.plugin.says("approve 17", 2).await?;
+        ensure!(other.contains("not of 17"), "another step was agreed to: {other}");
+        let said = self.plugin.says(&format!("approve {step}"), 0).await?;
+        ensure!(said.contains(&format!("as {}", self.user)), "{said}");
         let what = format!("the approval of step {step} to be noted");
         let noted = |p: &meshwright_api::UpgradeStatus| {
             p.approvals.iter().any(|approved| approved.step == step && approved.user == self.user)
@@ -76,22 +77,24 @@ impl<'a> Approver<'a> {
     }
 
     async fn nobody_speaks_for_another(&self, revision: &str) -> Result<()> {
-        let foreign = format!("{revision}/1/somebody-else");
-        match wish(self.env, Some((labels::APPROVE, &foreign))).await {
-            Ok(()) => bail!("{} approved in the name of somebody else", self.user),
-            Err(error) => {
-                let text = format!("{error:#}");
-                ensure!(text.contains("ValidatingAdmissionPolicy"), "not the policy refused it: {text}");
-                Ok(())
+        let approval = format!("{revision}/1/somebody-else");
+        for (annotation, foreign) in
+            [(labels::APPROVE, approval.as_str()), (labels::ACKNOWLEDGE, "0/somebody-else")]
+        {
+            match wish(self.env, Some((annotation, foreign))).await {
+                Ok(()) => bail!("{} set {annotation} in the name of somebody else", self.user),
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    ensure!(text.contains("ValidatingAdmissionPolicy"), "not the policy refused it: {text}");
+                }
             }
         }
+        Ok(())
     }
 
     /// Stops it in its first step, sees that it stays there, and lets it go on.
     async fn pause(&self) -> Result<()> {
-        let version = self.attempt.version();
-        let paused = self.settings.replacen('{', "{ paused: true,", 1);
-        ask(self.env, Some(version), &paused).await?;
+        self.plugin.says("pause", 0).await?;
         let says_so = |text: &String| text.contains("paused");
         let position =
             self.attempt.reaches(self.env, "the pause", |p| p.waiting.as_ref().is_some_and(says_so)).await?;
@@ -101,6 +104,8 @@ impl<'a> Approver<'a> {
             position.phase,
             position.step
         );
-        ask(self.env, Some(version), self.settings).await
+        let (code, shown) = self.plugin.json("upgrade status").await?;
+        ensure!(code == Some(0) && shown["paused"] == true && shown["upgrade"]["step"] == 1, "{shown}");
+        self.plugin.says("resume", 0).await.map(drop)
     }
 }

@@ -8,7 +8,7 @@ use meshwright_api::{MeshControlPlaneStatus, UpgradePhase};
 use meshwright_e2e::product::RELEASES;
 use meshwright_e2e::product::faults::{self, FAULTS};
 use meshwright_e2e::soak::{self, What};
-use meshwright_e2e::testing::{Attempt, Audit, Backend, QUICK, ask, follow, status};
+use meshwright_e2e::testing::{Attempt, Audit, Backend, Plugin, QUICK, ask, follow, status, user};
 
 use crate::env::{DEADLINE, Env};
 
@@ -87,6 +87,24 @@ async fn blocked(env: &Env, version: &str) -> Result<()> {
     );
     ensure!(position.comparison.as_ref().is_some_and(|c| c.lost > 0), "{:?}", position.comparison);
     ensure!(position.share.is_none(), "it had a share: {:?}", position.share);
+    let plugin = Plugin::of(env).await?;
+    let check = plugin.says("check", 1).await?;
+    ensure!(
+        check.contains("is blocked by ConfigurationLost") && check.contains("goes back by itself"),
+        "{check}"
+    );
+    let shown = plugin.says("upgrade status", 0).await?;
+    ensure!(shown.contains(&blocker.message) || shown.contains("acknowledge"), "{shown}");
+    let other = plugin.says("acknowledge 0", 2).await?;
+    ensure!(other.contains(&position.plan), "{other}");
+    // Whoever accepts it is on record, and it goes on; then somebody takes it back.
+    plugin.says(&format!("acknowledge {}", position.plan), 0).await?;
+    let accepted = attempt.reaches(env, "the acceptance", |position| !position.accepted.is_empty()).await?;
+    let first = accepted.accepted.first().context("an acceptance")?;
+    ensure!(first.user == user(env).await? && first.reasons == ["ConfigurationLost"], "{first:?}");
+    plugin.says("rollback", 0).await?;
+    let watched = plugin.says("upgrade status --watch", 1).await?;
+    ensure!(watched.contains("Requested"), "{watched}");
     Ok(())
 }
 
@@ -119,14 +137,40 @@ async fn what_cannot_be_done_is_refused_with_its_reason_and_the_mesh_goes_on() -
         ask(&env, None, settings).await?;
         refused(&env, settings, &["InvalidSpec"], says).await?;
     }
+    let plugin = Plugin::of(&env).await?;
+    let (code, plan) = plugin.json("upgrade plan").await?;
+    ensure!(
+        code == Some(1) && plan["stopped"] == true,
+        "a plan of a refused spec ended with {code:?}: {plan}"
+    );
+    let refused = plugin.says("upgrade status --watch", 1).await?;
+    ensure!(refused.contains("maxErrorIncrease"), "{refused}");
     soak::restored(&env).await?;
     soak::settled(&env, true).await?;
+    told_by_the_plugin(&plugin).await?;
     let after = status(&env).await?;
     ensure!(
         (&after.active_revision, &after.history) == (&before.active_revision, &before.history),
         "the running revision changed: {after:?}"
     );
     Ok(())
+}
+
+/// Of a mesh that is as it should be.
+async fn told_by_the_plugin(plugin: &Plugin) -> Result<()> {
+    let check = plugin.says("check", 0).await?;
+    ensure!(check.contains("Nothing is wrong."), "{check}");
+    let (code, plan) = plugin.json("upgrade plan").await?;
+    ensure!(code == Some(0) && plan["changesNothing"] == true, "{plan}");
+    let other = RELEASES.into_iter().find(|version| plan["to"] != *version).context("another release")?;
+    let (code, plan) = plugin.json(&format!("upgrade plan --to {other}")).await?;
+    let share = plan["phases"].as_array().and_then(|phases| phases.iter().find(|p| p["name"] == "Bake"));
+    ensure!(code == Some(0) && plan["to"] == other && share.is_some(), "{plan}");
+    let (code, status) = plugin.json("status").await?;
+    ensure!(code == Some(0) && status["revisions"][0]["share"] == 100, "{status}");
+    // Nothing begins, so there is nothing to follow.
+    plugin.says("upgrade status --watch", 0).await?;
+    plugin.says("history", 0).await.map(drop)
 }
 
 /// Waits until the condition Reconciled is False for one of these reasons, in words about what is wrong.
