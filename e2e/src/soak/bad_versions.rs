@@ -14,8 +14,8 @@ use super::untouched::{Baseline, of_revision, to_mesh};
 use crate::product::RELEASES;
 use crate::product::faults::{self, FAULTS, Fault};
 use crate::testing::{
-    Attempt, Audit, Backend, Env, LONGEST, LoadReport, Loads, RATE, follow, out_of_service, revisions_behind,
-    status,
+    Attempt, Audit, Backend, Env, LONGEST, LoadReport, Loads, RATE, eventually, follow, out_of_service,
+    revisions_behind, status,
 };
 
 /// Enough time to go back from wherever the fault shows, and no more pods than fit.
@@ -23,6 +23,8 @@ const SETTINGS: &str = "{ steps: [ { percent: 25, hold: 20s }, { percent: 50, ho
                         analysis: { deadline: 90s, onInsufficient: RollBack } }";
 
 const LOOK: Duration = Duration::from_millis(100);
+/// So long without a write a mesh is at rest.
+const REST: Duration = Duration::from_secs(5);
 
 /// What must be said of a fault: one of these causes, in one of these phases.
 struct Verdict {
@@ -138,6 +140,7 @@ pub async fn run(env: &Env, repetition: u32) -> Result<Vec<Figure>> {
 /// # Errors
 /// When it does not, or when it does.
 pub async fn told(env: &Env, fault: Fault) -> Result<()> {
+    at_rest(env).await?;
     let mut audit = Audit::from_now(env)?;
     let cluster = env.cluster.clone();
     tokio::task::spawn_blocking(move || faults::install(&cluster, fault)).await??;
@@ -146,6 +149,18 @@ pub async fn told(env: &Env, fault: Fault) -> Result<()> {
     let writes = audit.writes()?.into_iter().filter(to_mesh).collect::<Vec<_>>();
     ensure!(writes.is_empty(), "an operator that knows another version wrote to the mesh: {writes:?}");
     Ok(())
+}
+
+/// Waits until nothing has been written to the mesh for a while: what a Gateway's new settings bring is not the next operator's doing.
+async fn at_rest(env: &Env) -> Result<()> {
+    eventually("a mesh at rest", LONGEST, || async {
+        let mut audit = Audit::from_now(env).map_err(|e| format!("{e:#}"))?;
+        tokio::time::sleep(REST).await;
+        let writes =
+            audit.writes().map_err(|e| format!("{e:#}"))?.into_iter().filter(to_mesh).collect::<Vec<_>>();
+        if writes.is_empty() { Ok(()) } else { Err(format!("{writes:?}")) }
+    })
+    .await
 }
 
 /// Waits until the operator can install these versions.

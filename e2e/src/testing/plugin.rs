@@ -48,7 +48,7 @@ impl Plugin {
         Ok(Said { code: output.status.code(), text })
     }
 
-    /// Runs it, which has to end with this code; gives what it said.
+    /// Runs it, which has to end with this code; gives what it said, on one line.
     ///
     /// # Errors
     /// When it ends with another one.
@@ -60,7 +60,8 @@ impl Plugin {
             said.code,
             said.text
         );
-        Ok(said.text)
+        // Lines are broken where a terminal ends; words are what is looked for.
+        Ok(said.text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// Runs it with `-o json`; gives the code and what it said.
