@@ -240,7 +240,7 @@ fn retry(mesh: &MeshControlPlane) -> anyhow::Result<Change> {
     };
     Ok(annotate(
         labels::RETRY,
-        &upgrade.to,
+        &upgrade.attempt(),
         format!("Asked to try {} (revision {}) again.", upgrade.to_version, upgrade.to),
         "It begins anew with Preflight, unless something holds it: kubectl mesh upgrade status --watch"
             .to_owned(),

@@ -32,7 +32,8 @@ pub const APPROVE: &str = "meshwright.io/approve";
 pub const ACKNOWLEDGE: &str = "meshwright.io/acknowledge";
 /// Annotation of a MeshControlPlane: the new revision that is to be left again.
 pub const ROLLBACK: &str = "meshwright.io/rollback";
-/// Annotation of a MeshControlPlane: the revision that went back and is to be tried again.
+/// Annotation of a MeshControlPlane: the upgrade that went back and is to be tried again, `<new revision>/<status.upgrade.started>`. One that
+/// stays in somebody's files does not have the next one tried again, too.
 pub const RETRY: &str = "meshwright.io/retry";
 /// Annotation of a MeshControlPlane: the old revision that need not stay warm any longer.
 pub const END_KEEP_WARM: &str = "meshwright.io/end-keep-warm";

@@ -74,9 +74,11 @@ impl MeshControlPlane {
     pub fn went_back(&self, version: &str) -> bool {
         let Some(status) = &self.status else { return false };
         let going = |u: &UpgradeStatus| u.to_version == version && u.phase < UpgradePhase::RollingBack;
-        let last = status.history.iter().find(|r| r.to_version == version);
+        // What was taken back before it ended says nothing of the release.
+        let counts = |r: &&UpgradeRecord| r.to_version == version && r.result != UpgradeResult::Superseded;
+        let last = status.history.iter().find(counts);
         let annotations = self.metadata.annotations.as_ref();
-        let again = |r: &UpgradeRecord| annotations.and_then(|a| a.get(labels::RETRY)) == Some(&r.to);
+        let again = |r: &UpgradeRecord| annotations.and_then(|a| a.get(labels::RETRY)) == Some(&r.attempt());
         !status.upgrade.as_ref().is_some_and(going)
             && last.is_some_and(|r| r.result == UpgradeResult::RolledBack && !again(r))
     }

@@ -65,3 +65,27 @@ fn every_kind_is_in_the_category_mesh_and_has_a_short_name() {
         assert!(!crd.spec.names.short_names.unwrap_or_default().is_empty());
     }
 }
+
+#[test]
+fn a_release_went_back_until_that_very_upgrade_is_to_be_tried_again() {
+    let record = |result: &str, started: &str| {
+        json!({"from": "mesh-1", "fromVersion": "0.1.0", "to": "mesh-2", "toVersion": "0.2.0", "strategy": "Canary",
+            "result": result, "reason": "", "started": started, "ended": "2026-01-01T01:00:00Z"})
+    };
+    let with = |history: Value, retry: &str| {
+        let mut mesh = mesh("mesh", json!({}));
+        mesh.status = Some(serde_json::from_value(json!({"history": history})).unwrap());
+        mesh.metadata.annotations = Some([(crate::labels::RETRY.to_owned(), retry.to_owned())].into());
+        mesh.went_back("0.2.0")
+    };
+    let bad = record("RolledBack", "2026-01-01T00:00:00Z");
+    assert!(with(json!([bad]), ""));
+    assert!(with(json!([bad]), "mesh-2"), "every attempt has its own name");
+    assert!(!with(json!([bad]), "mesh-2/2026-01-01T00:00:00Z"));
+    assert!(with(json!([record("RolledBack", "2026-01-02T00:00:00Z"), bad]), "mesh-2/2026-01-01T00:00:00Z"));
+    assert!(
+        with(json!([record("Superseded", "2026-01-02T00:00:00Z"), bad]), ""),
+        "it was taken back, not good"
+    );
+    assert!(!with(json!([record("Succeeded", "2026-01-02T00:00:00Z"), bad]), ""));
+}

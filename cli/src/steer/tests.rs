@@ -81,7 +81,10 @@ fn only_what_was_seen_is_acknowledged() {
 
 #[test]
 fn only_what_went_back_is_tried_again() {
-    assert_eq!(annotation(&patch(&mesh("rolled-back"), Wish::Retry), labels::RETRY), "prod-22222222");
+    assert_eq!(
+        annotation(&patch(&mesh("rolled-back"), Wish::Retry), labels::RETRY),
+        "prod-22222222/2026-11-21T12:00:00Z"
+    );
     assert!(refused(&mesh("shift"), Wish::Retry).contains("is at Shift 2 of 3"));
 }
 

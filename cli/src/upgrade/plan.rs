@@ -167,6 +167,10 @@ impl Plan {
         for window in &self.windows {
             page.field("window", window);
         }
+        let of_release = |c: &&Change| c.field == "version" || c.field.starts_with("images.");
+        if !self.windows.is_empty() && self.changes.iter().filter(of_release).count() < self.changes.len() {
+            page.field("", "outside of it the settings are changed at once, without the new release");
+        }
         page.field("way back", "`kubectl mesh rollback` in every phase before Retire");
         if self.obstacles.is_empty() {
             page.heading("Nothing that a plan looks at is in the way.");

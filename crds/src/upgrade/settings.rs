@@ -41,7 +41,7 @@ pub struct Upgrade {
     /// Stop where it is: no phase, step or share follows that has not begun. A bad revision goes back all the same.
     #[serde(default)]
     pub paused: bool,
-    /// When Automatic may begin. None: always.
+    /// When Automatic may begin. None: always. A change of other settings does not wait for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub windows: Vec<Window>,

@@ -29,6 +29,9 @@ pub struct UpgradeStatus {
     /// The old revision was never ready: it is replaced without comparing or measuring anything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_baseline: bool,
+    /// Nobody asked for this release: upgrades are automatic, and it was the newest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_itself: bool,
     /// What is going on.
     pub phase: UpgradePhase,
     /// In phase Shift: which step, from 1.
@@ -84,6 +87,24 @@ pub struct UpgradeStatus {
     /// Phases that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<DonePhase>,
+}
+
+impl UpgradeStatus {
+    /// What `meshwright.io/retry` says to have this very upgrade tried again.
+    pub fn attempt(&self) -> String {
+        attempt(&self.to, &self.started)
+    }
+}
+
+impl UpgradeRecord {
+    /// What `meshwright.io/retry` says to have this very upgrade tried again.
+    pub fn attempt(&self) -> String {
+        attempt(&self.to, &self.started)
+    }
+}
+
+fn attempt(to: &str, started: &Time) -> String {
+    format!("{to}/{}", started.0)
 }
 
 /// Phases of an upgrade, in their order; from every one up to Drain it can go back.
@@ -215,6 +236,9 @@ pub struct Rollback {
     pub message: String,
     /// When it was decided.
     pub decided: Time,
+    /// Generation of the spec at that moment: what went back is left alone until it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// When no new connection went to the new revision any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_back: Option<Time>,

@@ -51,7 +51,7 @@ async fn there_and_back(env: &Env, report: &mut Report) -> Result<()> {
     first.goes_back(env).await?;
     // What went back ends its connections before it is tried again, and that is no part of an upgrade.
     let mut audit = if env.cluster.context().is_none() { Some(Audit::from_now(env)?) } else { None };
-    let second = Attempt::begin_again(env, &warm.to, new, &mesh(new, "0s")).await?;
+    let second = Attempt::begin_again(env, &warm, new, &mesh(new, "0s")).await?;
     second.reaches(env, "the second upgrade to begin", |_| true).await?;
     audit.as_mut().map(Audit::writes).transpose()?;
     let record = second.succeeds(env).await?;

@@ -238,7 +238,7 @@ mod tests {
 
     fn rollback(phase: UpgradePhase, cause: &str) -> Rollback {
         let (cause, message, decided) = (cause.to_owned(), String::new(), Time(Timestamp::UNIX_EPOCH));
-        Rollback { phase, cause, message, decided, traffic_back: None }
+        Rollback { phase, cause, message, decided, generation: None, traffic_back: None }
     }
 
     #[test]

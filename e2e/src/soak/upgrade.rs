@@ -80,7 +80,7 @@ async fn there_and_back(
         streams.open(EACH).await?;
     }
     let settings = if asking { ASKING } else { QUICK };
-    let second = Attempt::again(env, &warm.to, new, settings).await?;
+    let second = Attempt::again(env, &warm, new, settings).await?;
     if asking {
         Approver::new(env, &second).await?.every_step().await?;
     }

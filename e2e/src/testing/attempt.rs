@@ -28,8 +28,8 @@ impl Attempt {
     ///
     /// # Errors
     /// With the API server's words.
-    pub async fn again(env: &Env, revision: &str, version: &str, upgrade: &str) -> Result<Self> {
-        Self::begin_again(env, revision, version, &mesh_yaml(Some(version), upgrade)).await
+    pub async fn again(env: &Env, went_back: &UpgradeStatus, version: &str, upgrade: &str) -> Result<Self> {
+        Self::begin_again(env, went_back, version, &mesh_yaml(Some(version), upgrade)).await
     }
 
     /// Applies a mesh that asks for this version.
@@ -47,10 +47,15 @@ impl Attempt {
     ///
     /// # Errors
     /// With the API server's words.
-    pub async fn begin_again(env: &Env, revision: &str, version: &str, mesh: &str) -> Result<Self> {
+    pub async fn begin_again(
+        env: &Env,
+        went_back: &UpgradeStatus,
+        version: &str,
+        mesh: &str,
+    ) -> Result<Self> {
         let attempt = Self::after(&status(env).await?, version);
         apply_yaml(&env.client, mesh, MESH).await?;
-        wish(env, Some((labels::RETRY, revision))).await?;
+        wish(env, Some((labels::RETRY, &went_back.attempt()))).await?;
         Ok(attempt)
     }
 

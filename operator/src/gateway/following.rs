@@ -54,6 +54,16 @@ enum Has {
 
 /// Reconciles a Gateway whose Service is limited to a revision; what was changed.
 async fn changed(phase: UpgradePhase, behind: &'static str, has: Has) -> Vec<String> {
+    changed_with(phase, Some(behind), has, [6, 6]).await
+}
+
+/// The same with so many ready pods of either revision; without a limit the Service is for both.
+async fn changed_with(
+    phase: UpgradePhase,
+    behind: Option<&'static str>,
+    has: Has,
+    ready: [i32; 2],
+) -> Vec<String> {
     let gateway: Gateway = serde_json::from_value(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
         "metadata": {"name": "web", "namespace": "shop", "uid": "gateway-uid"},
@@ -66,10 +76,11 @@ async fn changed(phase: UpgradePhase, behind: &'static str, has: Has) -> Vec<Str
         let deployment = |revision: &str| {
             json!({"metadata": {"name": names::gateway_workload("web", revision), "namespace": "shop", "uid": revision,
                 "resourceVersion": "1", "labels": {"meshwright.io/revision": revision}, "ownerReferences": owners},
-                "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": {"readyReplicas": 2}})
+                "spec": {"replicas": 6, "selector": {}, "template": {}},
+                "status": {"readyReplicas": if revision == "mesh-1" { ready[0] } else { ready[1] }}})
         };
         let service = json!({"metadata": {"name": "web-meshwright", "namespace": "shop", "resourceVersion": "1",
-            "ownerReferences": owners}, "spec": {"selector": {"meshwright.io/revision": behind}}});
+            "ownerReferences": owners}, "spec": {"selector": behind.map(|b| json!({"meshwright.io/revision": b}))}});
         let absent = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
         let refused = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
             "message": "denied by a policy"});
@@ -130,6 +141,18 @@ async fn proxies_end_also_where_what_is_to_be_there_is_refused() {
     );
     assert_eq!(asked.last(), Some(&end), "{asked:?}");
     assert!(asked.len() > 1, "nothing was refused: {asked:?}");
+}
+
+#[tokio::test]
+async fn what_serves_ends_only_behind_what_serves_in_its_place() {
+    let back = UpgradePhase::RolledBack;
+    let new = names::gateway_workload("web", "mesh-2");
+    let ends = |asked: Vec<String>| asked.iter().any(|a| a.ends_with(&new));
+    let nothing = Has::Nothing;
+    assert!(ends(changed_with(back, Some("mesh-1"), nothing, [6, 6]).await));
+    assert!(!ends(changed_with(back, None, nothing, [1, 6]).await), "the Service is for both");
+    assert!(!ends(changed_with(back, Some("mesh-1"), nothing, [0, 6]).await), "nothing else serves");
+    assert!(ends(changed_with(back, Some("mesh-1"), nothing, [0, 0]).await), "nobody misses it");
 }
 
 #[tokio::test]

@@ -68,7 +68,16 @@ pub async fn reconcile(gateway: Arc<Gateway>, ctx: Arc<Context>) -> Result<Actio
             return Err(invalid.into());
         }
     };
-    let desired = build::gateway(&gateway)?.into_desired()?;
+    let desired = match build::gateway(&gateway).and_then(build::GatewayObjects::into_desired) {
+        Ok(desired) => desired,
+        Err(error) => {
+            end_left(&ctx, &gateway.source, &held).await?;
+            return Err(error.into());
+        }
+    };
+    for unknown in build::unknown(&gateway) {
+        tell(&ctx, &gateway.source, EventType::Warning, "ProxiesLeft", unknown).await;
+    }
     let outcome = match apply::apply(&ctx, &desired).await {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -129,17 +138,21 @@ async fn redirect(ctx: &Context, gateway: &Gateway, held: &Held) -> Result<(), E
 //
 // A Deployment stays until its last pod is gone: pods without one make the budget of all proxies of the Gateway allow no eviction.
 async fn end_others(ctx: &Context, gateway: &Gateway, held: &Held, parts: &[String]) -> Result<(), Error> {
-    if sizes::ready(&held.there, &held.routing.lead.revision) == 0 {
+    let has_part = |name: &str| parts.iter().any(|p| p == name);
+    let lead = &held.routing.lead.revision;
+    let left = || held.there.deployments.values().filter(|d| !has_part(&d.name_any()));
+    // What serves nobody may go before anything serves; what serves, not before others have all of it.
+    let serves = left().any(|d| sizes::ready_of(d) > 0);
+    if serves && (sizes::ready(&held.there, lead) == 0 || held.there.behind.as_ref() != Some(lead)) {
         return Ok(());
     }
-    let has_part = |name: &str| parts.iter().any(|p| p == name);
     let scalers = ApiResource::erase::<HorizontalPodAutoscaler>(&());
     let namespace = gateway.namespace().unwrap_or_default();
     prune(ctx, &scalers, Some(&namespace), &made_for(gateway), |o| {
         !is_owned(o.owner_references(), gateway) || has_part(&o.name_any())
     })
     .await?;
-    for deployment in held.there.deployments.values().filter(|d| !has_part(&d.name_any())) {
+    for deployment in left() {
         if deployment.spec.replicas != Some(0) {
             apply::scale_to_zero(ctx, deployment).await?;
         } else if is_empty(deployment) {

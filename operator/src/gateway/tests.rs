@@ -219,3 +219,22 @@ async fn a_lost_root_leaves_a_gateway_its_trust_anchors() {
     assert_eq!(anchors("gateway-uid").await.as_deref(), Some("PEM"));
     assert_eq!(anchors("somebody-else").await, None);
 }
+
+#[test]
+fn proxies_of_a_release_that_is_not_known_are_left_as_they_are() {
+    let (mut held, mut seen) = (held(), seen());
+    let newer = Part { revision: "mesh-ffffffff".to_owned(), size: Size::Held };
+    held.routing.other = Some(newer);
+    let mut revision = seen.revisions["mesh-0a1b2c3d"].clone();
+    revision.metadata.name = Some("mesh-ffffffff".to_owned());
+    revision.spec.version = "9.0.0".to_owned();
+    seen.revisions.insert("mesh-ffffffff".to_owned(), revision);
+    let there: k8s_openapi::api::apps::v1::Deployment =
+        serde_json::from_value(json!({"spec": {"replicas": 2, "selector": {}, "template": {}}})).unwrap();
+    held.there.deployments.insert("mesh-ffffffff".to_owned(), there);
+    let valid = validate(&gateway(json!({})), &held, &seen).unwrap();
+    assert_eq!(valid.parts.len(), 2);
+    let built = build::gateway(&valid).unwrap().into_desired().unwrap();
+    assert_eq!(built.iter().filter(|d| d.body["kind"] == "Deployment").count(), 1);
+    assert!(build::unknown(&valid)[0].contains("9.0.0"));
+}

@@ -46,8 +46,10 @@ pub struct Measured {
     pub kubernetes: Option<u32>,
     /// Budgets of others on our pods.
     pub foreign_budgets: Vec<String>,
-    /// Gateways whose proxies refused their newest configuration.
-    pub behind: Vec<String>,
+    /// Gateways whose proxies refused their newest configuration; none where they cannot be seen.
+    pub behind: Option<Vec<String>>,
+    /// What the preflight could not look at.
+    pub unseen: Option<String>,
     /// Gateways with proxies that are left as they are, and why.
     pub unmanaged: Vec<String>,
 }
@@ -122,10 +124,14 @@ async fn observe(
     if p.phase == UpgradePhase::Drain && (p.measured_since.is_some() || !seen.items.iter().any(is_unready)) {
         return;
     }
-    let gateways = gateways(ctx).await;
-    measured.behind = gateways.iter().filter(|g| is_behind(g)).map(describe).collect();
+    // Where they cannot be listed for a moment, probes go on as they were aimed.
+    let gateways = gateways(ctx).await.ok();
+    let behind = |all: &Vec<_>| all.iter().filter(|g| is_behind(g)).map(describe).collect();
+    measured.behind = gateways.as_ref().map(behind);
     if let Some(since) = judged_since(p) {
-        ctx.prober.aim(probe::targets(&seen.items, &gateways, &mesh.upgrade.probes));
+        if let Some(gateways) = &gateways {
+            ctx.prober.aim(probe::targets(&seen.items, gateways, &mesh.upgrade.probes));
+        }
         judge(ctx, mesh, seen, (p, since.0), &observation, measured);
     }
 }

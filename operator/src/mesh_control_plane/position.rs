@@ -5,7 +5,10 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     runtime::events::EventType,
 };
-use meshwright_api::{MeshControlPlane, MeshControlPlaneStatus, UpgradePhase, UpgradeStatus, labels};
+use meshwright_api::{
+    MeshControlPlane, MeshControlPlaneStatus, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus,
+    labels,
+};
 use serde_json::json;
 
 use super::{Seen, ValidatedMesh, apply::Error, deletion::FINALIZER, step::Step, tell};
@@ -72,9 +75,20 @@ fn recorded(before: &MeshControlPlaneStatus, step: &Step) -> MeshControlPlaneSta
     status.upgrade.clone_from(&decision.position);
     if let Some(ended) = &decision.ended {
         status.history.insert(0, ended.clone());
-        status.history.truncate(HISTORY);
+        shorten(&mut status.history);
     }
     status
+}
+
+// The oldest goes, but not what keeps a bad release from being taken by itself while there is anything else.
+fn shorten(history: &mut Vec<UpgradeRecord>) {
+    while history.len() > HISTORY {
+        let is_newest =
+            |i: usize, r: &UpgradeRecord| !history[..i].iter().any(|n| n.to_version == r.to_version);
+        let keeps = |i: usize, r: &UpgradeRecord| r.result == UpgradeResult::RolledBack && is_newest(i, r);
+        let last = history.iter().enumerate().rev().find(|(i, r)| !keeps(*i, r)).map(|(i, _)| i);
+        history.remove(last.unwrap_or(history.len() - 1));
+    }
 }
 
 // What was wished for another upgrade, even one to the same revision, counts for nothing in this one.
@@ -88,7 +102,13 @@ async fn forget_wishes(
     // That it be tried again holds until something is made for it: another plan may take the place of this one.
     let at = |p: &UpgradeStatus| matches!(p.phase, UpgradePhase::InstallCanary | UpgradePhase::RollingBack);
     let made = step.decision.position.as_ref().is_some_and(at);
-    let is_stale = |wish: &str| if wish == labels::RETRY { made } else { begins };
+    // Nothing is warm yet.
+    let early = step.decision.position.as_ref().is_some_and(|p| p.phase < UpgradePhase::Promote);
+    let is_stale = |wish: &str| match wish {
+        labels::RETRY => made,
+        labels::END_KEEP_WARM => begins || early,
+        _ => begins,
+    };
     let stale: serde_json::Map<_, _> = WISHES
         .iter()
         .filter(|w| is_stale(w) && mcp.annotations().contains_key(**w))
@@ -107,4 +127,36 @@ async fn forget_wishes(
 
 fn describe(mesh: &ValidatedMesh) -> String {
     format!("MeshControlPlane {}/{}", mesh.mesh.namespace, mesh.mesh.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(version: &str, result: &str) -> UpgradeRecord {
+        serde_json::from_value(json!({
+            "from": "mesh-1", "fromVersion": "0.1.0", "to": "mesh-2", "toVersion": version, "strategy": "Canary",
+            "result": result, "reason": "", "started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:10:00Z",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn that_a_release_went_back_is_forgotten_last() {
+        let mut history = vec![record("0.2.0", "RolledBack"), record("0.2.0", "RolledBack")];
+        for _ in 0..20 {
+            history.insert(0, record("0.1.0", "Succeeded"));
+            shorten(&mut history);
+        }
+        let bad: Vec<_> = history.iter().filter(|r| r.result == UpgradeResult::RolledBack).collect();
+        assert_eq!((history.len(), bad.len()), (HISTORY, 1));
+        for number in 0..20 {
+            history.insert(0, record(&format!("0.2.{number}"), "RolledBack"));
+            shorten(&mut history);
+        }
+        assert_eq!(history.len(), HISTORY);
+        assert_eq!(history[0].to_version, "0.2.19");
+    }
 }

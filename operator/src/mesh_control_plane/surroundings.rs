@@ -15,10 +15,12 @@ const REFUSED: &str = "a proxy refused the configuration";
 
 /// What the preflight looks at beyond our own objects.
 pub async fn before(ctx: &Context, seen: &Seen, measured: &mut Measured) {
-    let version = ctx.client.apiserver_version().await;
+    let mut unseen = Vec::new();
+    let version =
+        ctx.client.apiserver_version().await.map_err(|e| unseen.push(format!("Kubernetes' version: {e}")));
     measured.kubernetes = version.ok().and_then(|v| v.minor.trim_end_matches('+').parse().ok());
     let budgets = Api::<PodDisruptionBudget>::all(ctx.client.clone()).list(&ListParams::default()).await;
-    let budgets = budgets.inspect_err(|error| tracing::warn!(%error, "could not list PodDisruptionBudgets"));
+    let budgets = budgets.map_err(|e| unseen.push(format!("PodDisruptionBudgets: {e}")));
     let ours = |o: &PodDisruptionBudget| {
         o.labels().get(labels::MANAGED_BY).map(String::as_str) == Some(labels::MANAGER)
     };
@@ -34,11 +36,11 @@ pub async fn before(ctx: &Context, seen: &Seen, measured: &mut Measured) {
     let foreign = budgets.map(|b| b.items).unwrap_or_default().into_iter().filter(|o| !ours(o) && selects(o));
     measured.foreign_budgets =
         foreign.map(|o| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any())).collect();
-    let gateways = gateways(ctx).await;
-    measured.behind = gateways.iter().filter(|g| is_behind(g)).map(describe).collect();
+    let gateways = gateways(ctx).await.map_err(|e| unseen.push(format!("Gateways: {e}"))).unwrap_or_default();
+    measured.behind = Some(gateways.iter().filter(|g| is_behind(g)).map(describe).collect());
     let classes =
         reconciler::list::<GatewayClass>(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    let classes = classes.inspect_err(|error| tracing::warn!(%error, "could not list GatewayClasses")).ok();
+    let classes = classes.map_err(|e| unseen.push(format!("GatewayClasses: {e}"))).ok();
     let has_proxies = |g: &&Gateway| {
         let key = (g.namespace().unwrap_or_default(), names::fit(&g.name_any()));
         seen.gateways.contains_key(&key)
@@ -46,6 +48,8 @@ pub async fn before(ctx: &Context, seen: &Seen, measured: &mut Measured) {
     let left = gateways.iter().filter(has_proxies);
     let left = left.filter_map(|g| Some(format!("{} ({})", describe(g), left_alone(g, classes.as_deref())?)));
     measured.unmanaged = left.collect();
+    // Nothing begins on half a picture.
+    measured.unseen = (!unseen.is_empty()).then(|| unseen.join("; "));
 }
 
 /// Why the proxies of a Gateway are left as they are.
@@ -74,10 +78,10 @@ pub fn describe(gateway: &Gateway) -> String {
     format!("{}/{}", gateway.namespace().unwrap_or_default(), gateway.name_any())
 }
 
-/// All of them; none where they cannot be listed.
-pub async fn gateways(ctx: &Context) -> Vec<Gateway> {
+/// All of them.
+pub async fn gateways(ctx: &Context) -> kube::Result<Vec<Gateway>> {
     let gateways = reconciler::list(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    gateways.inspect_err(|error| tracing::warn!(%error, "could not list Gateways")).unwrap_or_default()
+    gateways.inspect_err(|error| tracing::warn!(%error, "could not list Gateways"))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod automatic;
+mod gateways;
 mod passes;
 mod refused;
 mod troubled;
@@ -62,7 +63,7 @@ fn seen(fresh: MeshControlPlane) -> Seen {
 }
 
 fn valid(seen: &Seen) -> ValidatedMesh {
-    validate(seen, &releases("1"), &[]).unwrap()
+    validate(seen, &releases("1"), &[], at(0)).unwrap()
 }
 
 /// Everything that can be asked answers, and well.
@@ -198,7 +199,7 @@ fn a_proxy_on_a_lost_node_is_unknown_until_somebody_has_looked() {
 fn an_operator_with_other_images_changes_nothing_that_is_installed() {
     let (mut seen, old) = installed();
     seen.fresh.spec.version = None;
-    let mesh = validate(&seen, &releases("2"), &["other".to_owned()]).unwrap();
+    let mesh = validate(&seen, &releases("2"), &["other".to_owned()], at(0)).unwrap();
     assert_eq!(take(&mut seen, &mesh, at(10)).target, old);
     assert_eq!((phase(&seen), mesh.newer.map(|v| v.to_string()).as_deref()), (None, Some("0.2.0")));
 }
@@ -209,11 +210,11 @@ fn a_step_too_far_is_refused_with_the_way_there() {
     seen.revisions[0].spec.version = "0.0.9".to_owned();
     seen.fresh.spec.version = Some("0.2.0".to_owned());
     assert!(
-        validate(&seen, &releases("1"), &[]).is_ok(),
+        validate(&seen, &releases("1"), &[], at(0)).is_ok(),
         "from what is no longer rendered every way leads forward"
     );
     seen.fresh.spec.version = Some("0.3.0".to_owned());
-    let error = validate(&seen, &releases("1"), &[]).unwrap_err();
+    let error = validate(&seen, &releases("1"), &[], at(0)).unwrap_err();
     assert_eq!(error.reason(), conditions::reason::UNKNOWN_VERSION);
     assert!(error.to_string().contains("0.1.0, 0.2.0"), "{error}");
 }
@@ -259,10 +260,10 @@ fn a_second_mesh_is_a_conflict_and_the_first_is_not_disturbed() {
     let both = vec![younger.clone(), mesh(json!({}))];
     let mut first = seen(mesh(json!({})));
     first.meshes = both.clone();
-    assert!(validate(&first, &releases("1"), &[]).is_ok());
+    assert!(validate(&first, &releases("1"), &[], at(0)).is_ok());
     let mut second = seen(younger);
     second.meshes = both;
-    let error = validate(&second, &releases("1"), &[]).unwrap_err();
+    let error = validate(&second, &releases("1"), &[], at(0)).unwrap_err();
     assert_eq!(error.reason(), conditions::reason::CONFLICT);
     assert!(error.to_string().contains("prod/mesh"), "{error}");
 }
@@ -300,7 +301,7 @@ fn an_unset_version_stays_at_what_was_installed_and_an_unknown_one_is_refused() 
     let mut seen = seen(mesh(json!({})));
     assert_eq!(valid(&seen).snapshot.version, "0.2.0");
     seen.fresh.status.get_or_insert_default().version = Some("0.0.9".to_owned());
-    let error = validate(&seen, &releases("1"), &[]).unwrap_err();
+    let error = validate(&seen, &releases("1"), &[], at(0)).unwrap_err();
     assert_eq!(error.reason(), conditions::reason::UNKNOWN_VERSION);
     assert!(error.to_string().contains("0.1.0"), "{error}");
 }
@@ -313,10 +314,10 @@ fn a_lost_root_is_not_replaced_without_consent() {
         "earliest": "root", "earliestNotAfter": "2036-01-01T00:00:00Z"});
     seen.fresh.status.get_or_insert_default().certificates =
         Some(serde_json::from_value(certificates).unwrap());
-    let error = validate(&seen, &releases("1"), &[]).unwrap_err().to_string();
+    let error = validate(&seen, &releases("1"), &[], at(0)).unwrap_err().to_string();
     assert!(error.contains("prod.mesh.root") && error.contains("replace-lost-root=abc"), "{error}");
     seen.fresh.annotations_mut().insert("meshwright.io/replace-lost-root".to_owned(), "abc".to_owned());
-    assert!(validate(&seen, &releases("1"), &[]).unwrap().root_is_new);
+    assert!(validate(&seen, &releases("1"), &[], at(0)).unwrap().root_is_new);
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn proxy(
     // A label may be a shortened name.
     let is_it = |g: &String| g.split_once('/').is_some_and(|(ns, n)| ns == of.0 && names::fit(n) == of.1);
     // What the old proxies refuse too is a user's doing; the new ones, which have nothing older, wait for its mending.
-    let behind = measured.behind.iter().any(is_it);
+    let behind = measured.behind.as_ref().is_none_or(|behind| behind.iter().any(is_it));
     let lasting = !alike && !behind && idle.is_some_and(|idle| idle >= PATIENCE);
     let message = format!("pod {name} is not ready after {} s{what}", idle.unwrap_or_default().as_secs());
     Trouble { cause: cause.to_owned(), message, lasting }

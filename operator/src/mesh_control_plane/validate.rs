@@ -120,26 +120,22 @@ pub struct ValidatedMesh {
 }
 
 /// Checks. `pull_secrets` are those of a new revision.
-pub fn validate(seen: &Seen, catalogue: &Catalogue, pull_secrets: &[String]) -> Result<ValidatedMesh, Error> {
+pub fn validate(
+    seen: &Seen,
+    catalogue: &Catalogue,
+    pull_secrets: &[String],
+    now: Timestamp,
+) -> Result<ValidatedMesh, Error> {
     let mcp = &seen.fresh;
     no_older_mesh(mcp, &seen.meshes)?;
     let settings_of_upgrade = upgrade::Settings::parse(&mcp.spec.upgrade)?;
-    let choice = choose(seen, &settings_of_upgrade, catalogue)?;
+    let choice = choose(seen, &settings_of_upgrade, catalogue, now)?;
     let images = images(seen, &choice, catalogue, pull_secrets)?;
     let spec = &mcp.spec;
-    let name = mcp.name_any();
     // Parsed only to refuse it here; the agent reads the text.
     duration("spec.certificates.workloadTTL", &spec.certificates.workload_ttl)?;
     Ok(ValidatedMesh {
-        snapshot: MeshRevisionSpec {
-            mesh: name.clone(),
-            version: choice.version.to_string(),
-            images,
-            trust_domain: spec.trust_domain.clone(),
-            workload_ttl: spec.certificates.workload_ttl.clone(),
-            control_plane: settings(spec.profile, &spec.control_plane),
-            gateways: settings(spec.profile, &spec.gateways),
-        },
+        snapshot: snapshot(mcp, choice.version, images),
         upgrade: settings_of_upgrade,
         by_itself: choice.by_itself,
         newer: choice.newer,
@@ -161,8 +157,7 @@ pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
     let to = seen.revisions.iter().find(|r| r.name_any() == position.to).filter(|_| !over)?;
     let spec = &mcp.spec;
     // What cannot be read of it counts as not said; and while it cannot, nothing new begins.
-    let settings = upgrade::Settings::parse(&spec.upgrade);
-    let settings = settings.or_else(|_| upgrade::Settings::parse(&Default::default())).ok()?;
+    let settings = upgrade::Settings::parse_what_can_be(&spec.upgrade)?;
     Some(ValidatedMesh {
         snapshot: to.spec.clone(),
         upgrade: upgrade::Settings { refused: true, ..settings },
@@ -223,7 +218,12 @@ struct Choice {
 }
 
 // An unset version stays at what was installed, unless upgrades are automatic: an upgrade is a decision.
-fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Result<Choice, Error> {
+fn choose(
+    seen: &Seen,
+    upgrade: &upgrade::Settings,
+    catalogue: &Catalogue,
+    now: Timestamp,
+) -> Result<Choice, Error> {
     let status = seen.fresh.status.as_ref();
     let unknown =
         |version: &str| Error::UnknownVersion { version: version.to_owned(), known: catalogue.list() };
@@ -240,9 +240,17 @@ fn choose(seen: &Seen, upgrade: &upgrade::Settings, catalogue: &Catalogue) -> Re
         let going = status.and_then(|s| s.upgrade.as_ref());
         let begun = UpgradePhase::InstallCanary..UpgradePhase::RolledBack;
         // Asked for by nobody else: who takes a version away again has changed their mind.
-        let going = going.filter(|u| upgrade.automatic && begun.contains(&u.phase));
+        let going = going.filter(|u| (upgrade.automatic || u.by_itself) && begun.contains(&u.phase));
+        // What a person changes does not wait for the window of a release.
+        let is_changed = |pinned: Version| {
+            serving.is_some_and(|r| r.spec != snapshot(&seen.fresh, pinned, r.spec.images.clone()))
+        };
+        let first = |pinned: Version| upgrade.opens(now).is_some() && is_changed(pinned);
         return match (going, pinned) {
             (Some(going), _) => Ok(choice(parse(&going.to_version)?, false)),
+            (None, Some(pinned)) if upgrade.automatic && newer.is_some() && first(pinned) => {
+                Ok(choice(pinned, false))
+            }
             (None, Some(pinned)) if held_back => Ok(Choice { held_back, ..choice(pinned, false) }),
             (None, Some(pinned)) if upgrade.automatic => Ok(choice(newer.unwrap_or(pinned), newer.is_some())),
             (None, Some(pinned)) => Ok(choice(pinned, false)),
@@ -300,6 +308,20 @@ fn root_is_new(seen: &Seen) -> Result<bool, Error> {
             );
             Err(Error::Root(CertificateError::LostRoot { secret, annotation: REPLACE_LOST, fingerprint }))
         }
+    }
+}
+
+// What a revision is made of.
+fn snapshot(mcp: &MeshControlPlane, version: Version, images: Images) -> MeshRevisionSpec {
+    let spec = &mcp.spec;
+    MeshRevisionSpec {
+        mesh: mcp.name_any(),
+        version: version.to_string(),
+        images,
+        trust_domain: spec.trust_domain.clone(),
+        workload_ttl: spec.certificates.workload_ttl.clone(),
+        control_plane: settings(spec.profile, &spec.control_plane),
+        gateways: settings(spec.profile, &spec.gateways),
     }
 }
 

@@ -48,7 +48,10 @@ pub fn view<'a>(
         active: active.map(|a| Revision { name: a.name_any(), version: a.spec.version.clone() }),
         active_was_ready: active.is_some_and(was_ever_ready),
         position,
-        opens: opens(mesh, now),
+        generation: seen.fresh.metadata.generation,
+        by_itself: mesh.by_itself,
+        unseen: measured.unseen.clone(),
+        opens: if mesh.by_itself { mesh.upgrade.opens(now) } else { None },
         held_back: mesh.newer.filter(|_| mesh.held_back).map(|v| v.to_string()),
         from: health(from),
         to: with_finding(health(Some(to)), measured),
@@ -72,20 +75,6 @@ fn was_ever_ready(revision: &MeshRevision) -> bool {
 fn with_finding(health: Health, measured: &Measured) -> Health {
     let trouble = health.trouble.clone().or_else(|| measured.finding.clone());
     Health { trouble, ..health }
-}
-
-fn opens(mesh: &ValidatedMesh, now: Timestamp) -> Option<Timestamp> {
-    use meshwright_decisions::windows::State;
-    if !mesh.by_itself {
-        return None;
-    }
-    let states: Vec<_> = mesh.upgrade.windows.iter().map(|w| w.state(now)).collect();
-    let opens = states.iter().map(|s| match s {
-        State::Open { .. } => None,
-        State::Closed { opens } => Some(*opens),
-    });
-    let opens: Option<Vec<Timestamp>> = opens.collect();
-    opens?.into_iter().min()
 }
 
 fn wishes(seen: &Seen) -> Wishes {
@@ -173,19 +162,28 @@ fn awaited(p: &UpgradeStatus, mesh: &ValidatedMesh, gateway: &GatewaySeen) -> Op
             shares::canary_pods(steady, percent, mesh.upgrade.surge_percent)
         }
         UpgradePhase::Bake => steady,
+        // They lead by now.
+        UpgradePhase::Drain if p.measured_since.is_none() => to.map_or(steady, replicas),
         UpgradePhase::RollingBack => {
             let back = behind(gateway) == Some(p.from.as_str());
             return (!back).then(|| "the Service to send connections to the old proxies".to_owned());
         }
         _ => return None,
     };
+    // A Gateway that is served by nobody, for whatever reason, holds up no other's: its Service goes where pods are ready.
+    let serves = from.is_some_and(|d| sizes::ready_of(d) > 0);
+    if !serves && !to.is_some_and(|to| is_settled(to, wanted)) {
+        return None;
+    }
     let Some(to) = to else { return Some(format!("{wanted} new proxies")) };
     if !is_settled(to, wanted) {
         let ready = to.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0);
         return Some(format!("{wanted} new proxies, {ready} are ready,"));
     }
     let over = behind(gateway) == Some(p.to.as_str());
-    let late = p.phase == UpgradePhase::Bake && p.measured_since.is_some() && !over;
+    let is_left =
+        p.phase == UpgradePhase::Drain || p.phase == UpgradePhase::Bake && p.measured_since.is_some();
+    let late = is_left && !over;
     let mixed = p.phase == UpgradePhase::Shift && behind(gateway).is_some();
     (late || mixed).then(|| "the Service to send connections to the new proxies".to_owned())
 }
@@ -201,7 +199,7 @@ fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
     let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
     let unready = seen.gateways.iter().filter(|(_, g)| {
         let of_active = g.deployments.get(active);
-        of_active.is_some_and(|d| sizes::ready_of(d) < replicas(d))
+        of_active.is_none_or(|d| sizes::ready_of(d) < replicas(d))
     });
     let ready = is_ready(mesh.control_plane.min, seen, active);
     Sight {
@@ -218,7 +216,7 @@ fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
         pending: proxies().filter(|p| pods::unschedulable(p).is_some()).map(name).collect(),
         unready: unready.map(|((namespace, name), _)| format!("{namespace}/{name}")).collect(),
         foreign_budgets: measured.foreign_budgets.clone(),
-        behind: measured.behind.clone(),
+        behind: measured.behind.clone().unwrap_or_default(),
         unmanaged: measured.unmanaged.clone(),
         hazards: from.zip(to).map(|(from, to)| from.hazards(to)).unwrap_or_default(),
     }

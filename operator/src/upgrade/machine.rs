@@ -56,6 +56,7 @@ fn begin(view: &View<'_>, active: Revision) -> Decision {
         to_version: view.target.version.clone(),
         strategy: if canary { Strategy::Canary } else { Strategy::InPlace },
         without_baseline: unmeasured,
+        by_itself: view.by_itself,
         phase: UpgradePhase::Planned,
         step: None,
         steps,
@@ -139,6 +140,7 @@ impl<'a> Going<'a> {
             return self.end(Outcome::Over(None));
         }
         if self.position.without_baseline
+            && !self.view.from.ready
             && before < UpgradePhase::Promote
             && self.view.target.name != self.position.to
         {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use meshwright_api::{Approval, OnInsufficient, Probe, Strategy, Upgrade, UpgradeMode};
 use meshwright_core::duration;
 use meshwright_decisions::{
     analysis,
-    windows::{Schedule, Window},
+    windows::{Schedule, State, Window},
 };
 
 use crate::inspection::probe::{Ask, InvalidProbe};
@@ -124,6 +125,34 @@ impl Settings {
         Ok(settings)
     }
 
+    /// When the next window opens; none where one is open, or there are none.
+    pub fn opens(&self, now: Timestamp) -> Option<Timestamp> {
+        let states: Vec<_> = self.windows.iter().map(|w| w.state(now)).collect();
+        let opens = states.iter().map(|s| match s {
+            State::Open { .. } => None,
+            State::Closed { opens } => Some(*opens),
+        });
+        let opens: Option<Vec<Timestamp>> = opens.collect();
+        opens?.into_iter().min()
+    }
+
+    /// As much of it as can be read, and defaults for the rest: what one field says wrongly must not change the others in the middle of
+    /// an upgrade.
+    pub fn parse_what_can_be(upgrade: &Upgrade) -> Option<Self> {
+        let without_windows = Upgrade { windows: Vec::new(), ..upgrade.clone() };
+        let mut without_probes = without_windows.clone();
+        without_probes.analysis.probes.clear();
+        let without_times = Upgrade {
+            steps: Upgrade::default().steps,
+            bake: Upgrade::default().bake,
+            keep_warm: Upgrade::default().keep_warm,
+            ..without_probes.clone()
+        };
+        [upgrade, &without_windows, &without_probes, &without_times, &Upgrade::default()]
+            .into_iter()
+            .find_map(|upgrade| Self::parse(upgrade).ok())
+    }
+
     /// Why nothing new is begun.
     pub fn held(&self) -> Option<&'static str> {
         match (self.refused, self.paused) {
@@ -192,6 +221,25 @@ mod tests {
         assert_eq!(settings.steps.iter().map(|s| s.0).collect::<Vec<_>>(), [10, 25, 50]);
         assert_eq!(settings.keep_warm, Duration::from_secs(600));
         assert!((settings.analysis.max_error_increase - 0.005).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_wrong_field_changes_no_other() {
+        let mut upgrade = Upgrade::default();
+        upgrade.analysis.max_error_increase = "5%".to_owned();
+        upgrade.windows = vec![meshwright_api::Window {
+            schedule: "0 2 * * 0".into(),
+            duration: "1h".into(),
+            time_zone: "Europe/Berln".into(),
+        }];
+        assert!(Settings::parse(&upgrade).is_err());
+        let errors =
+            |upgrade: &Upgrade| Settings::parse_what_can_be(upgrade).unwrap().analysis.max_error_increase;
+        assert!((errors(&upgrade) - 0.05).abs() < 1e-9);
+        upgrade.bake = "soon".to_owned();
+        assert!((errors(&upgrade) - 0.05).abs() < 1e-9);
+        upgrade.analysis.max_error_increase = "much".to_owned();
+        assert!((errors(&upgrade) - 0.005).abs() < 1e-9);
     }
 
     #[test]

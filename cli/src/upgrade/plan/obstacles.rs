@@ -91,7 +91,7 @@ pub fn obstacles(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: &str) 
 // What went back is not tried again, but another revision of the same version is: that of a setting which was changed.
 fn is_held(mesh: &MeshControlPlane, revisions: &[MeshRevision], old: &UpgradeStatus) -> bool {
     let superseded = old.rollback.as_ref().is_some_and(|r| r.cause == SUPERSEDED);
-    if superseded || mesh.annotations().get(labels::RETRY) == Some(&old.to) {
+    if superseded || mesh.annotations().get(labels::RETRY) == Some(&old.attempt()) {
         return false;
     }
     match revisions.iter().find(|r| r.name_any() == old.to) {

@@ -86,7 +86,8 @@ fn what_went_back_needs_a_retry_and_another_revision_of_its_version_does_not() {
     assert!(is_held(&mesh, &revisions()), "the revision that went back has this life");
     assert!(is_held(&mesh, &revisions()[..1]), "it is gone, and the operator waits");
     let mut asked = mesh.clone();
-    asked.metadata.annotations = Some([(labels::RETRY.to_owned(), "prod-22222222".to_owned())].into());
+    asked.metadata.annotations =
+        Some([(labels::RETRY.to_owned(), "prod-22222222/2026-11-21T12:00:00Z".to_owned())].into());
     assert!(!is_held(&asked, &revisions()));
     mesh.spec.certificates.workload_ttl = "6h".to_owned();
     assert!(!is_held(&mesh, &revisions()));

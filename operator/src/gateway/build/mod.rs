@@ -62,7 +62,8 @@ pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
     match builders(lead, &gateway.lead.version)? {
         Builders::V0_1 | Builders::V0_2 => {}
     }
-    let workloads = gateway.parts.iter().map(|part| workload(gateway, part));
+    let known = gateway.parts.iter().filter(|part| part.revision == lead || is_known(part));
+    let workloads = known.map(|part| workload(gateway, part));
     Ok(GatewayObjects {
         service_account: ServiceAccount {
             metadata: propagated(gateway),
@@ -79,6 +80,22 @@ pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
         workloads: workloads.collect::<Result<_, _>>()?,
         disruption_budget: shared::disruption_budget(meta(gateway), selector(gateway), &gateway.plan),
     })
+}
+
+/// Proxies that are left as they are, because this operator does not know their release; of the revision that leads that is an error.
+pub fn unknown(gateway: &ValidatedGateway) -> Vec<String> {
+    let unknown = gateway.parts.iter().skip(1).filter(|part| !is_known(part));
+    let say = |part: &Part| {
+        let (revision, version) = (&part.revision, &part.snapshot.version);
+        format!(
+            "the proxies of revision {revision} are left as they are: this operator does not know release {version}"
+        )
+    };
+    unknown.map(say).collect()
+}
+
+fn is_known(part: &Part) -> bool {
+    builders(&part.revision, &part.snapshot.version).is_ok()
 }
 
 fn workload(gateway: &ValidatedGateway, part: &Part) -> Result<Workload, Error> {

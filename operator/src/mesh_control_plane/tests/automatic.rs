@@ -38,16 +38,47 @@ fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
 }
 
 #[test]
+fn what_a_person_changes_does_not_wait_for_the_window_of_a_release() {
+    let (mut seen, _) = installed();
+    (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
+    let window = |schedule: &str| meshwright_api::Window {
+        schedule: schedule.to_owned(),
+        duration: "1h".to_owned(),
+        time_zone: "UTC".to_owned(),
+    };
+    seen.fresh.spec.upgrade.windows = vec![window("0 3 * * *")];
+    assert_eq!((valid(&seen).snapshot.version.as_str(), valid(&seen).by_itself), ("0.2.0", true));
+    seen.fresh.spec.gateways.resources =
+        serde_json::from_value(json!({"requests": {"cpu": "300m"}})).unwrap();
+    assert_eq!((valid(&seen).snapshot.version.as_str(), valid(&seen).by_itself), ("0.1.0", false));
+    seen.fresh.spec.upgrade.windows.push(window("0 8 * * *"));
+    assert_eq!((valid(&seen).snapshot.version.as_str(), valid(&seen).by_itself), ("0.2.0", true));
+}
+
+#[test]
+fn an_automatic_upgrade_goes_on_when_upgrades_are_manual_again() {
+    let (mut seen, _) = installed();
+    (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
+    let mesh = valid(&seen);
+    for second in 10..13 {
+        take(&mut seen, &mesh, at(second));
+    }
+    assert_eq!(phase(&seen), Some(UpgradePhase::InstallCanary));
+    seen.fresh.spec.upgrade.mode = meshwright_api::UpgradeMode::Manual;
+    assert_eq!(valid(&seen).snapshot.version, "0.2.0");
+}
+
+#[test]
 fn a_release_that_went_back_is_not_taken_by_itself_again() {
     let (mut seen, old) = installed();
     (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
     let mesh = valid(&seen);
     take(&mut seen, &mesh, at(10));
     let new = seen.fresh.status.as_ref().unwrap().upgrade.as_ref().unwrap().to.clone();
-    let wish = |seen: &mut Seen, annotation: &str| {
-        seen.fresh.metadata.annotations = Some([(annotation.to_owned(), new.clone())].into());
+    let wish = |seen: &mut Seen, annotation: &str, value: String| {
+        seen.fresh.metadata.annotations = Some([(annotation.to_owned(), value)].into());
     };
-    wish(&mut seen, labels::ROLLBACK);
+    wish(&mut seen, labels::ROLLBACK, new.clone());
     let mut now = 11;
     let mut pass = |seen: &mut Seen, times: i64| {
         for _ in 0..times {
@@ -70,7 +101,8 @@ fn a_release_that_went_back_is_not_taken_by_itself_again() {
     seen.fresh.spec.gateways.resources = None;
     pass(&mut seen, 2);
     assert_eq!(phase(&seen), None);
-    wish(&mut seen, labels::RETRY);
+    let last = seen.fresh.status.as_ref().unwrap().history.iter().find(|r| r.to == new).unwrap().attempt();
+    wish(&mut seen, labels::RETRY, last);
     pass(&mut seen, 1);
     seen.fresh.metadata.annotations = None;
     pass(&mut seen, 3);

@@ -92,7 +92,7 @@ async fn a_mesh_is_let_go_only_when_nothing_was_left_to_delete() {
 async fn certificates_are_looked_at_also_when_the_spec_is_invalid() {
     let seen = installed_and_invalid();
     let (ctx, _) = apply_tests::refusing();
-    let invalid = validate(&seen, &releases("1"), &[]).unwrap_err();
+    let invalid = validate(&seen, &releases("1"), &[], at(0)).unwrap_err();
     let before = seen.fresh.status.clone().unwrap();
     let status = controller::status::failed(&ctx, Some(3), before, &invalid.into(), Some(&seen));
     let of = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).unwrap();

@@ -39,7 +39,12 @@ fn found(pods: Vec<Pod>, measured: &Measured, now: Timestamp) -> Option<Trouble>
 fn what_does_not_pass_comes_before_what_may() {
     let pods = vec![pod("a-0", NEW, "a", pending()), pod("b-0", NEW, "b", never_ready())];
     assert_eq!(found(pods.clone(), &Measured::default(), at(30)), None, "it is too early");
-    let trouble = found(pods, &Measured::default(), at(120)).unwrap();
+    let known = Measured { behind: Some(Vec::new()), ..Measured::default() };
+    assert!(
+        !found(pods.clone(), &Measured::default(), at(120)).unwrap().lasting,
+        "nobody knows whose doing it is"
+    );
+    let trouble = found(pods, &known, at(120)).unwrap();
     assert!(trouble.lasting && trouble.message.contains("shop/b-0"), "{trouble:?}");
 }
 
@@ -53,7 +58,7 @@ fn what_new_pods_of_the_old_version_lack_too_is_nobodys_doing() {
 fn a_gateway_whose_configuration_is_refused_is_its_users_to_mend_whatever_its_name() {
     let name = "shop.example";
     let pods = vec![pod("b-0", NEW, &meshwright_api::names::fit(name), never_ready())];
-    let behind = |name: &str| Measured { behind: vec![format!("shop/{name}")], ..Measured::default() };
+    let behind = |name: &str| Measured { behind: Some(vec![format!("shop/{name}")]), ..Measured::default() };
     assert!(!found(pods.clone(), &behind(name), at(120)).unwrap().lasting);
     assert!(found(pods, &behind("another"), at(120)).unwrap().lasting);
 }

@@ -11,19 +11,28 @@ impl Going<'_> {
     pub(super) fn must_go_back(&self) -> Option<(String, String)> {
         let p = &self.position;
         let why = |cause: &str, message: String| Some((cause.to_owned(), message));
-        // Without a baseline there is nothing to go back to.
-        if p.without_baseline {
+        // Without a baseline there is nothing to go back to, unless it has become ready since.
+        if p.without_baseline && !self.view.from.ready {
             return None;
         }
         if self.view.wishes.rollback.as_deref() == Some(p.to.as_str()) {
             return why(REQUESTED, format!("annotation {} asks for it", meshwright_api::labels::ROLLBACK));
         }
-        // From Promote on another target waits.
-        if p.phase < UpgradePhase::Promote && self.view.target.name != p.to {
-            let message = format!("the spec asks for revision {} now", self.view.target.name);
-            return why(SUPERSEDED, message);
-        }
-        if p.phase <= UpgradePhase::Preflight {
+        self.bad().or_else(|| {
+            // From Promote on another target waits, except the one that is still warm.
+            let warm = p.phase == UpgradePhase::Drain && p.measured_since.is_none();
+            let wanted = &self.view.target.name;
+            let takes_over = p.phase < UpgradePhase::Promote || warm && *wanted == p.from;
+            (takes_over && *wanted != p.to)
+                .then(|| (SUPERSEDED.to_owned(), format!("the spec asks for revision {wanted} now")))
+        })
+    }
+
+    /// Something is wrong with the new revision; why does not depend on what else is asked for.
+    fn bad(&self) -> Option<(String, String)> {
+        let p = &self.position;
+        let why = |cause: &str, message: String| Some((cause.to_owned(), message));
+        if p.phase <= UpgradePhase::Preflight || p.without_baseline {
             return None;
         }
         // Once the old pods end their connections, going back is a person's decision.
@@ -52,7 +61,8 @@ impl Going<'_> {
         let decided = Time(self.view.now);
         // Before the first step there was no traffic, and there may be no new revision.
         let traffic_back = (phase < UpgradePhase::Shift).then(|| decided.clone());
-        p.rollback = Some(Rollback { phase, cause, message, decided, traffic_back });
+        let generation = self.view.generation;
+        p.rollback = Some(Rollback { phase, cause, message, decided, generation, traffic_back });
         self.told.push(("RollingBack", note));
         self.enter(UpgradePhase::RollingBack);
     }
@@ -104,8 +114,11 @@ impl Going<'_> {
         let wanted = &self.view.target.name;
         // By itself the operator wants the old one again, and that is there.
         let left = *wanted == p.from && self.view.held_back.as_ref() == Some(&p.to_version);
-        let another = *wanted != p.to && !left;
-        let again = superseded || another || self.view.wishes.retry.as_deref() == Some(p.to.as_str());
+        // The same release with other images is another revision, and nobody asked for that either.
+        let decided = p.rollback.as_ref().and_then(|r| r.generation);
+        let changed = self.view.generation != decided || self.view.target.version != p.to_version;
+        let another = *wanted != p.to && !left && changed;
+        let again = superseded || another || self.view.wishes.retry == Some(p.attempt());
         if self.view.to.exists {
             let to = p.to.clone();
             self.wait_for_use(self.view.to.in_use, &to, "");

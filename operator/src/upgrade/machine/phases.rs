@@ -38,6 +38,10 @@ impl Going<'_> {
         if self.is_closed() || self.paused() {
             return Outcome::Stays;
         }
+        if let Some(unseen) = &self.view.unseen {
+            self.wait(format!("a look at {unseen}"), None);
+            return Outcome::Stays;
+        }
         let hindered = !self.position.blockers.is_empty() && !self.position.without_baseline;
         if hindered && !self.is_acknowledged() {
             let ask = format!(
@@ -316,6 +320,10 @@ impl Going<'_> {
             if self.paused() {
                 return Outcome::Stays;
             }
+            if !ended && !self.position.without_baseline && !self.view.gateways.settled {
+                self.wait_for_new();
+                return Outcome::Stays;
+            }
             self.position.measured_since = Some(Time(self.view.now));
             self.recheck = Some(Duration::ZERO);
             return Outcome::Stays;
@@ -328,6 +336,17 @@ impl Going<'_> {
             }
         }
         Outcome::Stays
+    }
+
+    /// Warm pods do not end while those that took their place are not well: they may be what serves.
+    fn wait_for_new(&mut self) {
+        let mut what = self.view.gateways.waiting.clone().unwrap_or_else(|| "the new proxies".to_owned());
+        let since = self.blocked();
+        if self.is_over(&since, INSTALL) {
+            what.push_str(": mend them, or kubectl mesh rollback; kubectl mesh end-keep-warm ends the old ones all the same");
+            self.asks = Some(what.clone());
+        }
+        self.wait(what, None);
     }
 
     /// Until nothing uses a revision any more. Nobody knows how long that takes where its control plane does not answer.

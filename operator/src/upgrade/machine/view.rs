@@ -78,7 +78,7 @@ pub struct Wishes {
     pub acknowledge: Option<(String, String)>,
     /// The new revision that is to be left.
     pub rollback: Option<String>,
-    /// The revision that went back and is to be tried again.
+    /// The upgrade that went back and is to be tried again.
     pub retry: Option<String>,
     /// The old revision that need not stay warm.
     pub end_keep_warm: Option<String>,
@@ -99,6 +99,12 @@ pub struct View<'a> {
     pub active_was_ready: bool,
     /// Where the upgrade is.
     pub position: Option<&'a UpgradeStatus>,
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// Nobody asks for the release: it is the newest, and upgrades are automatic.
+    pub by_itself: bool,
+    /// What of the surroundings could not be looked at.
+    pub unseen: Option<String>,
     /// When the next window opens; none where the upgrade may begin now.
     pub opens: Option<Timestamp>,
     /// A release that would be taken by itself, had it not gone back before.

@@ -65,6 +65,18 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
         let (was, is) = (routing_of(before), routing_of(after));
         assert_eq!(was, is, "a pause moves no connection\n{}", context());
     }
+    if let (Some(was), Some(is)) = (&before.position, &after.position) {
+        let warm = was.phase == UpgradePhase::Drain && was.measured_since.is_none();
+        let ends = is.phase == UpgradePhase::Drain && is.measured_since.is_some();
+        let may = seen.settled || seen.ends_warmth || was.without_baseline;
+        assert!(!(warm && ends) || may, "warm pods end while the new ones are not well\n{}", context());
+        let back = is.phase == UpgradePhase::RollingBack;
+        let wanted = warm && seen.target == OLD && !was.without_baseline;
+        assert!(!wanted || back, "who wants the warm revision waits for a new upgrade\n{}", context());
+        let looks = was.phase == UpgradePhase::Preflight && seen.unseen;
+        let goes_on = is.phase == UpgradePhase::InstallCanary;
+        assert!(!(looks && goes_on), "it begins on half a picture\n{}", context());
+    }
     // Whoever waits for long for what ends asks a person.
     let ends = before.position.as_ref().is_some_and(|p| {
         p.phase == UpgradePhase::RolledBack && after.new

@@ -21,6 +21,10 @@ pub(super) fn all(way: &Way, phase: Option<UpgradePhase>) -> Vec<Seen> {
     let mut all = vec![Seen { baseline: way.baseline, ..Seen::good() }];
     all = each(all, &[SignedDuration::ZERO, A_WHILE, LONG], |s, v| s.elapsed = v);
     all = each(all, &both, |s, v| s.paused = v);
+    if !way.baseline {
+        // It may become ready in the end.
+        all = each(all, &both, |s, v| s.old_ready = v);
+    }
     // An upgrade to another revision is another search.
     let Some(phase) = phase else { return all };
     let backs: [fn(&mut Seen); 4] =
@@ -35,6 +39,7 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
         UpgradePhase::Planned => each(all, &both, |s, v| s.closed = v),
         UpgradePhase::Preflight => {
             all = each(all, &both, |s, v| s.closed = v);
+            all = each(all, &both, |s, v| s.unseen = v);
             each(each(all, &both, |s, v| s.blocked = v), &both, |s, v| s.accepts = v)
         }
         UpgradePhase::InstallCanary => each(all, &both, |s, v| s.ready = v),
@@ -51,7 +56,10 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
             all = each(all, &both, |s, v| s.stuck = v);
             each(all, &both, |s, v| s.agrees = v)
         }
-        UpgradePhase::Drain => each(with_usage(all), &both, |s, v| s.ends_warmth = v),
+        UpgradePhase::Drain => {
+            all = each(with_usage(all), &both, |s, v| s.settled = v);
+            each(all, &both, |s, v| s.ends_warmth = v)
+        }
         UpgradePhase::RollingBack => each(all, &both, |s, v| s.back = v),
         UpgradePhase::RolledBack => {
             all = each(with_usage(all), &both, |s, v| s.retry = v);

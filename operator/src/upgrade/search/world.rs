@@ -42,6 +42,7 @@ pub(super) struct Seen {
     pub(super) paused: bool,
     pub(super) closed: bool,
     pub(super) held: bool,
+    pub(super) unseen: bool,
     pub(super) baseline: bool,
     pub(super) trouble: bool,
     pub(super) ready: bool,
@@ -68,6 +69,7 @@ impl Seen {
             paused: false,
             closed: false,
             held: false,
+            unseen: false,
             baseline: true,
             trouble: false,
             ready: true,
@@ -125,7 +127,7 @@ fn wishes(world: &World, seen: &Seen) -> Wishes {
         approve: asked.map(|step| (NEW.to_owned(), step, "alice".to_owned())),
         acknowledge: p.filter(|_| seen.accepts).map(|p| (p.plan.clone(), "alice".to_owned())),
         rollback: seen.rollback.then(|| NEW.to_owned()),
-        retry: seen.retry.then(|| NEW.to_owned()),
+        retry: p.filter(|_| seen.retry).map(UpgradeStatus::attempt),
         end_keep_warm: seen.ends_warmth.then(|| OLD.to_owned()),
     }
 }
@@ -149,6 +151,10 @@ pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
         active: Some(revision(world.active)),
         active_was_ready: seen.baseline,
         position: position.as_ref(),
+        // Who asks for something else changes the spec.
+        generation: [NEW, OLD, OTHER].iter().position(|t| *t == seen.target).map(|n| n as i64),
+        by_itself: false,
+        unseen: seen.unseen.then(|| "budgets".to_owned()),
         opens: seen.closed.then(|| now() + LONG),
         held_back: seen.held.then(|| "0.1.0".to_owned()),
         from: Health { exists: world.old, ready: seen.old_ready, trouble: None, in_use: seen.usage },
