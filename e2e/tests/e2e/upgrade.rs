@@ -94,7 +94,8 @@ async fn blocked(env: &Env, version: &str) -> Result<()> {
         "{check}"
     );
     let shown = plugin.says("upgrade status", 0).await?;
-    ensure!(shown.contains(&blocker.message) || shown.contains("acknowledge"), "{shown}");
+    let way_on = format!("kubectl mesh acknowledge {}", position.plan);
+    ensure!(shown.contains(&blocker.message) && shown.contains(&way_on), "{shown}");
     let other = plugin.says("acknowledge 0", 2).await?;
     ensure!(other.contains(&position.plan), "{other}");
     // Whoever accepts it is on record, and it goes on; then somebody takes it back.

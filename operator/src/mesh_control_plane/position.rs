@@ -83,8 +83,11 @@ fn recorded(before: &MeshControlPlaneStatus, step: &Step) -> MeshControlPlaneSta
 // The oldest goes, but not what keeps a bad release from being taken by itself while there is anything else.
 fn shorten(history: &mut Vec<UpgradeRecord>) {
     while history.len() > HISTORY {
-        let is_newest =
-            |i: usize, r: &UpgradeRecord| !history[..i].iter().any(|n| n.to_version == r.to_version);
+        // As in `MeshControlPlane::went_back`: what was taken back before its end says nothing of a release.
+        let tells = |n: &UpgradeRecord, version: &str| {
+            n.to_version == version && n.result != UpgradeResult::Superseded
+        };
+        let is_newest = |i: usize, r: &UpgradeRecord| !history[..i].iter().any(|n| tells(n, &r.to_version));
         let keeps = |i: usize, r: &UpgradeRecord| r.result == UpgradeResult::RolledBack && is_newest(i, r);
         let last = history.iter().enumerate().rev().find(|(i, r)| !keeps(*i, r)).map(|(i, _)| i);
         history.remove(last.unwrap_or(history.len() - 1));
@@ -99,19 +102,11 @@ async fn forget_wishes(
     step: &Step,
 ) -> Result<MeshControlPlane, Error> {
     let begins = mcp.status.as_ref().is_none_or(|s| s.upgrade.is_none()) && step.decision.position.is_some();
-    // That it be tried again holds until something is made for it: another plan may take the place of this one.
-    let at = |p: &UpgradeStatus| matches!(p.phase, UpgradePhase::InstallCanary | UpgradePhase::RollingBack);
-    let made = step.decision.position.as_ref().is_some_and(at);
-    // Nothing is warm yet.
-    let early = step.decision.position.as_ref().is_some_and(|p| p.phase < UpgradePhase::Promote);
-    let is_stale = |wish: &str| match wish {
-        labels::RETRY => made,
-        labels::END_KEEP_WARM => begins || early,
-        _ => begins,
-    };
     let stale: serde_json::Map<_, _> = WISHES
         .iter()
-        .filter(|w| is_stale(w) && mcp.annotations().contains_key(**w))
+        .filter(|w| {
+            is_stale(w, begins, step.decision.position.as_ref()) && mcp.annotations().contains_key(**w)
+        })
         .map(|w| ((*w).to_owned(), serde_json::Value::Null))
         .collect();
     if stale.is_empty() {
@@ -123,6 +118,17 @@ async fn forget_wishes(
     let patched = ctx.write(api.patch(&name, &PatchParams::default(), &Patch::Merge(&body))).await;
     let object = format!("MeshControlPlane {name}");
     Ok(patched.map_err(apply::Error::request("forget the annotations of an earlier upgrade on", object))?)
+}
+
+fn is_stale(wish: &str, begins: bool, position: Option<&UpgradeStatus>) -> bool {
+    let phase = position.map(|p| p.phase);
+    match wish {
+        // It holds until something is made for it: another plan may take the place of this one.
+        labels::RETRY => matches!(phase, Some(UpgradePhase::InstallCanary | UpgradePhase::RollingBack)),
+        // Nothing is warm yet.
+        labels::END_KEEP_WARM => begins || phase.is_some_and(|p| p < UpgradePhase::Promote),
+        _ => begins,
+    }
 }
 
 fn describe(mesh: &ValidatedMesh) -> String {
@@ -152,11 +158,32 @@ mod tests {
         }
         let bad: Vec<_> = history.iter().filter(|r| r.result == UpgradeResult::RolledBack).collect();
         assert_eq!((history.len(), bad.len()), (HISTORY, 1));
+        history.insert(0, record("0.2.0", "Superseded"));
+        for _ in 0..20 {
+            history.insert(0, record("0.1.0", "Succeeded"));
+            shorten(&mut history);
+        }
+        assert!(history.iter().any(|r| r.result == UpgradeResult::RolledBack), "it was taken back, not good");
         for number in 0..20 {
             history.insert(0, record(&format!("0.2.{number}"), "RolledBack"));
             shorten(&mut history);
         }
         assert_eq!(history.len(), HISTORY);
         assert_eq!(history[0].to_version, "0.2.19");
+    }
+    #[test]
+    fn only_what_is_warm_can_be_let_go_and_a_rollback_is_kept_to_its_upgrade() {
+        let at = |phase: &str| -> UpgradeStatus {
+            serde_json::from_value(
+                json!({"from": "mesh-1", "fromVersion": "0.1.0", "to": "mesh-2", "toVersion": "0.2.0",
+                "strategy": "Canary", "phase": phase, "plan": "1", "started": "2026-01-01T00:00:00Z",
+                "since": "2026-01-01T00:00:00Z"}),
+            )
+            .unwrap()
+        };
+        let stale = |wish, begins, phase| is_stale(wish, begins, Some(&at(phase)));
+        assert!(stale(labels::END_KEEP_WARM, false, "Bake") && !stale(labels::END_KEEP_WARM, false, "Drain"));
+        assert!(stale(labels::ROLLBACK, true, "Planned") && !stale(labels::ROLLBACK, false, "Planned"));
+        assert!(stale(labels::RETRY, false, "InstallCanary") && !stale(labels::RETRY, true, "Planned"));
     }
 }

@@ -90,3 +90,16 @@ async fn fewer_pods_than_there_should_be_are_a_degraded_mesh_that_serves() {
     assert_eq!(status(&mut seen), ("True".to_owned(), "True".to_owned()));
     assert!(seen.revisions.iter().any(|r| r.name_any() == old));
 }
+
+#[tokio::test]
+async fn an_upgrade_of_a_refused_spec_is_watched_also_where_a_write_is_refused() {
+    let (mut seen, _, new) = two_revisions();
+    // Held, so that nothing has to be on record before what is refused.
+    seen.fresh.status.as_mut().unwrap().upgrade.as_mut().unwrap().blocked_since = None;
+    make_ready(&mut seen, &new, 2);
+    seen.fresh.spec.version = Some("9.9.9".to_owned());
+    let (ctx, _) = apply_tests::refusing();
+    let invalid = controller::validate(&seen, &ctx.settings.catalogue, &[], at(10)).unwrap_err();
+    let error = controller::hold(&seen, &ctx, invalid).await;
+    assert!(matches!(error, controller::Error::Meanwhile { .. }), "{error:?}");
+}

@@ -13,7 +13,7 @@ use meshwright_api::{
 
 use self::{
     sights::all,
-    world::{LONG, OLD, Seen, Way, World, step},
+    world::{LONG, OLD, OTHER, Seen, Way, World, step},
 };
 use super::{
     machine::{Decision, Usage},
@@ -213,6 +213,10 @@ fn what_went_back_is_not_tried_again_until_it_is_asked_for() {
     assert_eq!(p.rollback.as_ref().unwrap().cause, "ErrorsRose");
     let (_, same) = step(way, &world, &Seen::good());
     assert_eq!(same.position.as_ref().unwrap().phase, UpgradePhase::RolledBack);
+    let (_, same) = step(way, &world, &Seen { target: OTHER, rebuilt: true, ..Seen::good() });
+    assert!(same.position.is_some(), "the same release with other images");
+    let (_, other) = step(way, &world, &Seen { target: OTHER, ..Seen::good() });
+    assert_eq!(other.position, None, "the spec asks for something else");
     let (_, again) = step(way, &world, &Seen { retry: true, ..Seen::good() });
     assert_eq!(again.position, None, "then it begins anew");
 }

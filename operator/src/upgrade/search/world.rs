@@ -43,6 +43,7 @@ pub(super) struct Seen {
     pub(super) closed: bool,
     pub(super) held: bool,
     pub(super) unseen: bool,
+    pub(super) rebuilt: bool,
     pub(super) baseline: bool,
     pub(super) trouble: bool,
     pub(super) ready: bool,
@@ -70,6 +71,7 @@ impl Seen {
             closed: false,
             held: false,
             unseen: false,
+            rebuilt: false,
             baseline: true,
             trouble: false,
             ready: true,
@@ -151,8 +153,12 @@ pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
         active: Some(revision(world.active)),
         active_was_ready: seen.baseline,
         position: position.as_ref(),
-        // Who asks for something else changes the spec.
-        generation: [NEW, OLD, OTHER].iter().position(|t| *t == seen.target).map(|n| n as i64),
+        // Who asks for something else changes the spec; other images of the same release do not.
+        generation: [NEW, OLD, OTHER]
+            .iter()
+            .position(|t| *t == seen.target && !seen.rebuilt)
+            .map(|n| n as i64)
+            .or(Some(0)),
         by_itself: false,
         unseen: seen.unseen.then(|| "budgets".to_owned()),
         opens: seen.closed.then(|| now() + LONG),
