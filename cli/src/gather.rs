@@ -12,14 +12,17 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use meshwright_api::{
-    MeshControlPlane, MeshRevision, UpgradePhase,
+    MeshControlPlane, MeshRevision,
     gateway::{Gateway, GatewayClass},
     labels,
 };
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-use crate::client::{self, Sought};
+use crate::{
+    client::{self, Sought},
+    upgrade::running,
+};
 
 mod rights;
 
@@ -129,8 +132,7 @@ pub async fn around(client: &Client, mesh: Looked<Sought>) -> Installed {
 /// Pods that each Gateway has of the revision that serves, or that an upgrade goes away from.
 pub async fn pods_of_gateways(client: &Client, mesh: &MeshControlPlane) -> Looked<Vec<i32>> {
     let status = mesh.status.as_ref();
-    let going = status.and_then(|s| s.upgrade.as_ref()).filter(|u| u.phase != UpgradePhase::RolledBack);
-    let serving = going.map(|u| &u.from).or(status.and_then(|s| s.active_revision.as_ref()));
+    let serving = running(mesh).map(|u| &u.from).or(status.and_then(|s| s.active_revision.as_ref()));
     let Some(revision) = serving else { return Ok(Vec::new()) };
     let selector =
         format!("{}={},{}={revision}", labels::COMPONENT, labels::COMPONENT_GATEWAY, labels::REVISION);

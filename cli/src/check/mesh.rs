@@ -127,7 +127,7 @@ pub(super) fn upgrade(mesh: &MeshControlPlane, now: Timestamp) -> (String, Vec<F
     let waiting = upgrade.waiting.as_deref().unwrap_or("it says not what for");
     let since = span(between(upgrade.since.0, now));
     let approved = upgrade::condition(mesh, APPROVED).is_none_or(|c| c.status != "False");
-    let finding = if let Some(finding) = went_back(upgrade, &what, waiting, &since) {
+    let finding = if let Some(finding) = way_back(upgrade, &what, waiting, &since) {
         finding
     } else if upgrade::is_blocked(mesh, upgrade) {
         let reasons: Vec<&str> = upgrade.blockers.iter().map(|b| b.reason.as_str()).collect();
@@ -169,7 +169,7 @@ pub(super) fn upgrade(mesh: &MeshControlPlane, now: Timestamp) -> (String, Vec<F
     (summary, vec![finding])
 }
 
-fn went_back(upgrade: &UpgradeStatus, what: &str, waiting: &str, since: &str) -> Option<Finding> {
+fn way_back(upgrade: &UpgradeStatus, what: &str, waiting: &str, since: &str) -> Option<Finding> {
     let back = upgrade.rollback.as_ref()?;
     let why = format!("in phase {:?}: {}: {}", back.phase, back.cause, back.message);
     let status = "kubectl mesh upgrade status";

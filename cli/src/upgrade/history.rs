@@ -1,6 +1,6 @@
 //! The last upgrades.
 
-use meshwright_api::{UNMEASURED, UpgradePhase, UpgradeRecord};
+use meshwright_api::{Accepted, UNMEASURED, UpgradePhase, UpgradeRecord};
 
 use super::progress::describe;
 use crate::output::{Page, between, clock, span};
@@ -47,8 +47,12 @@ pub fn record(page: &mut Page, record: &UpgradeRecord) {
             if number == "promote" { "the promotion".to_owned() } else { format!("step {number}{without}") };
         page.field("approved", &format!("{what} by {}, {}", approved.user, clock(approved.time.0)));
     }
-    for accepted in &record.accepted {
-        let (reasons, user) = (accepted.reasons.join(", "), &accepted.user);
-        page.field("accepted", &format!("{reasons} by {user}, {}", clock(accepted.time.0)));
+    accepted(page, &record.accepted);
+}
+
+/// Who went on in spite of what.
+pub fn accepted(page: &mut Page, accepted: &[Accepted]) {
+    for one in accepted {
+        page.field("accepted", &format!("{} by {}, {}", one.reasons.join(", "), one.user, clock(one.time.0)));
     }
 }

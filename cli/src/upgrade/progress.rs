@@ -179,10 +179,7 @@ impl Progress {
             let what = describe_step(&approved.step, &upgrade.steps);
             page.field("approved", &format!("{what} by {}, {}", approved.user, clock(approved.time.0)));
         }
-        for accepted in &upgrade.accepted {
-            let (reasons, user) = (accepted.reasons.join(", "), &accepted.user);
-            page.field("accepted", &format!("{reasons} by {user}, {}", clock(accepted.time.0)));
-        }
+        history::accepted(page, &upgrade.accepted);
         if let Some(back) = &upgrade.rollback {
             page.field("went back", &format!("{} in phase {:?}: {}", back.cause, back.phase, back.message));
             page.field("decided", &when(back.decided.0, now));

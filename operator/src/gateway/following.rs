@@ -6,7 +6,7 @@ use meshwright_api::{CONTROLLER_NAME, UpgradePhase, gateway::Gateway, names};
 use meshwright_k8s::lease::Leadership;
 use serde_json::{Value, json};
 
-use super::reconcile;
+use super::{reconcile, tests::revision};
 use crate::apply::tests::answering;
 
 fn mesh(phase: UpgradePhase) -> Value {
@@ -25,18 +25,6 @@ fn mesh(phase: UpgradePhase) -> Value {
 fn class() -> Value {
     json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "gone"},
         "spec": {"controllerName": CONTROLLER_NAME}})
-}
-
-fn revision() -> Value {
-    json!({
-        "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshRevision",
-        "metadata": {"name": "mesh-1", "namespace": "prod"},
-        "spec": {
-            "mesh": "mesh", "version": "0.1.0", "trustDomain": "cluster.local", "workloadTTL": "24h",
-            "images": {"controlPlane": "cp", "proxy": "registry.example/proxy:1"},
-            "controlPlane": {}, "gateways": {"resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}, "spreadZones": true},
-        },
-    })
 }
 
 fn list(kind: &str, items: &[Value]) -> Value {
@@ -95,7 +83,7 @@ async fn changed_with(
             "GET /apis/meshwright.io/v1alpha1/namespaces/prod/meshrevisions/mesh-1"
                 if has == Has::Refused =>
             {
-                (200, revision())
+                (200, revision("mesh-1"))
             }
             "GET /api/v1/namespaces/shop/configmaps/web-meshwright" if has == Has::Refused => (
                 200,

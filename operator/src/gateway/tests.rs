@@ -34,17 +34,20 @@ fn held() -> Held {
     Held { mesh, routing, there: There::default() }
 }
 
-fn seen() -> Seen {
-    let revision: MeshRevision = serde_json::from_value(json!({
+pub(super) fn revision(name: &str) -> Value {
+    json!({
         "apiVersion": "meshwright.io/v1alpha1", "kind": "MeshRevision",
-        "metadata": {"name": "mesh-0a1b2c3d", "namespace": "prod"},
+        "metadata": {"name": name, "namespace": "prod"},
         "spec": {
             "mesh": "mesh", "version": "0.1.0", "trustDomain": "cluster.local", "workloadTTL": "24h",
             "images": {"controlPlane": "cp", "proxy": "registry.example/proxy:1"},
             "controlPlane": {}, "gateways": {"resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}, "spreadZones": true},
         },
-    }))
-    .unwrap();
+    })
+}
+
+fn seen() -> Seen {
+    let revision: MeshRevision = serde_json::from_value(revision("mesh-0a1b2c3d")).unwrap();
     Seen {
         revisions: [("mesh-0a1b2c3d".to_owned(), revision)].into(),
         anchors: "PEM".to_owned(),

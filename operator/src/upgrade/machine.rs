@@ -12,6 +12,7 @@ use meshwright_api::{
 };
 
 mod back;
+mod ending;
 mod phases;
 mod record;
 mod view;
@@ -239,7 +240,7 @@ impl<'a> Going<'a> {
     }
 
     /// Held: says so, and nothing begins.
-    fn paused(&mut self) -> bool {
+    fn is_held(&mut self) -> bool {
         let held = self.view.settings.held();
         if let Some(why) = held {
             self.wait(why, None);

@@ -62,8 +62,8 @@ pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
     match builders(lead, &gateway.lead.version)? {
         Builders::V0_1 | Builders::V0_2 => {}
     }
-    let known = gateway.parts.iter().filter(|part| part.revision == lead || is_known(part));
-    let workloads = known.map(|part| workload(gateway, part));
+    let workloads = gateway.parts.iter().filter(|part| !is_left(gateway, part));
+    let workloads = workloads.map(|part| workload(gateway, part));
     Ok(GatewayObjects {
         service_account: ServiceAccount {
             metadata: propagated(gateway),
@@ -84,7 +84,7 @@ pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
 
 /// Proxies that are left as they are, because this operator does not know their release; of the revision that leads that is an error.
 pub fn unknown(gateway: &ValidatedGateway) -> Vec<String> {
-    let unknown = gateway.parts.iter().skip(1).filter(|part| !is_known(part));
+    let unknown = gateway.parts.iter().filter(|part| is_left(gateway, part));
     let say = |part: &Part| {
         let (revision, version) = (&part.revision, &part.snapshot.version);
         format!(
@@ -94,8 +94,9 @@ pub fn unknown(gateway: &ValidatedGateway) -> Vec<String> {
     unknown.map(say).collect()
 }
 
-fn is_known(part: &Part) -> bool {
-    builders(&part.revision, &part.snapshot.version).is_ok()
+fn is_left(gateway: &ValidatedGateway, part: &Part) -> bool {
+    let leads = gateway.parts.first().is_some_and(|first| first.revision == part.revision);
+    !leads && builders(&part.revision, &part.snapshot.version).is_err()
 }
 
 fn workload(gateway: &ValidatedGateway, part: &Part) -> Result<Workload, Error> {

@@ -6,16 +6,19 @@ use serde_json::json;
 
 use super::{Seen, at, installed, phase, take, valid};
 
+fn window(schedule: &str) -> meshwright_api::Window {
+    meshwright_api::Window {
+        schedule: schedule.to_owned(),
+        duration: "1h".to_owned(),
+        time_zone: "UTC".to_owned(),
+    }
+}
+
 #[test]
 fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
     let (mut seen, old) = installed();
     seen.fresh.spec.version = None;
     seen.fresh.spec.upgrade.mode = meshwright_api::UpgradeMode::Automatic;
-    let window = |schedule: &str| meshwright_api::Window {
-        schedule: schedule.to_owned(),
-        duration: "1h".to_owned(),
-        time_zone: "UTC".to_owned(),
-    };
     // The clock of these tests stands at 08:00 on a Friday.
     seen.fresh.spec.upgrade.windows = vec![window("0 3 * * *")];
     let mesh = valid(&seen);
@@ -41,11 +44,6 @@ fn an_automatic_upgrade_takes_the_newest_release_in_its_window() {
 fn what_a_person_changes_does_not_wait_for_the_window_of_a_release() {
     let (mut seen, _) = installed();
     (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
-    let window = |schedule: &str| meshwright_api::Window {
-        schedule: schedule.to_owned(),
-        duration: "1h".to_owned(),
-        time_zone: "UTC".to_owned(),
-    };
     seen.fresh.spec.upgrade.windows = vec![window("0 3 * * *")];
     assert_eq!((valid(&seen).snapshot.version.as_str(), valid(&seen).by_itself), ("0.2.0", true));
     seen.fresh.spec.gateways.resources =
@@ -114,11 +112,6 @@ fn a_release_that_went_back_is_not_taken_by_itself_again() {
 fn a_window_that_closes_while_something_is_in_the_way_is_waited_for_again() {
     let (mut seen, _) = installed();
     (seen.fresh.spec.version, seen.fresh.spec.upgrade.mode) = (None, meshwright_api::UpgradeMode::Automatic);
-    let window = |schedule: &str| meshwright_api::Window {
-        schedule: schedule.to_owned(),
-        duration: "1h".to_owned(),
-        time_zone: "UTC".to_owned(),
-    };
     seen.fresh.spec.upgrade.windows = vec![window("0 8 * * *")];
     seen.fresh.spec.upgrade.paused = true;
     let mesh = valid(&seen);

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use meshwright_api::{Approval, Blocker, OnInsufficient, Strategy, UpgradePhase, UpgradeResult};
+use meshwright_api::{Approval, Blocker, OnInsufficient, Strategy, UpgradePhase};
 
-use super::{Going, Outcome, PATIENCE, Revision, Usage, record};
+use super::{Going, Outcome, PATIENCE};
 
 /// Longest time for a new control plane to become ready, and for pods to follow a share.
 pub(super) const INSTALL: Duration = Duration::from_secs(600);
-/// Longest time for what is told to end: streams live until the drain deadline.
-const DRAINED: Duration = Duration::from_secs(900);
 /// Watches of two control planes lag behind each other for a moment: a difference counts when it stays.
 const SETTLE: Duration = Duration::from_secs(10);
 /// The time of a window may be changed meanwhile, which is an event; this is for clocks that jump.
@@ -18,7 +16,7 @@ const OPENS: Duration = Duration::from_secs(60);
 
 impl Going<'_> {
     pub(super) fn planned(&mut self) -> Outcome {
-        if !self.is_closed() && !self.paused() {
+        if !self.is_closed() && !self.is_held() {
             self.enter(UpgradePhase::Preflight);
         }
         Outcome::Stays
@@ -35,7 +33,7 @@ impl Going<'_> {
 
     pub(super) fn preflight(&mut self) -> Outcome {
         self.block(self.view.blockers.clone());
-        if self.is_closed() || self.paused() {
+        if self.is_closed() || self.is_held() {
             return Outcome::Stays;
         }
         if let Some(unseen) = &self.view.unseen {
@@ -60,7 +58,7 @@ impl Going<'_> {
     pub(super) fn install_canary(&mut self) -> Outcome {
         if self.view.to.ready {
             self.position.blocked_since = None;
-            if !self.paused() {
+            if !self.is_held() {
                 let next =
                     if self.position.without_baseline { UpgradePhase::Bake } else { UpgradePhase::Compare };
                 self.enter(next);
@@ -140,12 +138,12 @@ impl Going<'_> {
     }
 
     // Since when something stands in the way without a break: somebody may have been waited for all night before.
-    fn blocked(&mut self) -> Time {
+    pub(super) fn blocked(&mut self) -> Time {
         self.position.blocked_since.get_or_insert(Time(self.view.now)).clone()
     }
 
     fn first_step(&mut self) -> Outcome {
-        if self.paused() || self.must_ask() {
+        if self.is_held() || self.must_ask() {
             return Outcome::Stays;
         }
         if self.position.steps.is_empty() {
@@ -180,7 +178,7 @@ impl Going<'_> {
         let why =
             self.position.verdict.as_ref().map_or_else(|| "no figures yet".to_owned(), |v| v.reason.clone());
         // Without a verdict nothing is decided that a person is to decide.
-        if self.paused() || self.must_ask() {
+        if self.is_held() || self.must_ask() {
             return Outcome::Stays;
         }
         if self.view.now < until {
@@ -220,7 +218,7 @@ impl Going<'_> {
     }
 
     fn next_step(&mut self, step: i32) -> Outcome {
-        if self.paused() || self.must_ask() {
+        if self.is_held() || self.must_ask() {
             return Outcome::Stays;
         }
         let more = usize::try_from(step).is_ok_and(|s| s < self.position.steps.len());
@@ -234,7 +232,7 @@ impl Going<'_> {
         if self.view.gateways.settled {
             self.position.blocked_since = None;
             // From then on all connections go to the new revision.
-            if self.position.phase == UpgradePhase::Bake && self.paused() {
+            if self.position.phase == UpgradePhase::Bake && self.is_held() {
                 return Outcome::Stays;
             }
             self.position.measured_since = Some(Time(self.view.now));
@@ -283,106 +281,10 @@ impl Going<'_> {
             );
         } else if !self.view.gateways.settled {
             return self.wait_for_gateways();
-        } else if !self.paused() && !self.must_ask() {
+        } else if !self.is_held() && !self.must_ask() {
             self.enter(UpgradePhase::Promote);
         }
         Outcome::Stays
-    }
-
-    pub(super) fn promote(&mut self) -> Outcome {
-        self.share(100);
-        let p = &self.position;
-        self.active = Revision { name: p.to.clone(), version: p.to_version.clone() };
-        let note = format!("revision {} ({}) is the active one; {} stays warm", p.to, p.to_version, p.from);
-        self.told.push(("RevisionActivated", note));
-        self.enter(UpgradePhase::Drain);
-        Outcome::Stays
-    }
-
-    // Here `measured_since` is the end of keepWarm: from then on the old pods end their connections.
-    pub(super) fn drain(&mut self) -> Outcome {
-        self.share(100);
-        let queued = self.view.target.name != self.position.to;
-        let next = if queued {
-            format!("; revision {} comes after it", self.view.target.name)
-        } else {
-            String::new()
-        };
-        if self.position.measured_since.is_none() {
-            let since = self.position.since.clone();
-            let ended = self.view.wishes.end_keep_warm.as_deref() == Some(self.position.from.as_str());
-            let until = self.after(&since, self.view.settings.keep_warm);
-            if !ended && !self.position.without_baseline && self.view.now < until {
-                let from = self.position.from.clone();
-                self.wait(format!("revision {from} to have been warm for long enough{next}"), Some(until));
-                return Outcome::Stays;
-            }
-            if self.paused() {
-                return Outcome::Stays;
-            }
-            if !ended && !self.position.without_baseline && !self.view.gateways.settled {
-                self.wait_for_new();
-                return Outcome::Stays;
-            }
-            self.position.measured_since = Some(Time(self.view.now));
-            self.recheck = Some(Duration::ZERO);
-            return Outcome::Stays;
-        }
-        match self.view.from.in_use {
-            Usage::Gone => self.enter(UpgradePhase::Retire),
-            usage => {
-                let from = self.position.from.clone();
-                self.wait_for_use(usage, &from, &next);
-            }
-        }
-        Outcome::Stays
-    }
-
-    /// Warm pods do not end while those that took their place are not well: they may be what serves.
-    fn wait_for_new(&mut self) {
-        let mut what = self.view.gateways.waiting.clone().unwrap_or_else(|| "the new proxies".to_owned());
-        let since = self.blocked();
-        if self.is_over(&since, INSTALL) {
-            what.push_str(": mend them, or kubectl mesh rollback; kubectl mesh end-keep-warm ends the old ones all the same");
-            self.asks = Some(what.clone());
-        }
-        self.wait(what, None);
-    }
-
-    /// Until nothing uses a revision any more. Nobody knows how long that takes where its control plane does not answer.
-    pub(super) fn wait_for_use(&mut self, usage: Usage, revision: &str, next: &str) {
-        let (mut what, patience, how) = match usage {
-            Usage::Used => {
-                (format!("connections of revision {revision} to end"), DRAINED, "kubectl describe mrev")
-            }
-            Usage::Unknown => (
-                format!("a sign of whether anything uses revision {revision}"),
-                INSTALL,
-                "look with kubectl describe mrev; to remove it all the same, kubectl delete mrev",
-            ),
-            Usage::Unused | Usage::Gone => {
-                self.wait(format!("nothing to use revision {revision} for a while{next}"), None);
-                return;
-            }
-        };
-        let since = self.position.measured_since.clone().unwrap_or_else(|| self.position.since.clone());
-        // The revision's condition InUse names what is left.
-        if self.is_over(&since, patience) {
-            what = format!("{what}: {how} {revision}");
-            self.asks = Some(what.clone());
-        }
-        self.wait(what + next, None);
-    }
-
-    /// The old revision is being deleted; the upgrade ends when it is gone.
-    pub(super) fn retire(&mut self) -> Outcome {
-        if self.view.from.exists {
-            let from = self.position.from.clone();
-            self.wait(format!("revision {from} to be removed"), None);
-            return Outcome::Stays;
-        }
-        let reason = format!("revision {} serves", self.position.to);
-        Outcome::Over(Some(record::record(&self.position, UpgradeResult::Succeeded, reason, self.view.now)))
     }
 }
 
