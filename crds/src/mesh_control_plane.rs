@@ -74,9 +74,7 @@ impl MeshControlPlane {
     pub fn went_back(&self, version: &str) -> bool {
         let Some(status) = &self.status else { return false };
         let going = |u: &UpgradeStatus| u.to_version == version && u.phase < UpgradePhase::RollingBack;
-        // What was taken back before it ended says nothing of the release.
-        let counts = |r: &&UpgradeRecord| r.to_version == version && r.result != UpgradeResult::Superseded;
-        let last = status.history.iter().find(counts);
+        let last = status.history.iter().find(|r| r.judges(version));
         let annotations = self.metadata.annotations.as_ref();
         let again = |r: &UpgradeRecord| annotations.and_then(|a| a.get(labels::RETRY)) == Some(&r.attempt());
         !status.upgrade.as_ref().is_some_and(going)

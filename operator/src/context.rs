@@ -57,6 +57,11 @@ impl Told {
 #[error("this replica does not hold the lease")]
 struct NotLeader;
 
+/// What is let go of at the end stays so.
+#[derive(Debug, thiserror::Error)]
+#[error("the operator itself is being removed: nothing new is begun")]
+struct Leaving;
+
 /// Settings of the process.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -140,6 +145,15 @@ impl Context {
             Ok(result) => result,
             Err(late) => Err(kube::Error::Service(Box::new(late))),
         }
+    }
+
+    /// As [`Self::write`], of what holds on to something. A reconcile that was under way when the operator began to let
+    /// go read the object before or after that: before, its write conflicts; after, it is refused here.
+    pub async fn begin<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+        if self.leaving.is_cancelled() {
+            return Err(kube::Error::Service(Box::new(Leaving)));
+        }
+        self.write(request).await
     }
 
     /// Tells a person about a decision. An event that cannot be written is only logged: it must not fail the work.

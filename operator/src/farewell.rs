@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
+use futures::{TryStreamExt, future::join_all};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
     Api, Resource, ResourceExt,
@@ -13,7 +13,12 @@ use kube::{
 };
 use meshwright_api::{MeshControlPlane, MeshRevision};
 
-use crate::{apply::Error, context::Context, error, mesh_control_plane, mesh_revision, reconciler};
+use crate::{
+    apply::Error,
+    context::Context,
+    error::{self, Class},
+    mesh_control_plane, mesh_revision, reconciler,
+};
 
 /// Rights may be going too: few and quick attempts.
 const ATTEMPTS: u32 = 20;
@@ -91,7 +96,10 @@ pub async fn say(ctx: &Arc<Context>) {
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %error::chain(&error), attempt, "could not let go of a mesh");
-                tokio::time::sleep(BETWEEN).await;
+                // Somebody wrote in between: at once, because the rights go too.
+                if error.class() != Class::Conflict {
+                    tokio::time::sleep(BETWEEN).await;
+                }
             }
             Err(_) => tracing::warn!(attempt, "could not let go of a mesh: the API server does not answer"),
         }
@@ -124,7 +132,18 @@ async fn clear(ctx: &Context, mesh: &MeshControlPlane) {
     }
 }
 
+// What fails for one does not keep the others waiting: the rights may be gone before the next attempt.
 async fn let_go(ctx: &Context) -> Result<(), Error> {
+    let (meshes, revisions) = tokio::join!(let_go_of_meshes(ctx), let_go_of_revisions(ctx));
+    for mesh in &meshes? {
+        // What a reconcile that was under way wrote in between.
+        clear(ctx, mesh).await;
+    }
+    revisions
+}
+
+// Returns those that are going.
+async fn let_go_of_meshes(ctx: &Context) -> Result<Vec<MeshControlPlane>, Error> {
     let mut going = Vec::new();
     for mesh in mesh_control_plane::held(ctx).await? {
         // The finalizer goes whether or not the cleaning up succeeds, and after one pass of it: nothing must hang.
@@ -135,16 +154,15 @@ async fn let_go(ctx: &Context) -> Result<(), Error> {
         mesh_control_plane::release(ctx, &mesh).await?;
         going.extend(goes.then_some(mesh));
     }
+    Ok(going)
+}
+
+async fn let_go_of_revisions(ctx: &Context) -> Result<(), Error> {
     let revisions =
         reconciler::list::<MeshRevision>(Api::all(ctx.client.clone()), &ListParams::default()).await;
-    for revision in revisions.map_err(Error::request("list", "revisions"))? {
-        mesh_revision::release(ctx, &revision).await?;
-    }
-    for mesh in &going {
-        // What a reconcile that was under way wrote in between.
-        clear(ctx, mesh).await;
-    }
-    Ok(())
+    let revisions = revisions.map_err(Error::request("list", "revisions"))?;
+    let released = join_all(revisions.iter().map(|r| mesh_revision::release(ctx, r))).await;
+    released.into_iter().try_for_each(|released| released.map(drop))
 }
 
 #[cfg(test)]

@@ -124,6 +124,12 @@ async fn lead(mut leader: watch::Receiver<bool>, ctx: &Arc<Context>, shutdown: &
         }
     }
     ctx.metrics.leader.set(1);
+    // The Lease may be ours because the other replica has just said farewell: what it let go of must stay so.
+    if farewell::is_the_end(ctx).await {
+        farewell::say(ctx).await;
+        let _ = tokio::time::timeout(farewell::WAIT, drain.cancelled()).await;
+        return;
+    }
     let stop = CancellationToken::new();
     let controllers = tokio::spawn(controllers(ctx.clone(), stop.clone()));
     tokio::select! {
@@ -283,4 +289,32 @@ async fn secrets(ctx: Arc<Context>, stop: CancellationToken) {
         .watches(Api::<Meta<GatewayClass>>::all(client.clone()), any(), move |_| reconciler::all(&by_class))
         .graceful_shutdown_on(stop.cancelled_owned());
     reconciler::run(secret_access::CONTROLLER, controller, secret_access::reconcile, ctx).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::apply::tests::answering;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_becomes_leader_at_the_end_only_lets_go() {
+        let (ctx, asked) = answering(lease::Leadership::always(), |what| match what {
+            "GET /api/v1/namespaces/meshwright-system" => (
+                200,
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {
+                    "name": "meshwright-system", "deletionTimestamp": "2026-11-20T12:00:00Z"}}),
+            ),
+            _ => (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []})),
+        });
+        let ctx = Arc::new(ctx);
+        let shutdown = Shutdown::default();
+        let ends = tokio::time::timeout(farewell::WAIT * 2, lead(watch::channel(true).1, &ctx, &shutdown));
+        assert!(ends.await.is_ok(), "it leads: {:?}", asked.lock().unwrap());
+        assert!(ctx.leaving.is_cancelled());
+        let asked = asked.lock().unwrap();
+        let controllers = "GET /apis/networking.k8s.io/v1/networkpolicies";
+        assert!(!asked.iter().any(|a| a == controllers), "controllers have begun: {asked:?}");
+    }
 }

@@ -101,6 +101,11 @@ impl UpgradeRecord {
     pub fn attempt(&self) -> String {
         attempt(&self.to, &self.started)
     }
+
+    /// It says whether this release is good; one that was taken back before its end does not.
+    pub fn judges(&self, version: &str) -> bool {
+        self.to_version == version && self.result != UpgradeResult::Superseded
+    }
 }
 
 fn attempt(to: &str, started: &Time) -> String {

@@ -44,7 +44,6 @@ pub fn manifests(what: &Manifests) -> Result<String, Error> {
 fn install(args: &InstallArgs) -> Result<String, Error> {
     let mut yaml = Documents::default();
     yaml.push(&namespace(args))?;
-    yaml.push(&ServiceAccount { metadata: meta(args, OPERATOR), ..ServiceAccount::default() })?;
     yaml.push(&policy::policy(args))?;
     yaml.push(&policy::binding(policy::POLICY))?;
     yaml.push(&policy::approvals())?;
@@ -54,6 +53,7 @@ fn install(args: &InstallArgs) -> Result<String, Error> {
     }
     yaml.push(&workload::service(args))?;
     yaml.push(&workload::disruption_budget(args))?;
+    yaml.push(&ServiceAccount { metadata: meta(args, OPERATOR), ..ServiceAccount::default() })?;
     yaml.push(&workload::deployment(args))?;
     yaml.push(&rights::own_namespace(args))?;
     yaml.push(&rights::own_namespace_binding(args))?;

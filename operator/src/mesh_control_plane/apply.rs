@@ -284,7 +284,7 @@ pub(super) async fn create_revision(
     let api: Api<MeshRevision> = Api::namespaced(ctx.client.clone(), &mesh.namespace);
     ctx.metrics.wrote("MeshRevision", "create");
     // Its own event brings the next reconcile, which builds it.
-    match ctx.write(api.create(&PostParams::default(), &revision)).await {
+    match ctx.begin(api.create(&PostParams::default(), &revision)).await {
         Ok(_) => {}
         // Ours were read a moment ago, and it is none of them.
         Err(kube::Error::Api(status)) if status.is_already_exists() => return taken(&api, name).await,

@@ -39,7 +39,7 @@ pub(super) async fn position(
             "resourceVersion": mcp.resource_version(), "finalizers": mcp.finalizers(),
         }});
         ctx.metrics.wrote("MeshControlPlane", "apply");
-        let patched = ctx.write(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await;
+        let patched = ctx.begin(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await;
         mcp = patched.map_err(apply::Error::request("add the finalizer of", describe(mesh)))?;
     }
     let mcp = forget_wishes(ctx, &api, mcp, step).await?;
@@ -83,11 +83,7 @@ fn recorded(before: &MeshControlPlaneStatus, step: &Step) -> MeshControlPlaneSta
 // The oldest goes, but not what keeps a bad release from being taken by itself while there is anything else.
 fn shorten(history: &mut Vec<UpgradeRecord>) {
     while history.len() > HISTORY {
-        // As in `MeshControlPlane::went_back`: what was taken back before its end says nothing of a release.
-        let tells = |n: &UpgradeRecord, version: &str| {
-            n.to_version == version && n.result != UpgradeResult::Superseded
-        };
-        let is_newest = |i: usize, r: &UpgradeRecord| !history[..i].iter().any(|n| tells(n, &r.to_version));
+        let is_newest = |i: usize, r: &UpgradeRecord| !history[..i].iter().any(|n| n.judges(&r.to_version));
         let keeps = |i: usize, r: &UpgradeRecord| r.result == UpgradeResult::RolledBack && is_newest(i, r);
         let last = history.iter().enumerate().rev().find(|(i, r)| !keeps(*i, r)).map(|(i, _)| i);
         history.remove(last.unwrap_or(history.len() - 1));
@@ -171,6 +167,7 @@ mod tests {
         assert_eq!(history.len(), HISTORY);
         assert_eq!(history[0].to_version, "0.2.19");
     }
+
     #[test]
     fn only_what_is_warm_can_be_let_go_and_a_rollback_is_kept_to_its_upgrade() {
         let at = |phase: &str| -> UpgradeStatus {

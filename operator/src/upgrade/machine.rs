@@ -240,7 +240,7 @@ impl<'a> Going<'a> {
     }
 
     /// Held: says so, and nothing begins.
-    fn is_held(&mut self) -> bool {
+    fn must_hold(&mut self) -> bool {
         let held = self.view.settings.held();
         if let Some(why) = held {
             self.wait(why, None);

@@ -39,7 +39,7 @@ impl Going<'_> {
                 self.wait(format!("revision {from} to have been warm for long enough{next}"), Some(until));
                 return Outcome::Stays;
             }
-            if self.is_held() {
+            if self.must_hold() {
                 return Outcome::Stays;
             }
             if !ended && !self.position.without_baseline && !self.view.gateways.settled {

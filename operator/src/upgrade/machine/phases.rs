@@ -16,7 +16,7 @@ const OPENS: Duration = Duration::from_secs(60);
 
 impl Going<'_> {
     pub(super) fn planned(&mut self) -> Outcome {
-        if !self.is_closed() && !self.is_held() {
+        if !self.is_closed() && !self.must_hold() {
             self.enter(UpgradePhase::Preflight);
         }
         Outcome::Stays
@@ -33,7 +33,7 @@ impl Going<'_> {
 
     pub(super) fn preflight(&mut self) -> Outcome {
         self.block(self.view.blockers.clone());
-        if self.is_closed() || self.is_held() {
+        if self.is_closed() || self.must_hold() {
             return Outcome::Stays;
         }
         if let Some(unseen) = &self.view.unseen {
@@ -58,7 +58,7 @@ impl Going<'_> {
     pub(super) fn install_canary(&mut self) -> Outcome {
         if self.view.to.ready {
             self.position.blocked_since = None;
-            if !self.is_held() {
+            if !self.must_hold() {
                 let next =
                     if self.position.without_baseline { UpgradePhase::Bake } else { UpgradePhase::Compare };
                 self.enter(next);
@@ -143,7 +143,7 @@ impl Going<'_> {
     }
 
     fn first_step(&mut self) -> Outcome {
-        if self.is_held() || self.must_ask() {
+        if self.must_hold() || self.must_ask() {
             return Outcome::Stays;
         }
         if self.position.steps.is_empty() {
@@ -178,7 +178,7 @@ impl Going<'_> {
         let why =
             self.position.verdict.as_ref().map_or_else(|| "no figures yet".to_owned(), |v| v.reason.clone());
         // Without a verdict nothing is decided that a person is to decide.
-        if self.is_held() || self.must_ask() {
+        if self.must_hold() || self.must_ask() {
             return Outcome::Stays;
         }
         if self.view.now < until {
@@ -218,7 +218,7 @@ impl Going<'_> {
     }
 
     fn next_step(&mut self, step: i32) -> Outcome {
-        if self.is_held() || self.must_ask() {
+        if self.must_hold() || self.must_ask() {
             return Outcome::Stays;
         }
         let more = usize::try_from(step).is_ok_and(|s| s < self.position.steps.len());
@@ -232,7 +232,7 @@ impl Going<'_> {
         if self.view.gateways.settled {
             self.position.blocked_since = None;
             // From then on all connections go to the new revision.
-            if self.position.phase == UpgradePhase::Bake && self.is_held() {
+            if self.position.phase == UpgradePhase::Bake && self.must_hold() {
                 return Outcome::Stays;
             }
             self.position.measured_since = Some(Time(self.view.now));
@@ -281,7 +281,7 @@ impl Going<'_> {
             );
         } else if !self.view.gateways.settled {
             return self.wait_for_gateways();
-        } else if !self.is_held() && !self.must_ask() {
+        } else if !self.must_hold() && !self.must_ask() {
             self.enter(UpgradePhase::Promote);
         }
         Outcome::Stays
