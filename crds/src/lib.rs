@@ -9,6 +9,7 @@ pub mod gateway;
 mod gateway_parameters;
 pub mod labels;
 mod mesh_control_plane;
+mod mesh_node;
 mod mesh_revision;
 pub mod names;
 pub mod shares;
@@ -24,6 +25,7 @@ pub use mesh_control_plane::{
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
+pub use mesh_node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot};
 pub use upgrade::{
     Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
     SUPERSEDED, Share, Step, Strategy, UNMEASURED, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord,
