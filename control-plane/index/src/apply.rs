@@ -18,7 +18,7 @@ impl ModelKey for ObjectKey {
     }
 }
 
-/// Cluster-scoped objects.
+/// Cluster-scoped objects, and those of a single namespace.
 impl ModelKey for String {
     fn of((_, name): Key) -> Self {
         name

@@ -34,20 +34,27 @@ pub(crate) struct Change {
     pub(crate) structural: bool,
     /// Services whose endpoints may be others now.
     pub(crate) endpoints: BTreeSet<ObjectKey>,
+    /// Something that the mesh is made of.
+    pub(crate) mesh: bool,
 }
 
 impl Change {
     pub(crate) fn merge(&mut self, other: Self) {
         self.structural |= other.structural;
         self.endpoints.extend(other.endpoints);
+        self.mesh |= other.mesh;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.structural && self.endpoints.is_empty()
+        !self.structural && self.endpoints.is_empty() && !self.mesh
     }
 
     fn structural(structural: bool) -> Self {
-        Self { structural, endpoints: BTreeSet::new() }
+        Self { structural, ..Self::default() }
+    }
+
+    fn mesh(mesh: bool) -> Self {
+        Self { mesh, ..Self::default() }
     }
 }
 
@@ -73,9 +80,16 @@ impl Store {
             Event::Kept(kept) => {
                 let new = kept.difference(&self.kept).map(|cluster| cluster.service.clone()).collect();
                 self.kept = kept;
-                return Change { structural: false, endpoints: new };
+                return Change { endpoints: new, ..Change::default() };
             }
-            Event::Namespaces(update) => !apply(&mut world.namespaces, map(update, Some)).is_empty(),
+            Event::Pods(update) => return Change::mesh(!apply(&mut world.pods, update).is_empty()),
+            Event::MeshNodes(update) => {
+                return Change::mesh(!apply(&mut world.mesh_nodes, map(update, Some)).is_empty());
+            }
+            Event::Namespaces(update) => {
+                let changed = !apply(&mut world.namespaces, map(update, Some)).is_empty();
+                return Change { structural: changed, mesh: changed, ..Change::default() };
+            }
             Event::GatewayClasses(update) => {
                 let (models, live) = split(update, parts);
                 self.live.update_gateway_classes(live);
@@ -125,7 +139,8 @@ impl Store {
         let (services, gateways) = split(update, |view| (Some(view.service), view.gateway));
         let endpoints = apply(&mut self.world.services, services);
         let observed = !apply(&mut self.gateway_services, gateways).is_empty() && self.observe();
-        Change { structural: observed || !endpoints.is_empty(), endpoints }
+        let changed = !endpoints.is_empty();
+        Change { structural: observed || changed, endpoints, mesh: changed }
     }
 
     fn apply_deployments(&mut self, update: Update<Option<GatewayDeployment>>) -> Change {
@@ -172,7 +187,7 @@ impl Store {
                 endpoints.insert(slice.service.clone());
             }
         }
-        Change { structural: false, endpoints }
+        Change { structural: false, mesh: !endpoints.is_empty(), endpoints }
     }
 }
 

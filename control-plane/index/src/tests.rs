@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::config::ClusterRef;
+use meshwright_core::mesh::{MeshResolver, Rules};
 use meshwright_core::model::{EndpointSlice, PrivateKey, SecretState, TlsCertificate};
 use meshwright_core::status::Statuses;
 use meshwright_core::{ControllerConfig, ObjectKey, Resolver};
@@ -96,6 +97,7 @@ fn start(awaited: &[&'static str]) -> Running {
     let task = task::Task {
         store: Store::new(LiveObjects::default()),
         resolver: Resolver::new(ControllerConfig::default()),
+        mesh: MeshResolver::new(Rules::default(), "cluster.local"),
         metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
         awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
         secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),

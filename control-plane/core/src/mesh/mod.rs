@@ -2,7 +2,7 @@
 
 mod membership;
 mod protocol;
-mod resolve;
+mod resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,9 +10,12 @@ use std::sync::Arc;
 use crate::endpoints::Endpoints;
 use crate::model::ObjectKey;
 
-pub use membership::{Outside, Rules, membership};
-pub use protocol::{Protocol, protocol};
-pub use resolve::resolve;
+pub use membership::{
+    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, LABELS, On, Outside, Rules, enrolls,
+    is_foreign_sidecar, membership,
+};
+pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
+pub use resolver::{MeshResolver, resolve};
 
 /// What node proxies do, all nodes together. Parts that did not change are the same allocation as in the resolution before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +35,9 @@ pub struct Mesh {
 pub struct Node {
     /// Pods that are to be in the mesh, by uid.
     pub members: BTreeMap<String, Member>,
+    /// Uids of its pods that stay outside although their namespace's pods are members unless they say otherwise: the network plugin must
+    /// not hold them up.
+    pub outside: BTreeSet<String>,
     /// Who is to serve it: MeshRevision and epoch.
     pub claim: Option<(String, i64)>,
 }
