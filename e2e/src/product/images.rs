@@ -11,7 +11,7 @@ use crate::{ImageFile, ImageSpec, programs, write_oci_archive};
 /// Release of the product, the tag of images that no other release has.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Releases of the mesh that the operator installs, the newest last. All are made from this checkout.
-pub const RELEASES: [&str; 2] = ["0.1.0", "0.2.0"];
+pub const RELEASES: [&str; 2] = ["0.2.0", "0.3.0"];
 const USER: &str = "65532:65532";
 /// What Envoy's release binary loads; all of them belong to Debian's package libc6.
 const ENVOY_LIBRARIES: [&str; 6] =
@@ -24,7 +24,7 @@ const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 pub struct Image {
     /// Such as `control-plane`.
     pub name: String,
-    /// Such as `0.2.0`.
+    /// Such as `0.3.0`.
     pub tag: String,
     pub archive: PathBuf,
     /// `registry/name@sha256:…`
@@ -192,8 +192,8 @@ mod tests {
             writer.write("program", version, &format!("program-{version}"), &files, env, "/program").unwrap()
         });
         assert_ne!(old.reference, new.reference);
-        assert!(new.archive.ends_with("program-0.2.0.tar"), "{}", new.archive.display());
-        let release = Release { version: "0.2.0".into(), control_plane: old, proxy: new };
-        assert!(release.argument().starts_with("0.2.0=r.example/program@sha256:"), "{}", release.argument());
+        assert!(new.archive.ends_with("program-0.3.0.tar"), "{}", new.archive.display());
+        let release = Release { version: "0.3.0".into(), control_plane: old, proxy: new };
+        assert!(release.argument().starts_with("0.3.0=r.example/program@sha256:"), "{}", release.argument());
     }
 }
