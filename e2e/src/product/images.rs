@@ -1,11 +1,13 @@
-//! The images: static binaries, and for the proxy Envoy with the few libraries that it is linked against.
+//! The images: static binaries, and for the proxy Envoy and nft with the few libraries that they are linked against.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{cache, ensure_envoy};
+use crate::command::run;
 use crate::{ImageFile, ImageSpec, programs, write_oci_archive};
 
 /// Release of the product, the tag of images that no other release has.
@@ -16,6 +18,21 @@ const USER: &str = "65532:65532";
 /// What Envoy's release binary loads; all of them belong to Debian's package libc6.
 const ENVOY_LIBRARIES: [&str; 6] =
     ["libm.so.6", "librt.so.1", "libdl.so.2", "libpthread.so.0", "libc.so.6", "libnss_dns.so.2"];
+/// By which the agent redirects pods' connections; of Debian's package nftables, which [`crate::prereq`] installs.
+const NFT: &str = "/usr/sbin/nft";
+/// What it loads besides.
+const NFT_LIBRARIES: [&str; 10] = [
+    "libnftables.so.1",
+    "libnftnl.so.11",
+    "libmnl.so.0",
+    "libxtables.so.12",
+    "libjansson.so.4",
+    "libgmp.so.10",
+    "libedit.so.2",
+    "libtinfo.so.6",
+    "libbsd.so.0",
+    "libmd.so.0",
+];
 const LIBRARY_FOLDER: &str = "/lib/x86_64-linux-gnu";
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
@@ -146,14 +163,27 @@ impl<'a> Writer<'a> {
 }
 
 fn proxy_files(binaries: &Path) -> Result<Vec<ImageFile>> {
-    let mut files = vec![program(binaries, "agent", "/usr/local/bin/agent")?];
+    let mut files = vec![
+        program(binaries, "agent", "/usr/local/bin/agent")?,
+        program(binaries, "meshwright-cni", "/usr/local/bin/meshwright-cni")?,
+    ];
     files.push(ImageFile::read(&ensure_envoy(&cache()?)?, "/usr/local/bin/envoy", 0o755)?);
+    files.push(ImageFile::read(Path::new(NFT), NFT, 0o755)?);
     files.push(ImageFile::read(Path::new(LOADER), LOADER, 0o755)?);
-    for library in ENVOY_LIBRARIES {
+    let unlisted = unlisted(&run(Command::new("ldd").arg(NFT))?);
+    ensure!(unlisted.is_empty(), "{NFT} of this machine is linked against {unlisted:?} too: add them to NFT_LIBRARIES");
+    for library in ENVOY_LIBRARIES.into_iter().chain(NFT_LIBRARIES) {
         let path = format!("{LIBRARY_FOLDER}/{library}");
         files.push(ImageFile::read(Path::new(&path), &path, 0o755)?);
     }
     Ok(files)
+}
+
+/// What `ldd` says of a program, and would be missing in the image.
+fn unlisted(ldd: &str) -> Vec<&str> {
+    let linked = ldd.lines().filter_map(|line| line.trim().split_once(" => ")).map(|(library, _)| library);
+    let listed = |library: &&str| ENVOY_LIBRARIES.contains(library) || NFT_LIBRARIES.contains(library);
+    linked.filter(|library| !listed(library)).collect()
 }
 
 /// The Gateway API's CRDs, which the operator installs where they are absent.
@@ -180,6 +210,14 @@ mod tests {
     #[test]
     fn the_newest_release_of_the_mesh_is_this_one() {
         assert_eq!(RELEASES.last(), Some(&VERSION));
+    }
+
+    #[test]
+    fn a_library_that_the_image_would_lack_is_named() {
+        let ldd = "\tlinux-vdso.so.1 (0x7f8d3500b000)\n\tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x7f8d34cf4000)\n\
+                   \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f8d34cfc000)\n\tlibnew.so.1 => not found\n\
+                   \t/lib64/ld-linux-x86-64.so.2 (0x7f8d3500d000)\n";
+        assert_eq!(unlisted(ldd), ["libnew.so.1"]);
     }
 
     #[test]
