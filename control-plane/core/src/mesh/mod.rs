@@ -1,8 +1,14 @@
 //! The mesh between services: which pods are in it, what their proxies have to do. Pure, as everything here.
 
 mod membership;
+mod nodes;
+mod peers;
 mod protocol;
 mod resolver;
+mod services;
+#[cfg(test)]
+mod tests;
+mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,11 +22,12 @@ pub use membership::{
 };
 pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
 pub use resolver::{MeshResolver, resolve};
+pub use touched::Touched;
 
 /// What node proxies do, all nodes together. Parts that did not change are the same allocation as in the resolution before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mesh {
-    /// The nodes that have members, or a MeshNode.
+    /// The nodes of which there is something to say: those that have members, a MeshNode, or pods outside that might be taken for members.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Services that can be called by their addresses.
     pub services: Arc<BTreeMap<ObjectKey, Arc<MeshService>>>,
