@@ -36,7 +36,7 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, drain: CancellationToken) {
-        let mut change = Change { structural: true, mesh: true, ..Change::default() };
+        let mut change = Change { structural: true, ..Change::default() };
         let mut published: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -99,11 +99,12 @@ impl Task {
     }
 
     fn resolve_mesh(&mut self, output: &mut Output, change: &Change) {
-        if change.mesh {
-            let start = std::time::Instant::now();
-            output.mesh = self.mesh.resolve(&self.store.world);
-            self.metrics.mesh(&output.mesh, start.elapsed());
+        if change.mesh.is_empty() {
+            return;
         }
+        let start = std::time::Instant::now();
+        output.mesh = self.mesh.resolve(&self.store.world, &change.mesh);
+        self.metrics.mesh(&output.mesh, start.elapsed());
     }
 
     fn resolve(&mut self, known: &Output, change: &Change) {

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+mod mesh;
+
 use crate::event::{Event, Seen};
 use crate::live::{Live, LiveObjects};
 use crate::output::Output;
@@ -79,6 +81,7 @@ struct Running {
     events: mpsc::Sender<Event>,
     output: watch::Receiver<Option<Arc<Output>>>,
     statuses: watch::Receiver<Option<Arc<Statuses>>>,
+    metrics: metrics::Metrics,
     _drain: meshwright_runtime::CancellationToken,
 }
 
@@ -94,11 +97,12 @@ fn start(awaited: &[&'static str]) -> Running {
         "ns",
     );
     let readiness = meshwright_runtime::Readiness::default();
+    let metrics = metrics::Metrics::register(&mut prometheus_client::registry::Registry::default());
     let task = task::Task {
         store: Store::new(LiveObjects::default()),
         resolver: Resolver::new(ControllerConfig::default()),
         mesh: MeshResolver::new(Rules::default(), "cluster.local"),
-        metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
+        metrics: metrics.clone(),
         awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
         secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),
         patience: patience::Patience::default(),
@@ -106,7 +110,7 @@ fn start(awaited: &[&'static str]) -> Running {
         statuses,
     };
     tokio::spawn(task.run(receiver, drain.clone()));
-    Running { events, output: output_receiver, statuses: statuses_receiver, _drain: drain }
+    Running { events, output: output_receiver, statuses: statuses_receiver, metrics, _drain: drain }
 }
 
 impl Running {
