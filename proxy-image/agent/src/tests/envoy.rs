@@ -222,7 +222,7 @@ pub(super) fn envoy_pid(dir: &Path) -> Option<i32> {
 
 pub(super) async fn settings(control_plane: &ControlPlane, dir: &Path, envoy: PathBuf) -> Args {
     let mut args = args("gateway-0", control_plane.address.clone(), dir);
-    args.envoy = envoy;
+    args.proxy.envoy = envoy;
     args.health_addr = free_address().await;
     args.metrics_addr = free_address().await;
     args

@@ -81,9 +81,9 @@ pub fn args(pod: &str, control_plane: String, dir: &Path) -> Args {
         "--concurrency",
         "1",
     ]);
-    args.run_dir = dir.to_owned();
-    args.token_file = dir.join("token");
-    args.trust_file = dir.join("ca.crt");
+    args.proxy.run_dir = dir.to_owned();
+    args.workload.token_file = dir.join("token");
+    args.workload.trust_file = dir.join("ca.crt");
     args
 }
 
@@ -99,17 +99,19 @@ impl Agent {
         meshwright_runtime::install_crypto();
         let stop = CancellationToken::new();
         let relay = Relay::default();
-        let credentials = Credentials::new(args, identity::Metrics::default()).unwrap();
+        let credentials = Credentials::new(&args.workload, identity::Metrics::default()).unwrap();
         let credentials = credentials.with_least_wait(Duration::from_secs(1));
         let (a, c, r, s) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
-        tokio::spawn(async move { identity::run(&a, &c, &r, s).await.unwrap() });
+        tokio::spawn(async move { identity::run(&a.workload, &c, &r, s).await.unwrap() });
         let (observed, phase) = (watch::Sender::default(), watch::Sender::default());
         let connection = watch::Sender::new(None);
         let subject = Subject::new(args, phase.subscribe(), relay.clone());
         tokio::spawn(report::run(subject, observed.subscribe(), connection.subscribe(), stop.clone()));
         let (a, r, s) = (args.clone(), relay.clone(), stop.clone());
-        tokio::spawn(async move { upstream::run(&a, &credentials, &r, &connection, s).await });
-        let (socket, s) = (args.xds_socket(), stop.clone());
+        tokio::spawn(async move {
+            upstream::run(&a.workload, &upstream::gateway(&a), &credentials, &r, &connection, s).await
+        });
+        let (socket, s) = (args.proxy.xds_socket(), stop.clone());
         tokio::spawn(async move { downstream::serve(&socket, relay, s).await });
         Self { observed, phase, stop }
     }
