@@ -1,5 +1,8 @@
 //! MeshNode: which revision's proxy serves a node, and which of its pods speak mutual TLS.
 
+// Columns of one type are no repetition.
+#![allow(clippy::duplicated_attributes)]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
