@@ -4,11 +4,11 @@ use meshwright_core::mesh::Mesh;
 use meshwright_xds::Snapshot;
 
 #[derive(Default)]
-pub(super) struct Shared;
+pub(super) struct Shared(());
 
 impl Shared {
     pub(super) fn next(_: &Self, _: &Mesh) -> Self {
-        Self
+        Self(())
     }
 }
 

@@ -81,7 +81,10 @@ mod tests {
     use super::super::super::tests::{mesh, report};
     use super::*;
 
-    fn status(pods: &[(&str, &[&str])]) -> MeshNodeStatus {
+    /// Uids and addresses.
+    type Pods<'a> = &'a [(&'a str, &'a [&'a str])];
+
+    fn status(pods: Pods<'_>) -> MeshNodeStatus {
         let pod = |(uid, addresses): &(&str, &[&str])| MeshPod {
             uid: (*uid).to_owned(),
             addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
@@ -94,7 +97,7 @@ mod tests {
         let pods = [("n1", "u1", "10.0.0.1"), ("n1", "u2", "fd00::2"), ("n2", "u3", "10.0.0.3")];
         let mesh = mesh(&pods, Some(("mesh-1", 3)));
         let node = mesh.nodes.get("n1").map(|node| &**node);
-        let cases: [(&[(&str, &[&str])], &[(&str, &[&str])]); 7] = [
+        let cases: [(Pods<'_>, Pods<'_>); 7] = [
             (&[], &[]),
             (
                 &[("u2", &["fd00:0::2"]), ("u1", &["10.0.0.1"])],
