@@ -170,8 +170,12 @@ fn proxy_files(binaries: &Path) -> Result<Vec<ImageFile>> {
     files.push(ImageFile::read(&ensure_envoy(&cache()?)?, "/usr/local/bin/envoy", 0o755)?);
     files.push(ImageFile::read(Path::new(NFT), NFT, 0o755)?);
     files.push(ImageFile::read(Path::new(LOADER), LOADER, 0o755)?);
-    let unlisted = unlisted(&run(Command::new("ldd").arg(NFT))?);
-    ensure!(unlisted.is_empty(), "{NFT} of this machine is linked against {unlisted:?} too: add them to NFT_LIBRARIES");
+    let linked = run(Command::new("ldd").arg(NFT))?;
+    let unlisted = unlisted(&linked);
+    ensure!(
+        unlisted.is_empty(),
+        "{NFT} of this machine is linked against {unlisted:?} too: add them to NFT_LIBRARIES"
+    );
     for library in ENVOY_LIBRARIES.into_iter().chain(NFT_LIBRARIES) {
         let path = format!("{LIBRARY_FOLDER}/{library}");
         files.push(ImageFile::read(Path::new(&path), &path, 0o755)?);
