@@ -108,8 +108,11 @@ async fn observe(
     let upgrade = position.map_or_else(String::new, |p| format!("{} {} {}", p.from, p.to, p.started.0));
     let scope = Scope { upgrade: &upgrade, since };
     let observation = ctx.inspector.observe(asked, &scope, &names, replicas, now).await;
+    // Node proxies have theirs as long as their revision is there; which of them serve is what the MeshNodes say.
+    let of_nodes = of_nodes(&seen.items);
     for (revision, observed) in &observation.revisions {
-        measured.streams.insert(revision.clone(), observed.streams.as_ref().map(BTreeSet::len));
+        let open = observed.streams.as_ref().map(|all| all.difference(&of_nodes).count());
+        measured.streams.insert(revision.clone(), open);
     }
     let Some(p) = position else { return };
     measured.proxies = observation.revisions.get(&p.to).map(totals);
@@ -134,6 +137,12 @@ async fn observe(
         }
         judge(ctx, mesh, seen, (p, since.0), &observation, measured);
     }
+}
+
+fn of_nodes(pods: &[Pod]) -> BTreeSet<String> {
+    let is = |p: &&Pod| p.labels().get(labels::COMPONENT).is_some_and(|c| c == labels::COMPONENT_NODE);
+    let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
+    pods.iter().filter(is).map(name).collect()
 }
 
 /// Since when both revisions have had traffic side by side. Before a step is in place for all Gateways too: some have it already.
