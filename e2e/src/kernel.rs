@@ -13,11 +13,12 @@ use crate::command::{run, run_with_input, search_path};
 /// to that one, past the place where it would get the Service's address back, and is not recognised.
 const MODULE: &str = "br_netfilter";
 /// By which connections of pods are redirected to their node's proxy.
-const TO_REDIRECT: [&str; 3] = ["nf_tables", "nft_chain_nat", "nft_redir"];
+const TO_REDIRECT: [&str; 4] = ["nf_tables", "nft_chain_nat", "nft_redir", "nft_ct"];
 /// Each kind of rule that this takes.
 const REDIRECTION: &str = "table inet try {
   chain in { type nat hook prerouting priority -100; tcp flags & (fin|syn|rst|ack) == syn redirect to :1; }
   chain out { type nat hook output priority -100; meta mark 0x539 return; ip protocol tcp redirect to :1; }
+  chain guard { type filter hook input priority 0; tcp dport 1 ct status & dnat != dnat drop; }
 }
 ";
 /// What it is switched by, in each network namespace for itself.
