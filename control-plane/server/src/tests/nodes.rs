@@ -46,6 +46,11 @@ fn code<T>(result: Result<T, Status>) -> Code {
     result.map(drop).unwrap_err().code()
 }
 
+/// What comes next on a stream.
+async fn message<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    tokio::time::timeout(Duration::from_secs(20), stream.message()).await.expect("a message in time")
+}
+
 #[tokio::test]
 async fn a_token_of_an_agent_buys_the_identity_of_its_node() {
     let running = start().await;
@@ -86,7 +91,7 @@ async fn a_node_gets_its_own_configuration_with_the_ports_of_its_slot() {
     let body = Any { type_url: TypeUrl::Cluster.as_str().to_owned(), value: Vec::new() };
     let snapshot = Snapshot::default().with(TypeUrl::Cluster, [Resource::new("original_dst", body)]);
     running.nodes.publish(&key, Arc::new(snapshot));
-    let response = responses.message().await.unwrap().unwrap();
+    let response = message(&mut responses).await.unwrap().unwrap();
     assert_eq!(response.resources[0].name, "original_dst");
 
     // What it refuses is counted; that it concerns no Gateway, a test of refusals shows.
@@ -101,7 +106,7 @@ async fn a_node_gets_its_own_configuration_with_the_ports_of_its_slot() {
     };
     sender.send(nack).await.unwrap();
     drop(sender);
-    assert!(responses.message().await.unwrap().is_none());
+    assert!(message(&mut responses).await.unwrap().is_none());
     assert_eq!(counted(&running.metrics.answers, "nack"), 1);
 }
 
@@ -113,7 +118,7 @@ async fn an_order_comes_when_everything_was_listed_and_then_when_it_is_another()
     assert!(early.is_err(), "an empty order would take pods out of the mesh");
     let first = mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2")], Some(("mesh-1", 3)));
     running.list(first.clone());
-    let order = orders.message().await.unwrap().unwrap();
+    let order = message(&mut orders).await.unwrap().unwrap();
     assert_eq!(order.members.keys().collect::<Vec<_>>(), ["u1"]);
     assert_eq!((order.claim.unwrap().epoch, order.namespaces.len()), (3, 1));
 
@@ -121,7 +126,7 @@ async fn an_order_comes_when_everything_was_listed_and_then_when_it_is_another()
     running.list(Mesh { nodes: [("n1".to_owned(), first.nodes["n1"].clone())].into(), ..first.clone() });
     let next = mesh(&[("n1", "u3", "10.0.0.3")], Some(("mesh-1", 4)));
     running.list(Mesh { namespaces: first.namespaces, ..next });
-    let order = orders.message().await.unwrap().unwrap();
+    let order = message(&mut orders).await.unwrap().unwrap();
     assert_eq!(order.members.keys().collect::<Vec<_>>(), ["u3"]);
     assert_eq!(order.claim.unwrap().epoch, 4);
 
@@ -133,8 +138,8 @@ async fn an_order_comes_when_everything_was_listed_and_then_when_it_is_another()
     assert_eq!(running.followers.report("n1").unwrap().1.captured[0].uid, "u3");
 
     let (_again, mut others) = running.follow(id(N1), report(0, &[])).await.unwrap();
-    assert_eq!(orders.message().await.unwrap_err().code(), Code::Aborted, "an agent has one stream");
-    assert_eq!(others.message().await.unwrap().unwrap().members.len(), 1, "which gets all at once");
+    assert_eq!(message(&mut orders).await.unwrap_err().code(), Code::Aborted, "an agent has one stream");
+    assert_eq!(message(&mut others).await.unwrap().unwrap().members.len(), 1, "which gets all at once");
 }
 
 #[tokio::test]
@@ -155,7 +160,7 @@ async fn nobody_follows_or_reports_for_another_node() {
     for later in [NodeReport { node: "n2".to_owned(), ..report(3, &[]) }, other_revision] {
         let (agent, mut orders) = running.follow(id(N1), report(0, &[])).await.unwrap();
         agent.send(later).await.unwrap();
-        assert_eq!(orders.message().await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(message(&mut orders).await.unwrap_err().code(), Code::PermissionDenied);
     }
     let metrics = &running.metrics.nodes;
     assert_eq!((counted(&metrics.streams, "refused"), counted(&metrics.reports, "refused")), (6, 2));

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -19,6 +20,7 @@ struct Running {
     followers: Followers,
     outputs: watch::Sender<Option<Arc<Output>>>,
     object: Arc<Mutex<Value>>,
+    reads: Arc<AtomicUsize>,
     /// Statuses as they were written.
     writes: mpsc::UnboundedReceiver<MeshNodeStatus>,
     metrics: Metrics,
@@ -40,9 +42,13 @@ fn claimed(revision: &str, epoch: i64) -> Value {
 fn start() -> Running {
     let (sender, writes) = mpsc::unbounded_channel();
     let object = Arc::new(Mutex::new(claimed("mesh-1", 3)));
-    let stored = object.clone();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (stored, counter) = (object.clone(), reads.clone());
     let service = tower::service_fn(move |request: Request<Body>| {
         let (sender, stored) = (sender.clone(), stored.clone());
+        if request.method() == Method::GET {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         async move {
             let is_write = request.method() == Method::PUT;
             let bytes = request.into_body().collect_bytes().await.unwrap();
@@ -61,7 +67,7 @@ fn start() -> Running {
     let client = kube::Client::new(service, "mesh-ns");
     let captured = Captured::new(client, "mesh-ns", followers.clone(), receiver, metrics.clone());
     tokio::spawn(captured.run(drain.clone()));
-    Running { followers, outputs, object, writes, metrics, drain }
+    Running { followers, outputs, object, reads, writes, metrics, drain }
 }
 
 impl Running {
@@ -77,7 +83,11 @@ impl Running {
 
     /// The pods of the next write; None if there is none for an hour.
     async fn next(&mut self) -> Option<Vec<String>> {
-        let next = tokio::time::timeout(Duration::from_secs(3600), self.writes.recv()).await;
+        self.within(Duration::from_secs(3600)).await
+    }
+
+    async fn within(&mut self, time: Duration) -> Option<Vec<String>> {
+        let next = tokio::time::timeout(time, self.writes.recv()).await;
         next.ok().map(|status| status.unwrap().pods.into_iter().map(|pod| pod.uid).collect())
     }
 }
@@ -103,7 +113,10 @@ async fn what_an_agent_reports_is_written_once_and_as_soon_as_we_know_of_it() {
     assert_eq!(running.next().await, Some(vec!["u1".to_owned(), "u2".to_owned()]), "the watch was behind");
     running.publish(listed(&["u1", "u2"]));
     agent.reported(report(3, &[("u2", &["10.0.0.2"]), ("u1", &["10.0.0.1"])]));
+    let before = running.reads.load(Ordering::Relaxed);
     assert_eq!(running.next().await, None, "an idle hour writes nothing");
+    let reads = running.reads.load(Ordering::Relaxed) - before;
+    assert!((10..=13).contains(&reads), "and reads each object every five minutes, not {reads} times");
     agent.reported(report(3, &[("u2", &["10.0.0.2"])]));
     assert_eq!(running.next().await, Some(vec!["u2".to_owned()]));
     drop(agent);
@@ -138,5 +151,5 @@ async fn a_status_that_was_lost_is_written_again() {
     // Somebody deleted the object, and the operator made it anew.
     *running.object.lock().unwrap() = claimed("mesh-1", 3);
     running.publish(listed(&[]));
-    assert_eq!(running.next().await, Some(vec!["u1".to_owned()]));
+    assert_eq!(running.within(SWEEP * 2).await, Some(vec!["u1".to_owned()]));
 }
