@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// Longest time for an answer, or it has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +43,9 @@ pub struct Targets {
     /// User agent; a dash and the number of the connection come behind it.
     #[arg(long, env = "CALL_USER_AGENT", default_value = "bookinfo-caller")]
     user_agent: String,
+    /// Seconds after which a kept connection is ended by the caller itself, and another opened; unset: never.
+    #[arg(long, env = "CALL_MAX_AGE")]
+    max_age: Option<u64>,
 }
 
 /// What came of the calls.
@@ -61,7 +64,7 @@ pub struct Tally {
     pub failed: u64,
     /// Kept connections that are open.
     pub kept: u64,
-    /// Kept connections that ended with an answer which said so.
+    /// Kept connections that the other side ended with an answer which said so.
     pub closed: u64,
     /// Kept connections that ended in any other way.
     pub broken: u64,
@@ -74,19 +77,21 @@ pub struct Tally {
 struct Caller {
     url: Uri,
     user_agent: Arc<str>,
+    max_age: Option<Duration>,
     connections: Arc<AtomicU64>,
     tally: Arc<Mutex<Tally>>,
 }
 
 /// Begins to call; the routes say how it goes.
 pub fn routes(targets: Targets) -> Router {
-    let Targets { urls, rate, user_agent } = targets;
+    let Targets { urls, rate, user_agent, max_age } = targets;
     let (connections, user_agent) = (Arc::new(AtomicU64::new(0)), Arc::from(user_agent));
     let callers: Vec<Caller> = urls
         .into_iter()
         .map(|url| Caller {
             tally: Arc::new(Mutex::new(Tally { url: url.to_string(), ..Tally::default() })),
             url,
+            max_age: max_age.map(Duration::from_secs),
             user_agent: Arc::clone(&user_agent),
             connections: Arc::clone(&connections),
         })
@@ -148,20 +153,28 @@ impl Caller {
                     continue;
                 }
             };
+            let opened = Instant::now();
             self.tally().kept += 1;
-            let closed = loop {
+            let end = loop {
                 tick.tick().await;
+                if self.max_age.is_some_and(|age| opened.elapsed() >= age) {
+                    break End::Ours;
+                }
                 let outcome = connection.ask().await;
                 self.note(number, &outcome);
                 match outcome {
-                    Ok(Answer::Goodbye) => break true,
+                    Ok(Answer::Goodbye) => break End::Closed,
                     Ok(Answer::Whole) => {}
-                    Err(_) => break false,
+                    Err(_) => break End::Broken,
                 }
             };
             let mut tally = self.tally();
             tally.kept -= 1;
-            *(if closed { &mut tally.closed } else { &mut tally.broken }) += 1;
+            match end {
+                End::Ours => {}
+                End::Closed => tally.closed += 1,
+                End::Broken => tally.broken += 1,
+            }
         }
     }
 
@@ -204,6 +217,13 @@ impl Caller {
         let user_agent = format!("{}-{number}", self.user_agent);
         Ok(Connection { requests, driver, url: self.url.clone(), user_agent })
     }
+}
+
+/// How a kept connection ended.
+enum End {
+    Ours,
+    Closed,
+    Broken,
 }
 
 /// How a request was answered.

@@ -66,17 +66,18 @@ impl Members {
     /// Namespace of all of them.
     pub const NAMESPACE: &'static str = "members";
 
-    /// Installs them; the caller goes to a node that has one of the pods that it calls, others are on other nodes.
+    /// Installs them; the caller goes to a node that has one of the pods that it calls, others are on other nodes. It ends connections that it
+    /// has kept for this many seconds, or none: a proxy that is replaced does not wait for ever for those that are no HTTP.
     ///
     /// # Errors
     /// Names what did not become ready, or is not spread.
-    pub async fn installed(env: &Env) -> Result<Self> {
+    pub async fn installed(env: &Env, max_age: Option<u32>) -> Result<Self> {
         let backend = Backend::installed(env, Self::NAMESPACE).await?;
         let called = pods(&env.client, CALLED).await?;
         let node = &called.first().context("a pod to call")?.node;
         let nodes: BTreeSet<&String> = called.iter().map(|pod| &pod.node).collect();
         ensure!(nodes.len() > 1, "all pods to call are on {nodes:?}");
-        apply_yaml(&env.client, &caller(&image()?, node), Self::NAMESPACE).await?;
+        apply_yaml(&env.client, &caller(&image()?, node, max_age), Self::NAMESPACE).await?;
         rolled_out(env, Self::NAMESPACE, CALLER).await?;
         let pods = pods(&env.client, &format!("{}!=gateway", labels::COMPONENT)).await?;
         Ok(Self { backend, pods })
@@ -226,7 +227,9 @@ fn installed(pod: &Pod) -> Result<Installed> {
     })
 }
 
-fn caller(image: &str, node: &str) -> String {
+fn caller(image: &str, node: &str, max_age: Option<u32>) -> String {
+    let max_age =
+        max_age.map(|seconds| format!(", {{ name: CALL_MAX_AGE, value: '{seconds}' }}")).unwrap_or_default();
     let urls = CALLED_BY.map(|service| format!("http://{service}:9080{}", Backend::PATH)).join(",");
     let user_agent = MARKER.trim_end_matches('-');
     format!(
@@ -262,7 +265,7 @@ spec:
       - name: {CALLER}
         image: {image}
         args: [{CALLER}]
-        env: [ {{ name: CALL_URLS, value: '{urls}' }}, {{ name: CALL_USER_AGENT, value: {user_agent} }} ]
+        env: [ {{ name: CALL_URLS, value: '{urls}' }}, {{ name: CALL_USER_AGENT, value: {user_agent} }}{max_age} ]
         ports: [ {{ containerPort: 9080 }} ]
         readinessProbe: {{ httpGet: {{ path: /health, port: 9080 }}, periodSeconds: 2 }}
         resources: {{ requests: {{ cpu: 20m, memory: 16Mi }}, limits: {{ memory: 64Mi }} }}
@@ -281,10 +284,10 @@ mod tests {
 
     #[test]
     fn the_manifests_are_objects_and_the_marker_ends_where_the_number_begins() {
-        let yaml = caller("r.example/b@sha256:0", "node-1");
-        let objects = objects_in(&yaml).unwrap();
+        let objects = objects_in(&caller("r.example/b@sha256:0", "node-1", Some(30))).unwrap();
         assert_eq!(objects.len(), 4);
         let env = &objects[3].data["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!(env[2]["value"], "30");
         let value = |at: usize| env[at]["value"].as_str().unwrap().to_owned();
         assert_eq!(value(0).split(',').count(), 3);
         assert_eq!(format!("{}-", value(1)), MARKER);

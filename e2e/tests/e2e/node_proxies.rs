@@ -18,13 +18,15 @@ use crate::env::{DEADLINE, Env, MESH};
 const ENOUGH: u64 = 300;
 /// Whose pods, logs and configuration are kept of a failure.
 const KEPT: [&str; 3] = [Members::NAMESPACE, MESH, soak::OPERATOR_NAMESPACE];
+/// Seconds that a connection is kept where proxies are replaced: they wait five minutes for connections to end.
+const MAX_AGE: u32 = 30;
 /// Between two looks at whether the last plaintext connection is already an old one.
 const A_FEW: u64 = 30;
 
 /// With a capture on every node's end of the pods' veth pairs that must see plaintext before, and none afterwards.
 #[tokio::test]
 async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result<()> {
-    with_members("joining", async |env, members| {
+    with_members("joining", None, async |env, members| {
         let (caller, own, others) = members.paths()?;
         ensure!(
             !own.is_empty() && !others.is_empty(),
@@ -63,7 +65,7 @@ async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result
 /// In one step and with another revision, as any change of a setting that reaches proxies.
 #[tokio::test]
 async fn node_proxies_are_replaced_under_pods_and_nobody_notices() -> Result<()> {
-    with_members("replacing", async |env, members| {
+    with_members("replacing", Some(MAX_AGE), async |env, members| {
         members.label(env, true).await?;
         members.are_listed(env, true).await?;
         let before = status(env).await?.active_revision.context("an active revision")?;
@@ -147,9 +149,13 @@ fn have_risen(members: &Members, before: &BTreeMap<String, u64>, now: &BTreeMap<
 
 /// Does something with pods of an application while they call each other and clients call them through the gateway. Nothing of that fails,
 /// and the pods are the same afterwards.
-async fn with_members(what: &str, acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>) -> Result<()> {
+async fn with_members(
+    what: &str,
+    max_age: Option<u32>,
+    acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>,
+) -> Result<()> {
     let env = &Env::with_mesh().await?;
-    let outcome = undisturbed(env, what, acting).await;
+    let outcome = undisturbed(env, what, max_age, acting).await;
     let restored = async {
         env.delete_namespace(Members::NAMESPACE).await?;
         soak::restored(env).await?;
@@ -162,10 +168,11 @@ async fn with_members(what: &str, acting: impl AsyncFnOnce(&Env, &Members) -> Re
 async fn undisturbed(
     env: &Env,
     what: &str,
+    max_age: Option<u32>,
     acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>,
 ) -> Result<()> {
     soak::at(env, RELEASES[1]).await?;
-    let members = Members::installed(env).await?;
+    let members = Members::installed(env, max_age).await?;
     members.label(env, false).await?;
     members.are_listed(env, false).await?;
     let loads = Loads::endless(env, members.backend.address, &members.backend.host(), Backend::PATH)?;
