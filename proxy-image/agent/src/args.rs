@@ -1,6 +1,10 @@
 //! What the pod template tells the agent.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use meshwright_pki::SpiffeId;
 
@@ -106,15 +110,25 @@ pub struct Proxy {
     pub drain_deadline: Duration,
 }
 
+/// Envoy's admin socket in the directory that it shares with its agent.
+pub fn admin_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
+/// The socket in it on which Envoy finds the agent.
+pub fn xds_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("xds.sock")
+}
+
 impl Proxy {
     /// Envoy's admin socket.
     pub fn admin_socket(&self) -> PathBuf {
-        self.run_dir.join("admin.sock")
+        admin_socket(&self.run_dir)
     }
 
     /// The socket on which Envoy finds us.
     pub fn xds_socket(&self) -> PathBuf {
-        self.run_dir.join("xds.sock")
+        xds_socket(&self.run_dir)
     }
 
     /// Envoy's worker threads: what was asked for, else the CPU limit, else two.
