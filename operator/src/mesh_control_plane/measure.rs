@@ -108,10 +108,8 @@ async fn observe(
     let upgrade = position.map_or_else(String::new, |p| format!("{} {} {}", p.from, p.to, p.started.0));
     let scope = Scope { upgrade: &upgrade, since };
     let observation = ctx.inspector.observe(asked, &scope, &names, replicas, now).await;
-    // Node proxies have theirs as long as their revision is there; which of them serve is what the MeshNodes say.
-    let of_nodes = of_nodes(&seen.items);
     for (revision, observed) in &observation.revisions {
-        let open = observed.streams.as_ref().map(|all| all.difference(&of_nodes).count());
+        let open = observed.streams.as_ref().map(|all| of_gateways(all, &seen.items));
         measured.streams.insert(revision.clone(), open);
     }
     let Some(p) = position else { return };
@@ -139,10 +137,13 @@ async fn observe(
     }
 }
 
-fn of_nodes(pods: &[Pod]) -> BTreeSet<String> {
-    let is = |p: &&Pod| p.labels().get(labels::COMPONENT).is_some_and(|c| c == labels::COMPONENT_NODE);
+/// How many of these streams, by namespace and name of the pod, are not of node proxies. Those have theirs as long as their revision is
+/// there; which of them serve is what the MeshNodes say.
+pub fn of_gateways(streams: &BTreeSet<String>, pods: &[Pod]) -> usize {
+    let is_node = |p: &&Pod| p.labels().get(labels::COMPONENT).is_some_and(|c| c == labels::COMPONENT_NODE);
     let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
-    pods.iter().filter(is).map(name).collect()
+    let of_nodes: BTreeSet<String> = pods.iter().filter(is_node).map(name).collect();
+    streams.difference(&of_nodes).count()
 }
 
 /// Since when both revisions have had traffic side by side. Before a step is in place for all Gateways too: some have it already.

@@ -16,9 +16,9 @@ use crate::{
     pods,
 };
 
-/// So long it may take until every agent has heard that its node is no longer its own: a proxy that is told to end before that takes it for a
-/// restart, and leaves everything as it is.
-const HEARD: Duration = Duration::from_secs(10);
+/// So long it may take until every agent believes that its node is nobody's: it waits for 10 s before it does, and up to 15 s to connect again.
+/// One that is told to end before that takes it for a restart, and leaves everything as it is.
+const HEARD: Duration = Duration::from_secs(30);
 
 /// Takes every node away from its proxy. Returns how many there were.
 pub async fn unclaim(ctx: &Context, mcp: &MeshControlPlane) -> Result<usize, Error> {

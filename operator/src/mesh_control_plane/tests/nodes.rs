@@ -12,6 +12,7 @@ use super::{Seen, at, build, make_ready, measured, mesh, phase, seen, take};
 use crate::{
     catalogue::tests::catalogue,
     mesh_control_plane::{
+        measure,
         nodes::{self, Node},
         step,
         validate::{ValidatedMesh, validate},
@@ -88,6 +89,13 @@ fn until(seen: &mut Seen, wanted: UpgradePhase, agents: bool) -> i64 {
         assert!(second < 6000, "{:?} {:?}", phase(seen), seen.fresh.status.as_ref().unwrap().upgrade);
     }
     second
+}
+
+#[test]
+fn streams_of_node_proxies_keep_no_revision() {
+    let streams = ["prod/mesh-1-node-x", "shop/web-1"].map(str::to_owned).into();
+    assert_eq!(measure::of_gateways(&streams, &[proxy("mesh-1")]), 1);
+    assert_eq!(measure::of_gateways(&streams, &[]), 2, "whose it is nobody knows");
 }
 
 #[test]

@@ -272,7 +272,6 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
     back(&mut p.since);
     p.measured_since.iter_mut().for_each(&back);
     p.blocked_since.iter_mut().for_each(&back);
-    p.approvals.iter_mut().for_each(|a| back(&mut a.time));
     p.started = Time(now() - LONG);
 }
 
@@ -280,6 +279,7 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
 fn forget(p: &mut UpgradeStatus) {
     p.done.clear();
     p.accepted.clear();
+    p.approvals.iter_mut().for_each(|a| a.time = Time(now()));
     (p.waiting, p.deadline, p.share, p.verdict, p.comparison) = (None, None, None, None, None);
     if let Some(rollback) = &mut p.rollback {
         rollback.decided = Time(now());
