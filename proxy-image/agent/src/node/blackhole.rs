@@ -35,3 +35,34 @@ pub fn make(link: &Path) -> anyhow::Result<File> {
         .with_context(what)?;
     Ok(namespace)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::node::{lab, netns::Netns};
+
+    #[test]
+    fn it_leads_nowhere_and_processes_that_we_start_see_it() {
+        if lab::nft().is_none() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("blackhole");
+        let _first = make(&link).unwrap();
+        let _second = make(&link).unwrap();
+        let tried = Netns::open(&link).unwrap().within(|| {
+            let nowhere = std::net::TcpStream::connect("127.0.0.1:1").map(drop).map_err(|e| e.kind());
+            assert_eq!(nowhere, Err(io::ErrorKind::NetworkUnreachable));
+            Ok(())
+        });
+        tried.unwrap();
+        let seen = Command::new("stat")
+            .args(["--file-system", "--dereference", "--format=%T"])
+            .arg(&link)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "nsfs");
+    }
+}

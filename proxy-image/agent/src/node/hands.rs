@@ -49,7 +49,7 @@ impl Hands {
                 tried
             }),
             Job::Check => self.act(|| {
-                if !self.nft.has(&netns, captured)? {
+                if !self.nft.has(&netns, captured) {
                     tracing::warn!(uid = task.uid, "somebody changed a pod's redirection, it is set again");
                     self.nft.apply(&netns, captured)?;
                 }

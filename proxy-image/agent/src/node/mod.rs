@@ -33,3 +33,5 @@ pub use run::{run, serve_until};
 
 #[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod tests;

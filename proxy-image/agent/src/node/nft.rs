@@ -36,19 +36,16 @@ impl Nft {
         self.script(netns, &script(rules)).context("set the rules")?;
         if !self.shown().contains_key(&rules) {
             // Each release shows rules in its own way; this one's is what later listings are compared with.
-            let listing = self.list(netns)?.context("list the rules that were just set")?;
+            let listing = self.list(netns)?;
             self.shown().insert(rules, listing);
         }
         Ok(())
     }
 
     /// Whether exactly these rules are there. They are not if they were never set by this process.
-    ///
-    /// # Errors
-    /// When nft cannot be run.
-    pub fn has(&self, netns: &Netns, rules: Rules) -> anyhow::Result<bool> {
-        let Some(expected) = self.shown().get(&rules).cloned() else { return Ok(false) };
-        Ok(self.list(netns)?.is_some_and(|listing| listing == expected))
+    pub fn has(&self, netns: &Netns, rules: Rules) -> bool {
+        let expected = self.shown().get(&rules).cloned();
+        expected.is_some_and(|expected| self.list(netns).is_ok_and(|listing| listing == expected))
     }
 
     /// Takes all rules of ours away.
@@ -56,20 +53,13 @@ impl Nft {
     /// # Errors
     /// When nft or the kernel refuses that.
     pub fn clear(&self, netns: &Netns) -> anyhow::Result<()> {
-        match self.list(netns)? {
-            None => Ok(()),
-            Some(_) => self.script(netns, &remove()).context("remove the rules"),
-        }
+        self.script(netns, &remove()).context("remove the rules")
     }
 
-    fn list(&self, netns: &Netns) -> anyhow::Result<Option<String>> {
-        let output = self.run(netns, &["-nn", "list", "tables", "inet"], "")?;
-        let name = format!("table inet {TABLE}");
-        if !String::from_utf8_lossy(&output.stdout).lines().any(|line| line == name) {
-            return Ok(None);
-        }
-        let output = self.run(netns, &["-nn", "list", "table", "inet", TABLE], "")?;
-        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    fn list(&self, netns: &Netns) -> anyhow::Result<String> {
+        let output =
+            self.run(netns, &["-nn", "list", "table", "inet", TABLE], "").context("list the rules")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn script(&self, netns: &Netns, script: &str) -> anyhow::Result<()> {

@@ -35,8 +35,8 @@ pub enum Rules {
 
 /// What nft does to have these rules and no others of ours, in one transaction.
 pub fn script(rules: Rules) -> String {
-    // Adding it first makes deleting it no error. Both and the new one are one transaction: no packet sees anything in between.
-    let mut text = format!("table inet {TABLE}\n{}table inet {TABLE} {{\n", remove());
+    // Both and the new one are one transaction: no packet sees anything in between.
+    let mut text = format!("{}table inet {TABLE} {{\n", remove());
     let (Rules::Captured(ports) | Rules::Leaving(ports)) = rules;
     let Ports { outbound, inbound } = ports;
     let mut chain = |name: &str, kind: &str, rules: &[String]| {
@@ -64,9 +64,10 @@ pub fn script(rules: Rules) -> String {
     text
 }
 
-/// What nft does to have no rules of ours. It fails if there are none.
+/// What nft does to have no rules of ours.
 pub fn remove() -> String {
-    format!("delete table inet {TABLE}\n")
+    // Adding the table first makes deleting it no error.
+    format!("table inet {TABLE}\ndelete table inet {TABLE}\n")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub struct Sockets(Vec<(u16, u8)>);
 
 // States as the kernel numbers them.
 const ESTABLISHED: u8 = 1;
+const FIN_WAIT_2: u8 = 5;
 const TIME_WAIT: u8 = 6;
 const CLOSED: u8 = 7;
 const LISTEN: u8 = 10;
@@ -49,13 +50,14 @@ impl Sockets {
     }
 }
 
-/// Local port and state; the columns are number, local address, remote address, state.
+/// Local port and state; the columns are number, local address, remote address, state, queues, timers, retransmissions, user, probes, inode.
 fn socket(line: &str) -> Option<(u16, u8)> {
-    let mut columns = line.split_ascii_whitespace();
-    let local = columns.nth(1)?;
-    let state = columns.nth(1)?;
-    let (_, port) = local.rsplit_once(':')?;
-    Some((u16::from_str_radix(port, 16).ok()?, u8::from_str_radix(state, 16).ok()?))
+    let columns: Vec<_> = line.split_ascii_whitespace().collect();
+    let (_, port) = columns.get(1)?.rsplit_once(':')?;
+    let (port, state) = (u16::from_str_radix(port, 16).ok()?, u8::from_str_radix(columns.get(3)?, 16).ok()?);
+    // What no process has any more, and has been told everything: the kernel keeps it for a minute for a peer that says nothing.
+    let forgotten = state == FIN_WAIT_2 && columns.get(9) == Some(&"0");
+    (!forgotten).then_some((port, state))
 }
 
 #[cfg(test)]
@@ -66,7 +68,9 @@ mod tests {
    0: 00000000:3AFD 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 0000000000000000 100 0 0 10 0
    1: 0100007F:3AFD 0700F40A:D2B4 01 00000000:00000000 02:000A0B0C 00000000     0        0 12346 2 0000000000000000 20 4 30 10 -1
    2: 0100007F:3AFD 0700F40A:D2B5 06 00000000:00000000 03:00000B0C 00000000     0        0 0 3 0000000000000000
-   3: 0100007F:1F90 0700F40A:D2B6 01 00000000:00000000 02:000A0B0C 00000000     0        0 12347 2 0000000000000000 20 4 30 10 -1
+   3: 0100007F:3AFD 0700F40A:D2B7 05 00000000:00000000 00:00000000 00000000     0        0 0 1 0000000000000000
+   4: 0100007F:3AFD 0700F40A:D2B8 05 00000000:00000000 00:00000000 00000000     0        0 12350 1 0000000000000000
+   5: 0100007F:1F90 0700F40A:D2B6 01 00000000:00000000 02:000A0B0C 00000000     0        0 12347 2 0000000000000000 20 4 30 10 -1
 ";
     const V6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000000000000000000000000000:3B04 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12348 1 0000000000000000 100 0 0 10 0
@@ -82,8 +86,8 @@ mod tests {
                 && !sockets.listen_on(&[8080])
         );
         assert!(sockets.listen_on_none(&[8080, 15201]) && !sockets.listen_on_none(&[8080, 15108]));
-        assert_eq!(sockets.connected(&[15101]), 1, "neither the listener nor what waits for late packets");
-        assert_eq!(sockets.connected(&[15101, 15108]), 2, "one side has closed, the other has not");
+        assert_eq!(sockets.connected(&[15101]), 2, "neither the listener nor what nobody has any more");
+        assert_eq!(sockets.connected(&[15101, 15108]), 3, "one side has closed, the other has not");
         assert_eq!(sockets.connected(&[15201]), 0);
     }
 

@@ -1,8 +1,8 @@
 //! The network plugin's side of the driver.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwright_cni::{Answer, Namespaces};
+use meshwright_cni::{Answer, Namespaces, Request};
 use meshwright_proto::nodes::NodeOrder;
 use meshwright_runtime::CancellationToken;
 use tokio::{sync::mpsc, time::Instant};
@@ -23,6 +23,9 @@ use crate::node::{
 
 /// Less than the plugin's own patience, so that a pod's event says what was waited for.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// A pod that a connected control plane has not mentioned for this long does not exist for it, as the kubelet's static pods do not, and is
+/// not in the mesh.
+const UNKNOWN: Duration = Duration::from_secs(90);
 /// How often the node's list is looked at.
 const ENSURE: Duration = Duration::from_secs(2);
 
@@ -38,6 +41,8 @@ pub struct Plugin {
     installation: Installation,
     pub(super) questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
     waiting: Vec<Waiting>,
+    /// When pods were asked about first that the control plane has not mentioned.
+    unknown: BTreeMap<String, Instant>,
     serves: Option<CancellationToken>,
     ensured: Option<Instant>,
     /// The last thing that was wrong with the node's list, so that it is said once.
@@ -52,6 +57,7 @@ impl Plugin {
             installation: Installation::new(paths),
             questions: mpsc::channel(64),
             waiting: Vec::new(),
+            unknown: BTreeMap::new(),
             serves: None,
             ensured: None,
             trouble: None,
@@ -59,15 +65,18 @@ impl Plugin {
         }
     }
 
-    /// From now on plugins ask us.
+    /// From now on plugins ask us, if they do not yet.
     pub(super) fn begin(&mut self, claims: &Claims) {
+        if self.serves.is_some() {
+            return;
+        }
         let stop = CancellationToken::new();
         match claims.acting(|| server::open(&self.installation.socket())) {
             Ok(listener) => {
                 tokio::spawn(server::serve(listener, self.questions.0.clone(), stop.clone()));
                 self.serves = Some(stop);
             }
-            Err(e) => tracing::error!(error = %format!("{e:#}"), "listen for the network plugin"),
+            Err(e) => self.complain(&e, "listen for the network plugin"),
         }
         (self.ensured, self.stored) = (None, None);
     }
@@ -76,6 +85,13 @@ impl Plugin {
     pub(super) fn end(&mut self) {
         self.serves.take().into_iter().for_each(|stop| stop.cancel());
         self.waiting.clear();
+    }
+
+    /// Whether the control plane has had long enough to mention a pod that it does not mention.
+    fn is_nobodys(&mut self, uid: &str, live_since: Option<Instant>, now: Instant) -> bool {
+        self.unknown.retain(|_, first| now < *first + 10 * UNKNOWN);
+        let first = *self.unknown.entry(uid.to_owned()).or_insert(now);
+        live_since.is_some_and(|since| now >= since.max(first) + UNKNOWN)
     }
 
     /// Takes it from the node.
@@ -153,32 +169,49 @@ impl Driver {
             self.plugin.ensure(&self.hands.claims, &self.metrics.installed);
         }
         self.plugin.store(&self.hands.claims, &said.order);
-        let world = self.world(said);
         for waiting in std::mem::take(&mut self.plugin.waiting) {
-            let Waiting { question, namespace, since } = waiting;
-            let nowhere = PathBuf::new();
-            let answer =
-                match self.keep.verdict(world, &question.request, namespace.as_ref().unwrap_or(&nowhere)) {
-                    Ok(answer) => answer,
-                    Err(_) if namespace.is_none() => Answer::Refused {
-                        why: format!(
-                            "its network namespace {} is not in {}",
-                            question.request.netns,
-                            self.args.paths.netns_dir.display()
-                        ),
-                    },
-                    Err(_) if now < since + PATIENCE => {
-                        self.plugin.waiting.push(Waiting { question, namespace, since });
-                        continue;
-                    }
-                    Err(why) => self.refused(&question, &why),
-                };
-            if answer == Answer::Captured {
-                self.metrics.waited.observe(now.duration_since(since).as_secs_f64());
+            match self.answer(&waiting, said, now) {
+                // Who asked may have given up.
+                Some(answer) => _ = waiting.question.reply.send(answer),
+                None => self.plugin.waiting.push(waiting),
             }
-            // Who asked may have given up.
-            let _ = question.reply.send(answer);
         }
+    }
+
+    /// None as long as it has to wait.
+    fn answer(&mut self, waiting: &Waiting, said: &super::turn::Said, now: Instant) -> Option<Answer> {
+        let Waiting { question, namespace, since } = waiting;
+        let (request, nowhere) = (&question.request, PathBuf::new());
+        let waited = now.duration_since(*since);
+        let verdict = self.keep.verdict(self.world(said), request, namespace.as_ref().unwrap_or(&nowhere));
+        let why = match verdict {
+            Ok(answer) => {
+                if answer == Answer::Captured {
+                    self.metrics.waited.observe(waited.as_secs_f64());
+                }
+                return Some(answer);
+            }
+            Err(why) => why,
+        };
+        let live_since = self.outlets.heard.borrow().live_since;
+        let is_member = uid_of(&said.order, request).is_some_and(|uid| said.order.members.contains_key(uid));
+        if !is_member && self.plugin.is_nobodys(&request.uid, live_since, now) {
+            let Request { namespace, name, uid, .. } = request;
+            tracing::warn!(
+                namespace,
+                name,
+                uid,
+                "the control plane knows nothing of a pod, it starts outside of the mesh"
+            );
+            return Some(Answer::Outside);
+        }
+        if namespace.is_none() {
+            let (netns, directory) = (&request.netns, self.args.paths.netns_dir.display());
+            return Some(Answer::Refused {
+                why: format!("its network namespace {netns} is not in {directory}"),
+            });
+        }
+        (waited >= PATIENCE).then(|| self.refused(question, &why))
     }
 
     fn refused(&self, question: &Question, why: &str) -> Answer {

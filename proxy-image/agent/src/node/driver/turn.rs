@@ -139,8 +139,8 @@ impl Driver {
                     let redirected = store::read_json(&self.redirected_file());
                     self.keep.restore(&redirected, now);
                     self.stored.redirected = redirected;
-                    self.plugin.begin(&self.hands.claims);
                 }
+                self.plugin.begin(&self.hands.claims);
             }
             // Rules are taken back by who set them.
             Duty::Leaves if ours => self.plugin.uninstall(&self.hands.claims),

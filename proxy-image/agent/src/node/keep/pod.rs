@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+use rand::Rng;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -18,8 +19,8 @@ const UNTOLD: Duration = Duration::from_secs(60);
 pub const PARTING: Duration = Duration::from_secs(3600);
 /// Envoy closes a listener at once; one that is away has none.
 const CLOSING: Duration = Duration::from_secs(5);
-/// How often the rules of a captured pod are looked at.
-const CHECK: Duration = Duration::from_secs(60);
+/// How often the rules of a captured pod are looked at, give or take a quarter: a node's pods never all at once.
+const CHECK: Duration = Duration::from_secs(300);
 /// How often the connections of a pod that leaves are counted.
 const COUNT: Duration = Duration::from_secs(1);
 
@@ -222,7 +223,7 @@ impl Pod {
                 };
                 self.go(next, now);
                 if matches!(job.0, Job::Redirect | Job::Check) {
-                    self.due = now + CHECK;
+                    self.due = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
                 }
             }
             Ok(_) if job.0 == Job::Count => self.due = now + COUNT,
