@@ -2,7 +2,6 @@
 
 mod made;
 mod nodes;
-mod stub;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -19,7 +19,7 @@ pub struct NodeMetrics {
     pub reports: Family<Outcome, Counter>,
     /// Writes of MeshNode status, by outcome.
     pub status_writes: Family<Outcome, Counter>,
-    /// Time to make the resources of one node.
+    /// Time to make what all nodes have in common.
     pub translation_seconds: Histogram,
 }
 
@@ -48,7 +48,7 @@ impl NodeMetrics {
         registry.register("node_status_writes", "Writes of MeshNode status", self.status_writes.clone());
         registry.register(
             "node_translation_seconds",
-            "Time to make a node's resources",
+            "Time to make the resources that all nodes have",
             self.translation_seconds.clone(),
         );
     }

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::stub::{Ports, Shared, node};
 use meshwright_api::NodeSlot;
-use meshwright_core::mesh::{Mesh, Node};
+use meshwright_core::mesh::Mesh;
 use meshwright_index::Output;
 use meshwright_runtime::CancellationToken;
+use meshwright_xds::mesh::{Ports, Shared, node};
+use meshwright_xds::{Snapshot, TypeUrl};
 use tokio::sync::watch;
 
 use crate::ads::{NodeKey, NodeRegistry};
 use crate::metrics::Metrics;
 
-/// What a node's snapshot was made from, besides what all have in common.
-type Source = Option<Arc<Node>>;
+/// Least time between two passes; the first change after a pause does not wait. Every endpoint of the cluster is looked at in each.
+const SPACING: Duration = Duration::from_millis(20);
 
 /// Makes snapshots of meshes.
 pub struct NodeTranslator {
@@ -22,19 +24,20 @@ pub struct NodeTranslator {
     metrics: Metrics,
     mesh: Arc<Mesh>,
     shared: Shared,
-    made: BTreeMap<NodeKey, Source>,
+    /// What was published last.
+    made: BTreeMap<NodeKey, Arc<Snapshot>>,
     /// Snapshots since the start.
     generation: u64,
 }
 
 impl NodeTranslator {
-    /// Publishes to this registry.
-    pub fn new(registry: NodeRegistry, metrics: Metrics) -> Self {
+    /// Publishes to this registry what proxies of this trust domain should have.
+    pub fn new(registry: NodeRegistry, trust_domain: &str, metrics: Metrics) -> Self {
         Self {
             registry,
             metrics,
             mesh: Arc::default(),
-            shared: Shared::default(),
+            shared: Shared::new(trust_domain),
             made: BTreeMap::new(),
             generation: 0,
         }
@@ -49,10 +52,15 @@ impl NodeTranslator {
             if let Some(output) = output {
                 self.publish(&output.mesh);
             }
+            let due = tokio::time::Instant::now() + SPACING;
             tokio::select! {
                 () = drain.cancelled() => return,
                 changed = outputs.changed() => if changed.is_err() { return },
                 () = registry.came() => {}
+            }
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = tokio::time::sleep_until(due) => {}
             }
         }
     }
@@ -64,38 +72,41 @@ impl NodeTranslator {
         if open.is_empty() {
             return;
         }
-        if !Arc::ptr_eq(&self.mesh.services, &mesh.services) || !Arc::ptr_eq(&self.mesh.peers, &mesh.peers) {
-            self.shared = Shared::next(&self.shared, mesh);
-            self.made.clear();
+        let known = std::mem::replace(&mut self.mesh, mesh.clone());
+        if !Arc::ptr_eq(&known.services, &mesh.services) || !Arc::ptr_eq(&known.peers, &mesh.peers) {
+            let start = Instant::now();
+            self.shared = self.shared.next(mesh);
+            self.metrics.nodes.translation_seconds.observe(start.elapsed().as_secs_f64());
         }
-        self.mesh = mesh.clone();
+        let is_known = Arc::ptr_eq(&known, mesh);
         for key in open {
-            self.publish_node(key);
+            if !is_known || !self.made.contains_key(&key) {
+                self.publish_node(key);
+            }
         }
     }
 
+    /// What did not change costs next to nothing here: what all nodes have is made already, and listeners are remembered.
     fn publish_node(&mut self, key: NodeKey) {
-        let source = self.mesh.nodes.get(&key.0);
-        if self.made.get(&key).is_some_and(|made| is_same(made.as_ref(), source)) {
+        let mut snapshot = node(&self.shared, &self.mesh, &key.0, ports(key.1));
+        if self.made.get(&key).is_some_and(|known| is_same(known, &snapshot)) {
             return;
         }
-        let source = source.cloned();
-        let start = std::time::Instant::now();
-        let mut snapshot = node(&self.shared, &self.mesh, &key.0, ports(key.1));
         self.generation += 1;
         snapshot.set_generation(self.generation);
-        self.metrics.nodes.translation_seconds.observe(start.elapsed().as_secs_f64());
-        self.registry.publish(&key, Arc::new(snapshot));
-        self.made.insert(key, source);
+        let snapshot = Arc::new(snapshot);
+        self.registry.publish(&key, snapshot.clone());
+        self.made.insert(key, snapshot);
     }
 }
 
-fn is_same(one: Option<&Arc<Node>>, other: Option<&Arc<Node>>) -> bool {
-    match (one, other) {
+/// Whether both have the same resources, by their addresses.
+fn is_same(one: &Snapshot, other: &Snapshot) -> bool {
+    TypeUrl::ALL.iter().all(|kind| match (one.resources(*kind), other.resources(*kind)) {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,
         _ => false,
-    }
+    })
 }
 
 fn ports(slot: NodeSlot) -> Ports {
