@@ -71,6 +71,10 @@ mod tests {
         assert_eq!(order.namespaces, [("shop".to_owned(), true)].into());
         assert_eq!(order.claim, Some(Claim { revision: "mesh-1".to_owned(), epoch: 3 }));
 
+        let outside = Node { outside: ["u9".to_owned()].into(), ..Node::default() };
+        let beside = Mesh { nodes: [("n1".to_owned(), Arc::new(outside))].into(), ..mesh.clone() };
+        assert_eq!(Basis::of(&beside, "n1").order().outside, ["u9"]);
+
         let unknown = Basis::of(&mesh, "n3").order();
         assert!(unknown.members.is_empty() && unknown.claim.is_none() && unknown.namespaces.len() == 1);
     }
