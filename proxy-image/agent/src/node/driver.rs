@@ -37,7 +37,7 @@ use crate::relay::Relay;
 /// Without any news: whether namespaces are still there, who serves.
 const TICK: Duration = Duration::from_secs(1);
 /// Each task takes a thread, and some a process.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 /// How often what the container runtime wrote down is read, while somebody is sought.
 const SEARCH: Duration = Duration::from_millis(500);
 /// How often connections are counted while we wait for their end.
@@ -177,6 +177,13 @@ impl Driver {
                 changed = self.opened.changed() => changed?,
                 () = tokio::time::sleep_until(next) => {}
                 () = ending.cancelled(), if self.ending_since.is_none() => {}
+            }
+            // Pods come in bursts: one look for all that has happened.
+            while let Ok(event) = self.events.1.try_recv() {
+                self.on_event(event);
+            }
+            while let Ok(question) = self.plugin.questions.1.try_recv() {
+                self.on_question(question);
             }
         }
     }

@@ -40,7 +40,10 @@ impl Hands {
                 Ok(Sockets::of(&netns)?.connected(&ports))
             }
             Job::Redirect => self.act(|| {
-                self.nft.apply(&netns, captured)?;
+                match task.redirected {
+                    true => self.nft.apply(&netns, captured)?,
+                    false => self.nft.establish(&netns, captured)?,
+                }
                 let tried = probe(&netns);
                 if tried.is_err() {
                     // Rather without the mesh than without a network.

@@ -62,7 +62,7 @@ impl Netns {
 
 /// Whether there is a namespace at this path. The file is there for a moment longer than what is mounted on it.
 pub fn is_namespace(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| i64::from(fs.f_type) == NSFS_MAGIC)
+    statfs(path).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
 }
 
 /// The path of a namespace as we see it: in our directory, whatever name that has for others. None if it is not there.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{
     netns::Netns,
-    rules::{Rules, TABLE, remove, script},
+    rules::{Rules, TABLE, creating, remove, replacing},
 };
 
 /// The nft program, and how it shows what it was given.
@@ -33,7 +33,23 @@ impl Nft {
     /// # Errors
     /// When nft or the kernel refuses them; then everything is as it was.
     pub fn apply(&self, netns: &Netns, rules: Rules) -> anyhow::Result<()> {
-        self.script(netns, &script(rules)).context("set the rules")?;
+        self.script(netns, &replacing(rules)).context("set the rules")?;
+        self.learn(netns, rules)
+    }
+
+    /// The same where there should be no rules of ours. Replacing rules makes the kernel wait for every packet under way, which takes three
+    /// times as long.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn establish(&self, netns: &Netns, rules: Rules) -> anyhow::Result<()> {
+        match self.script(netns, &creating(rules)) {
+            Ok(()) => self.learn(netns, rules),
+            Err(_) => self.apply(netns, rules),
+        }
+    }
+
+    fn learn(&self, netns: &Netns, rules: Rules) -> anyhow::Result<()> {
         if !self.shown().contains_key(&rules) {
             // Each release shows rules in its own way; this one's is what later listings are compared with.
             let listing = self.list(netns)?;

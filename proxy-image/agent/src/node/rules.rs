@@ -33,10 +33,18 @@ pub enum Rules {
     Leaving(Ports),
 }
 
-/// What nft does to have these rules and no others of ours, in one transaction.
-pub fn script(rules: Rules) -> String {
-    // Both and the new one are one transaction: no packet sees anything in between.
-    let mut text = format!("{}table inet {TABLE} {{\n", remove());
+/// What nft does to have these rules and no others of ours, in one transaction: no packet sees anything in between.
+pub fn replacing(rules: Rules) -> String {
+    format!("{}{}", remove(), table(rules))
+}
+
+/// What nft does to have these rules where there are none of ours. It fails where there are.
+pub fn creating(rules: Rules) -> String {
+    format!("create table inet {TABLE}\n{}", table(rules))
+}
+
+fn table(rules: Rules) -> String {
+    let mut text = format!("table inet {TABLE} {{\n");
     let (Rules::Captured(ports) | Rules::Leaving(ports)) = rules;
     let Ports { outbound, inbound } = ports;
     let mut chain = |name: &str, kind: &str, rules: &[String]| {
@@ -78,18 +86,18 @@ mod tests {
 
     #[test]
     fn rules_of_a_captured_pod() {
-        insta::assert_snapshot!(script(Rules::Captured(A)));
+        insta::assert_snapshot!(replacing(Rules::Captured(A)));
     }
 
     #[test]
     fn rules_of_a_pod_that_leaves() {
-        insta::assert_snapshot!(script(Rules::Leaving(A)));
+        insta::assert_snapshot!(replacing(Rules::Leaving(A)));
     }
 
     #[test]
     fn no_rule_touches_what_is_established() {
         for rules in [Rules::Captured(A), Rules::Leaving(A)] {
-            let text = script(rules);
+            let text = replacing(rules);
             let touching: Vec<_> =
                 text.lines().filter(|line| line.contains("redirect") || line.contains("drop")).collect();
             assert!(touching.len() >= 3, "{text}");

@@ -51,7 +51,7 @@ impl Driver {
         self.tell(&said);
         self.serve_plugin(&said, now);
         self.metrics.set_stages(self.keep.stages());
-        self.keep.due().map_or(now + TICK, |due| due.min(now + TICK))
+        self.keep.wakes().map_or(now + TICK, |time| time.min(now + TICK))
     }
 
     fn said(&mut self) -> Said {

@@ -54,6 +54,8 @@ pub struct Task {
     pub job: (Job, u64),
     /// The ports to which the pod was ever redirected.
     pub ports: BTreeSet<u16>,
+    /// Rules of ours may be there already.
+    pub redirected: bool,
 }
 
 /// See the module.
@@ -133,13 +135,14 @@ impl Keep {
         let mut tasks = Vec::new();
         for (uid, pod) in &mut self.pods {
             let seen = seen(uid, world, self.identities.get(uid));
+            let redirected = pod.is_redirected();
             let job = pod.step(seen, now);
             if pod.is_redirected() {
                 pod.redirects_to(self.ports);
             }
             if let (Some(job), Some(namespace)) = (job, pod.namespace()) {
                 let ports = pod.ports().iter().copied().chain(self.ports).collect();
-                tasks.push(Task { uid: uid.clone(), namespace: namespace.clone(), job, ports });
+                tasks.push(Task { uid: uid.clone(), namespace: namespace.clone(), job, ports, redirected });
             }
         }
         self.pods.retain(|_, pod| !pod.is_gone());
@@ -149,8 +152,8 @@ impl Keep {
     }
 
     /// When to look again, if nothing happens.
-    pub fn due(&self) -> Option<Instant> {
-        self.pods.values().filter_map(Pod::due).min()
+    pub fn wakes(&self) -> Option<Instant> {
+        self.pods.values().filter_map(Pod::wakes).min()
     }
 
     /// Where Envoy is to have pods' listeners, by uid.

@@ -86,6 +86,7 @@ pub struct Pod {
     /// Nobody waits for its connections any more.
     hurries: bool,
     due: Instant,
+    wakes: Option<Instant>,
     backoff: Backoff,
     problem: Option<String>,
 }
@@ -102,6 +103,7 @@ impl Pod {
             jobs: 0,
             hurries: false,
             due: now,
+            wakes: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(10)),
             problem: None,
         }
@@ -144,19 +146,24 @@ impl Pod {
         while let Some(next) = self.next(seen, now) {
             self.go(next, now);
         }
-        if now < self.due {
-            return None;
-        }
-        let job = match self.stage {
-            Stage::Opening if seen.certified && seen.opened => Job::AwaitListeners,
-            Stage::Open if seen.serves => Job::Redirect,
-            Stage::Captured => Job::Check,
-            Stage::Unlisted { until: Some(until), .. } if now >= until => Job::Part,
-            Stage::Parting { .. } => Job::Count,
-            Stage::Closing { .. } => Job::AwaitClosed,
-            Stage::Clearing if self.redirected => Job::Clear,
-            _ => return None,
+        let (job, timer) = match self.stage {
+            Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
+            Stage::Open => (Some(Job::Redirect).filter(|_| seen.serves), None),
+            Stage::Captured => (Some(Job::Check), None),
+            Stage::Unlisted { until: Some(until), .. } => {
+                (Some(Job::Part).filter(|_| now >= until), Some(until))
+            }
+            Stage::Unlisted { since, until: None } => (None, Some(since + UNTOLD)),
+            Stage::Parting { deadline } => (Some(Job::Count), Some(deadline)),
+            Stage::Closing { deadline } => (Some(Job::AwaitClosed), Some(deadline)),
+            Stage::Clearing => (Some(Job::Clear), None),
+            Stage::Sought | Stage::Gone => (None, None),
         };
+        // What waits for others is looked at when they say something.
+        let later = job.filter(|_| now < self.due).map(|_| self.due);
+        self.wakes = later.into_iter().chain(timer.filter(|timer| now < *timer)).min();
+        let job = job.filter(|_| now >= self.due)?;
+        self.wakes = None;
         // From here on it may be; after a crash nobody knows.
         self.redirected |= job == Job::Redirect;
         self.jobs += 1;
@@ -245,14 +252,8 @@ impl Pod {
     }
 
     /// When to look at it again, if nothing happens.
-    pub fn due(&self) -> Option<Instant> {
-        match self.stage {
-            _ if self.job.is_some() => None,
-            Stage::Sought | Stage::Gone => None,
-            Stage::Unlisted { since, until } => Some(until.unwrap_or(since + UNTOLD).max(self.due)),
-            Stage::Parting { deadline } | Stage::Closing { deadline } => Some(self.due.min(deadline)),
-            _ => Some(self.due),
-        }
+    pub fn wakes(&self) -> Option<Instant> {
+        self.wakes
     }
 
     /// Where Envoy is to have its listeners.

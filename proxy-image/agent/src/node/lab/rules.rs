@@ -162,8 +162,8 @@ fn a_namespace_is_known_by_its_addresses() {
     let [pod, peer] = Lab::pair();
     let own: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
     for address in &own {
-        assert!(pod.netns.has_one_of(&[address.clone()]).unwrap());
-        assert!(!peer.netns.has_one_of(&[address.clone()]).unwrap());
+        assert!(pod.netns.has_one_of(std::slice::from_ref(address)).unwrap());
+        assert!(!peer.netns.has_one_of(std::slice::from_ref(address)).unwrap());
     }
     assert!(pod.netns.has_one_of(&["10.0.0.99".to_owned(), own[0].clone()]).unwrap());
     assert!(!pod.netns.has_one_of(&["not an address".to_owned()]).unwrap());

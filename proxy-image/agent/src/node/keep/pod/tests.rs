@@ -44,6 +44,31 @@ fn a_pod_is_redirected_when_everything_else_stands_and_not_before() {
 }
 
 #[test]
+fn a_pod_that_waits_for_others_wakes_nobody() {
+    let now = start();
+    let mut pod = Pod::new(now);
+    let wakes = |pod: &mut Pod, seen: Seen, at: Instant| {
+        drive(pod, seen, at);
+        pod.wakes()
+    };
+    assert_eq!(wakes(&mut pod, ALL, now), None, "its namespace");
+    pod.found("/n/1".into(), now);
+    assert_eq!(wakes(&mut pod, Seen { opened: false, ..ALL }, now), None, "envoy");
+    assert_eq!(wakes(&mut pod, Seen { serves: false, ..ALL }, now), None, "the node");
+    assert!(wakes(&mut pod, ALL, now).is_some_and(|wakes| wakes > now + CHECK / 2), "its rules");
+    let out = Seen { wanted: false, ..ALL };
+    assert_eq!(wakes(&mut pod, Seen { told: false, ..out }, now), Some(now + UNTOLD), "the control plane");
+    assert_eq!(wakes(&mut pod, out, now), Some(now + GRACE), "who sends to it");
+    let job = pod.step(out, now + GRACE).unwrap();
+    assert_eq!(pod.wakes(), None, "what is under way");
+    pod.ended(job, Ok(0), now + GRACE);
+    let job = pod.step(out, now + GRACE).unwrap();
+    pod.ended(job, Ok(7), now + GRACE);
+    assert_eq!(pod.step(out, now + GRACE), None);
+    assert_eq!(pod.wakes(), Some(now + GRACE + COUNT), "its connections");
+}
+
+#[test]
 fn a_job_that_is_not_done_is_tried_again_later() {
     let now = start();
     let mut pod = Pod::new(now);
