@@ -104,6 +104,10 @@ fn revisions_get_a_slot_of_their_own_and_keep_it() {
     assert_eq!(seen.revisions[0].spec.node_slot, Some(NodeSlot::A));
     let again = valid(&seen);
     assert_eq!(take(&mut seen, &again, at(5)).target, old, "the slot makes no other revision of it");
+    let mut renamed = Seen { revisions: seen.revisions.clone(), ..super::seen(seen.fresh.clone()) };
+    renamed.revisions[0].metadata.name = Some("mesh-named-by-another".to_owned());
+    renamed.fresh.status.as_mut().unwrap().active_revision = Some("mesh-named-by-another".to_owned());
+    assert_eq!(take(&mut renamed, &again, at(5)).target, "mesh-named-by-another");
     seen.fresh.spec.version = Some("0.3.1".to_owned());
     seen.items.push(proxy(&old));
     until(&mut seen, UpgradePhase::Compare, true);
