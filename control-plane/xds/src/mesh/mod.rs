@@ -53,6 +53,13 @@ pub struct Ports {
     pub inbound: u16,
 }
 
+/// The secret with the certificate that a pod shows where it calls: the same certificate as the one that is named by its SPIFFE id, which it
+/// shows where it is called. Two names, because Envoy gives a secret of ADS to the first who asked for it only, if one asks before it is
+/// needed (a listener) and the other when it is (a connection): [envoy#47309](https://github.com/envoyproxy/envoy/issues/47309).
+pub fn caller_secret(identity: &str) -> String {
+    format!("{identity}?caller")
+}
+
 /// What the proxy of a node should have. `shared` has to be made of the mesh's Services and peers; of the mesh itself only the node is looked at.
 pub fn node(shared: &Shared, mesh: &Mesh, node: &str, ports: Ports) -> Snapshot {
     let mut snapshot = Snapshot::default();

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpPro
 
 use super::fixed::{INBOUND, NODE};
 use super::parts::{BUFFER, chain, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
-use super::{Ports, state, tls};
+use super::{Ports, caller_secret, state, tls};
 use crate::Resource;
 use crate::envoy::common::{keepalive, uint32};
 
@@ -39,7 +39,7 @@ pub(super) fn listeners(trust_domain: &str, uid: &str, identity: &str, ports: Po
 /// listener.
 fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
     let values = vec![
-        state::separating(state::IDENTITY, identity),
+        state::separating(state::IDENTITY, &caller_secret(identity)),
         state::separating(state::NAMESPACE, OWN_NAMESPACE),
         state::handed_on(state::value(state::DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%")),
     ];

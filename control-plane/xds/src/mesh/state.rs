@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::extensions::filters::{listener, network};
 
 use super::parts;
 
-/// Secret that Envoy shows as client certificate: the SPIFFE id of the pod that called.
+/// Secret that Envoy shows as client certificate: that of the pod that called.
 pub(super) const IDENTITY: &str = "envoy.tls.certificate_mappers.on_demand_secret";
 /// Namespace that connections upstream leave from.
 pub(super) const NAMESPACE: &str = "envoy.network.upstream_bind_override.network_namespace";

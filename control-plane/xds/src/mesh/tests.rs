@@ -2,6 +2,7 @@
 
 mod changes;
 mod content;
+mod lab;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

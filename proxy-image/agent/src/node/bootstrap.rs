@@ -5,10 +5,16 @@ use serde_json::{Map, Value, json};
 use super::args::{EnvoyArgs, metadata};
 use crate::bootstrap::{PROCESS, common};
 
+/// With this feature of Envoy 1.40 an internal connection that ends right after an answer was written loses the answer.
+const LOSES_ANSWERS: &str = "envoy.reloadable_features.enable_send_rst_on_user_space_socket";
+
 /// As a gateway's, and what serves many pods in little memory: internal listeners, and statistics that cost nothing until they count.
 /// `process` is what no other process of this proxy has.
 pub fn bootstrap(args: &EnvoyArgs, process: &str, memory: Option<u64>) -> Value {
     let mut all = common(&args.proxy, node(args, process), memory);
+    if let Some(Value::Object(layer)) = all.pointer_mut("/layered_runtime/layers/0/static_layer") {
+        layer.insert(LOSES_ANSWERS.to_owned(), false.into());
+    }
     if let Value::Object(all) = &mut all {
         all.extend(own());
     }

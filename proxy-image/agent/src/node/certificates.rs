@@ -1,5 +1,5 @@
 //! Certificates of the pods on this node, one for each identity. Their keys are made here and stay in memory; Envoy gets both as secrets that
-//! are called by the identity.
+//! are named by the identity.
 
 mod plan;
 
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use meshwright_pki::{new_csr, renew_at, validity};
 use meshwright_proto::nodes::{SignIdentityRequest, node_service_client::NodeServiceClient};
 use meshwright_runtime::CancellationToken;
+use meshwright_xds::mesh::caller_secret;
 use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::transport::Channel;
@@ -45,7 +46,10 @@ pub async fn run(mut outlets: Outlets, relay: &Relay, stop: CancellationToken) {
     let mut requests: JoinSet<Outcome> = JoinSet::new();
     loop {
         let forgotten = plan.want(&outlets.wanted.borrow_and_update(), Instant::now());
-        forgotten.iter().for_each(|identity| relay.remove_local_secret(identity));
+        forgotten
+            .iter()
+            .flat_map(|identity| names(identity))
+            .for_each(|name| relay.remove_local_secret(&name));
         let channel = outlets.connection.borrow_and_update().clone();
         if let Some(channel) = channel {
             for identity in plan.begin(Instant::now(), AT_ONCE) {
@@ -68,6 +72,11 @@ pub async fn run(mut outlets: Outlets, relay: &Relay, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// What Envoy calls the certificate of an identity: where its pods are called, and where they call.
+fn names(identity: &str) -> [String; 2] {
+    [identity.to_owned(), caller_secret(identity)]
 }
 
 async fn sleep_until(time: Option<Instant>) {
@@ -106,7 +115,9 @@ fn install(relay: &Relay, identity: &str, signed: &Signed) -> anyhow::Result<Dur
     let life = validity(leaf)?;
     // Envoy gets the anchors before the certificate, as its peers must.
     relay.set_local_secret(roots_secret(&signed.roots));
-    relay.set_local_secret(certificate_secret(identity, &signed.identity)?);
+    for name in names(identity) {
+        relay.set_local_secret(certificate_secret(&name, &signed.identity)?);
+    }
     let renew = renew_at(life.from, life.until, &mut rand::rng());
     Ok(Duration::try_from(renew.duration_since(Timestamp::now())).unwrap_or_default())
 }

@@ -89,6 +89,33 @@ impl Lab {
         });
     }
 
+    /// Answers HTTP with its name, on this port.
+    pub fn answers(&self, port: u16, name: &'static str) {
+        let listener = self.netns.within(|| Ok(TcpListener::bind(("::", port))?)).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                std::thread::spawn(move || {
+                    let (mut request, mut byte) = (Vec::new(), [0]);
+                    while stream.read(&mut byte)? == 1 {
+                        request.extend(byte);
+                        if request.ends_with(b"\r\n\r\n") {
+                            request.clear();
+                            let length = name.len();
+                            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}")?;
+                        }
+                    }
+                    Ok::<_, std::io::Error>(())
+                });
+            }
+        });
+    }
+
+    /// Has a way to every address, as pods do.
+    pub fn routes_everything(&self) {
+        run(&["-n", &self.name, "route", "add", "default", "dev", "eth0"]);
+    }
+
     /// Connects from here, with a mark if there is one.
     pub fn connect(&self, address: IpAddr, port: u16, mark: u32) -> std::io::Result<Talk> {
         let connected = self.netns.within(|| {

@@ -5,24 +5,19 @@
 //! connections of a pod that leaves go through it. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
 //! next namespace, so the control plane need not send another. The placeholder `blackhole` becomes the path of a namespace that leads nowhere.
 
+mod places;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::{
-    cluster::v3::Cluster,
-    core::v3::{Address, BindConfig, SocketAddress, address::Address as Kind},
-    listener::v3::Listener,
-};
-use envoy_types::pb::google::protobuf::Any;
-use envoy_types::util::pack_any;
+use envoy_types::pb::envoy::config::{cluster::v3::Cluster, listener::v3::Listener};
 use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl};
-use prost::Message;
+use places::{Places, edited};
 
 type Name = Arc<str>;
 
-const BLACK_HOLE: &str = "blackhole";
 /// What every pod of the mesh has.
 const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
 
@@ -231,55 +226,6 @@ fn uid(listener: &str) -> Option<&str> {
 /// The path is part of it: with another one Envoy needs another listener.
 fn version(source: &str, path: Option<&str>) -> String {
     path.map_or_else(|| source.to_owned(), |path| format!("{source}@{path}"))
-}
-
-/// The message with the change, or none if it changed nothing or is another message.
-fn edited<M: Message + Default + prost::Name>(body: &Any, edit: impl FnOnce(&mut M) -> bool) -> Option<Any> {
-    let mut message = M::decode(body.value.as_slice()).ok()?;
-    edit(&mut message).then(|| pack_any(message))
-}
-
-struct Places<'a> {
-    black_hole: &'a str,
-    /// The placeholder of the pod whose listener it is.
-    pod: Option<String>,
-    path: Option<&'a str>,
-}
-
-impl Places<'_> {
-    fn in_listener(&self, listener: &mut Listener) -> bool {
-        let first = listener.address.iter_mut();
-        let more = listener.additional_addresses.iter_mut().filter_map(|more| more.address.as_mut());
-        first.chain(more).fold(false, |changed, address| self.in_address(address) | changed)
-    }
-
-    fn in_cluster(&self, cluster: &mut Cluster) -> bool {
-        cluster.upstream_bind_config.as_mut().is_some_and(|bind| self.in_bind_config(bind))
-    }
-
-    fn in_bind_config(&self, bind: &mut BindConfig) -> bool {
-        let first = bind.source_address.iter_mut();
-        let more = bind.extra_source_addresses.iter_mut().filter_map(|more| more.address.as_mut());
-        first.chain(more).fold(false, |changed, address| self.in_socket_address(address) | changed)
-    }
-
-    fn in_address(&self, address: &mut Address) -> bool {
-        match &mut address.address {
-            Some(Kind::SocketAddress(address)) => self.in_socket_address(address),
-            _ => false,
-        }
-    }
-
-    fn in_socket_address(&self, address: &mut SocketAddress) -> bool {
-        let place = &mut address.network_namespace_filepath;
-        let found = match self.path {
-            _ if *place == BLACK_HOLE => self.black_hole,
-            Some(path) if self.pod.as_ref() == Some(place) => path,
-            _ => return false,
-        };
-        found.clone_into(place);
-        true
-    }
 }
 
 #[cfg(test)]

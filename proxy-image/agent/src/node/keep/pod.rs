@@ -4,6 +4,8 @@
 //! captured, and reported. Out: it is reported no more → whoever sends to it has stopped → its new connections are left alone → its redirected
 //! connections have ended → its listeners are closed → its rules are removed. No step back or forth ends a connection.
 
+mod views;
+
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use rand::Rng;
@@ -21,7 +23,7 @@ pub const PARTING: Duration = Duration::from_secs(3600);
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often the rules of a captured pod are looked at, give or take a quarter: a node's pods never all at once.
 const CHECK: Duration = Duration::from_secs(300);
-/// How often the connections of a pod that leaves are counted.
+/// How soon the connections of a pod that leaves are counted again, at first.
 const COUNT: Duration = Duration::from_secs(1);
 
 /// What is to be done in the pod's namespace.
@@ -233,7 +235,7 @@ impl Pod {
                     self.due = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
                 }
             }
-            Ok(_) if job.0 == Job::Count => self.due = now + COUNT,
+            Ok(_) if job.0 == Job::Count => self.due = now + self.backoff.next_delay().max(COUNT),
             Ok(_) => self.due = now + self.backoff.next_delay().min(COUNT),
             Err(problem) => {
                 self.problem = Some(problem);
@@ -254,89 +256,6 @@ impl Pod {
     /// When to look at it again, if nothing happens.
     pub fn wakes(&self) -> Option<Instant> {
         self.wakes
-    }
-
-    /// Where Envoy is to have its listeners.
-    pub fn listens_in(&self) -> Option<&PathBuf> {
-        let listens =
-            !matches!(self.stage, Stage::Sought | Stage::Closing { .. } | Stage::Clearing | Stage::Gone);
-        self.namespace.as_ref().filter(|_| listens)
-    }
-
-    /// Its namespace, if that is known.
-    pub fn namespace(&self) -> Option<&PathBuf> {
-        self.namespace.as_ref()
-    }
-
-    /// Rules of ours may be in its namespace.
-    pub fn is_redirected(&self) -> bool {
-        self.redirected && self.namespace.is_some()
-    }
-
-    /// The ports to which it was ever redirected.
-    pub fn ports(&self) -> &BTreeSet<u16> {
-        &self.ports
-    }
-
-    /// From now on it may be redirected to these.
-    pub fn redirects_to(&mut self, ports: [u16; 2]) {
-        self.ports.extend(ports);
-    }
-
-    /// Its redirection stands: it takes mutual TLS.
-    pub fn is_captured(&self) -> bool {
-        self.stage == Stage::Captured
-    }
-
-    /// It is on its way in, and nothing is known that would keep it from arriving.
-    pub fn is_arriving(&self) -> bool {
-        self.problem.is_none() && matches!(self.stage, Stage::Opening | Stage::Open)
-    }
-
-    /// It has all it can have without rules.
-    pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open | Stage::Captured)
-    }
-
-    /// Its namespace is not known.
-    pub fn is_sought(&self) -> bool {
-        self.stage == Stage::Sought
-    }
-
-    /// Nothing of it is left.
-    pub fn is_gone(&self) -> bool {
-        self.stage == Stage::Gone
-    }
-
-    /// What it waits for, for who asks.
-    pub fn why(&self, seen: Seen) -> String {
-        let waits = match self.stage {
-            Stage::Sought => "its network namespace is not known",
-            Stage::Opening if !seen.certified => "there is no certificate for its identity yet",
-            Stage::Opening if !seen.opened => "envoy has not taken its listeners yet",
-            Stage::Opening => "envoy does not listen in it yet",
-            Stage::Open if !seen.serves => "another revision's proxy serves this node",
-            Stage::Open => "its redirection is not set yet",
-            Stage::Captured => "nothing",
-            _ => "it was not in the mesh a moment ago",
-        };
-        match &self.problem {
-            Some(problem) => format!("{waits} ({problem})"),
-            None => waits.to_owned(),
-        }
-    }
-
-    /// As metrics name it.
-    pub fn stage(&self) -> &'static str {
-        match self.stage {
-            Stage::Sought => "sought",
-            Stage::Opening => "opening",
-            Stage::Open => "open",
-            Stage::Captured => "captured",
-            Stage::Unlisted { .. } => "unlisted",
-            Stage::Parting { .. } => "parting",
-            Stage::Closing { .. } | Stage::Clearing | Stage::Gone => "closing",
-        }
     }
 }
 

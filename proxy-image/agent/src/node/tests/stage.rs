@@ -1,5 +1,7 @@
 //! A node of a test: its directories, its control plane, an Envoy and an agent.
 
+mod resources;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -9,36 +11,18 @@ use std::{
 };
 
 use clap::Parser;
-use envoy_types::pb::envoy::config::{
-    cluster::v3::Cluster,
-    core::v3::{
-        Address, BindConfig, DataSource, SocketAddress as SocketAddressProto, TransportSocket,
-        address::Address as Kind, data_source::Specifier, socket_address::PortSpecifier,
-    },
-    endpoint::v3::{
-        ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
-    },
-    listener::v3::{Filter, FilterChain, Listener, filter::ConfigType},
-    route::v3::{
-        DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
-        route_action::ClusterSpecifier, route_match::PathSpecifier,
-    },
-};
-use envoy_types::pb::envoy::extensions::filters::{
-    http::router::v3::Router,
-    network::http_connection_manager::v3::{
-        HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
-    },
-};
-use envoy_types::util::pack_any;
 use meshwright_cni::{Reply, Request, ask};
+use meshwright_core::mesh::Mesh;
 use meshwright_pki::{
     SpiffeId,
     tls::{DynamicIdentity, DynamicRoots, client_config},
 };
 use meshwright_proto::nodes::{Member, NodeOrder, NodeReport};
 use meshwright_runtime::Shutdown;
-use meshwright_xds::{Resource, Snapshot, TypeUrl};
+use meshwright_xds::{
+    Snapshot, TypeUrl,
+    mesh::{Ports, Shared},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -61,6 +45,7 @@ use crate::{
         fake::{ControlPlane, DEADLINE},
     },
 };
+use resources::{answering, cluster, listener, to_cluster};
 
 const LIST: &str = r#"{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge"}]}"#;
 
@@ -243,15 +228,20 @@ impl Stage {
             .publish(Snapshot::default().with(TypeUrl::Cluster, []).with(TypeUrl::Listener, listeners));
     }
 
+    /// What a control plane makes of this mesh.
+    pub fn publish_mesh(&self, mesh: &Mesh) {
+        let [outbound, inbound] = self.ports();
+        let shared = Shared::new("cluster.local").next(mesh);
+        let snapshot = meshwright_xds::mesh::node(&shared, mesh, "n1", Ports { outbound, inbound });
+        self.control_plane.publish(snapshot);
+    }
+
     /// Listeners on the node itself, each with a cluster whose connections leave from this namespace.
     pub fn publish_host(&self, all: &[(&str, SocketAddr, u16, &str)]) {
         let clusters = all.iter().map(|(name, _, port, namespace)| cluster(name, *port, namespace));
-        let listeners = all.iter().map(|(name, at, _, _)| {
-            let specifier = ClusterSpecifier::Cluster((*name).to_owned());
-            let action =
-                Action::Route(RouteAction { cluster_specifier: Some(specifier), ..RouteAction::default() });
-            answering(name, "127.0.0.1", at.port(), "", action, None)
-        });
+        let listeners = all
+            .iter()
+            .map(|(name, at, _, _)| answering(name, "127.0.0.1", at.port(), "", to_cluster(name), None));
         let snapshot =
             Snapshot::default().with(TypeUrl::Cluster, clusters).with(TypeUrl::Listener, listeners);
         self.control_plane.publish(snapshot);
@@ -406,111 +396,4 @@ fn connected(from: &Lab, to: IpAddr, port: u16) -> std::io::Result<TcpStream> {
         .unwrap()?;
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
-}
-
-/// Answers everything with who it is.
-fn listener(
-    uid: &str,
-    direction: &str,
-    port: u16,
-    by: &str,
-    transport_socket: Option<TransportSocket>,
-) -> Resource {
-    let body = DataSource {
-        specifier: Some(Specifier::InlineString(format!("{direction} of {uid}{by}"))),
-        ..DataSource::default()
-    };
-    let action = DirectResponseAction { status: 200, body: Some(body), ..DirectResponseAction::default() };
-    let action = Action::DirectResponse(action);
-    answering(
-        &format!("pod/{uid}/{direction}"),
-        "0.0.0.0",
-        port,
-        &format!("pod:{uid}"),
-        action,
-        transport_socket,
-    )
-}
-
-fn answering(
-    name: &str,
-    address: &str,
-    port: u16,
-    namespace: &str,
-    action: Action,
-    transport_socket: Option<TransportSocket>,
-) -> Resource {
-    let route = Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            ..RouteMatch::default()
-        }),
-        action: Some(action),
-        ..Route::default()
-    };
-    let host = VirtualHost {
-        name: "all".to_owned(),
-        domains: vec!["*".to_owned()],
-        routes: vec![route],
-        ..VirtualHost::default()
-    };
-    let routes = RouteConfiguration {
-        name: "all".to_owned(),
-        virtual_hosts: vec![host],
-        ..RouteConfiguration::default()
-    };
-    let manager = HttpConnectionManager {
-        stat_prefix: "pod".to_owned(),
-        route_specifier: Some(RouteSpecifier::RouteConfig(routes)),
-        http_filters: vec![HttpFilter {
-            name: "router".to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(Router::default()))),
-            ..HttpFilter::default()
-        }],
-        ..HttpConnectionManager::default()
-    };
-    let filter =
-        Filter { name: "http".to_owned(), config_type: Some(ConfigType::TypedConfig(pack_any(manager))) };
-    let listener = Listener {
-        name: name.to_owned(),
-        address: Some(Address { address: Some(Kind::SocketAddress(socket(address, port, namespace))) }),
-        filter_chains: vec![FilterChain {
-            filters: vec![filter],
-            transport_socket,
-            ..FilterChain::default()
-        }],
-        ..Listener::default()
-    };
-    Resource::new(name, pack_any(listener))
-}
-
-fn socket(address: &str, port: u16, namespace: &str) -> SocketAddressProto {
-    SocketAddressProto {
-        address: address.to_owned(),
-        port_specifier: Some(PortSpecifier::PortValue(u32::from(port))),
-        network_namespace_filepath: namespace.to_owned(),
-        ..SocketAddressProto::default()
-    }
-}
-
-fn cluster(name: &str, port: u16, namespace: &str) -> Resource {
-    let endpoint = Endpoint {
-        address: Some(Address { address: Some(Kind::SocketAddress(socket("127.0.0.1", port, ""))) }),
-        ..Endpoint::default()
-    };
-    let endpoint =
-        LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
-    let locality = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };
-    let bind = BindConfig { source_address: Some(socket("0.0.0.0", 0, namespace)), ..BindConfig::default() };
-    let cluster = Cluster {
-        name: name.to_owned(),
-        load_assignment: Some(ClusterLoadAssignment {
-            cluster_name: name.to_owned(),
-            endpoints: vec![locality],
-            ..ClusterLoadAssignment::default()
-        }),
-        upstream_bind_config: Some(bind),
-        ..Cluster::default()
-    };
-    Resource::new(name, pack_any(cluster))
 }

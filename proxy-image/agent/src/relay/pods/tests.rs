@@ -1,7 +1,11 @@
-use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{
+    Address, BindConfig, SocketAddress, address::Address as Kind, socket_address::PortSpecifier,
+};
 use envoy_types::pb::envoy::config::listener::v3::AdditionalAddress;
+use envoy_types::util::pack_any;
+use prost::Message;
 
-use super::*;
+use super::{places::BLACK_HOLE, *};
 
 fn socket(namespace: &str) -> SocketAddress {
     SocketAddress {
