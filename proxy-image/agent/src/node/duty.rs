@@ -7,8 +7,11 @@ use super::claim::Held;
 pub enum Named {
     /// It has not said anything yet.
     Unknown,
-    /// Nobody, for so long that it is meant: the mesh goes.
-    Nobody,
+    /// Nobody. For so long that it is `meant`, the mesh goes.
+    Nobody {
+        /// Or it may only not have been read yet.
+        meant: bool,
+    },
     /// Us, on this epoch.
     Us(i64),
     /// Another revision.
@@ -49,7 +52,9 @@ pub fn duty(situation: Situation<'_>) -> Duty {
     let ours = held.filter(|held| held.revision == revision);
     let leaves = if cleared { Duty::Left } else { Duty::Leaves };
     match (ours, named, ending) {
-        (Some(_), Named::Nobody, _) => leaves,
+        (Some(_), Named::Nobody { meant: true }, _) => leaves,
+        // Who ends now, and for good, would leave everything behind: it waits for certainty.
+        (Some(held), Named::Nobody { meant: false }, _) => Duty::Serves(held.epoch),
         // An ordinary restart: whoever comes next finds everything as it is. Letting go would take the pods out of the mesh for it.
         (Some(_), _, true) => Duty::Left,
         // Also when another one is named: until that has taken over, there is nobody else.
@@ -72,7 +77,9 @@ pub fn to_take(named: Named, held: Option<&Held>, revision: &str) -> Option<i64>
 mod tests {
     use super::*;
 
-    const ALL: [Named; 4] = [Named::Unknown, Named::Nobody, Named::Us(3), Named::Another];
+    const GONE: Named = Named::Nobody { meant: true };
+    const UNSET: Named = Named::Nobody { meant: false };
+    const ALL: [Named; 5] = [Named::Unknown, UNSET, GONE, Named::Us(3), Named::Another];
 
     fn held(revision: &str, epoch: i64) -> Held {
         Held { revision: revision.to_owned(), epoch }
@@ -85,7 +92,7 @@ mod tests {
     #[test]
     fn who_holds_the_node_serves_until_another_one_does() {
         let (us, other) = (held("us", 3), held("other", 4));
-        for named in [Named::Unknown, Named::Us(3), Named::Us(9), Named::Another] {
+        for named in [Named::Unknown, UNSET, Named::Us(3), Named::Us(9), Named::Another] {
             assert_eq!(of(named, Some(&us), false, false), Duty::Serves(3), "{named:?}");
         }
         for named in ALL {
@@ -110,8 +117,9 @@ mod tests {
             (false, true, Duty::Left),
             (true, true, Duty::Left),
         ] {
-            assert_eq!(of(Named::Nobody, Some(&us), ending, cleared), expected, "the mesh goes");
+            assert_eq!(of(GONE, Some(&us), ending, cleared), expected, "the mesh goes");
         }
+        assert_eq!(of(UNSET, Some(&us), true, true), Duty::Serves(3), "it may go");
         for named in ALL {
             assert_eq!(
                 of(named, Some(&other), true, false),
@@ -126,7 +134,7 @@ mod tests {
     #[test]
     fn only_who_is_named_takes_over_and_once() {
         let (us, other) = (held("us", 3), held("other", 3));
-        for named in [Named::Unknown, Named::Nobody, Named::Another] {
+        for named in [Named::Unknown, UNSET, GONE, Named::Another] {
             assert_eq!(to_take(named, None, "us"), None);
         }
         assert_eq!(to_take(Named::Us(3), None, "us"), Some(3));

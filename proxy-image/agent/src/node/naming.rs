@@ -34,15 +34,17 @@ pub struct Takeover {
 }
 
 impl Naming {
-    /// Whom the order names. `live` is whether its stream is open.
+    /// Whom the order names. `live` is whether its stream is open, or there will be none to wait for: we are told to end.
     pub fn named(&mut self, order: &NodeOrder, live: bool, revision: &str, now: Instant) -> Named {
         let unset = order.claim.is_none() && live;
         self.unset_since = self.unset_since.filter(|_| unset).or(unset.then_some(now));
         match &order.claim {
             Some(Claim { revision: named, epoch }) if named == revision => Named::Us(*epoch),
             Some(_) => Named::Another,
-            None if self.unset_since.is_some_and(|since| now >= since + GONE) => Named::Nobody,
-            None => Named::Unknown,
+            None if self.unset_since.is_some_and(|since| now >= since + GONE) => {
+                Named::Nobody { meant: true }
+            }
+            None => Named::Nobody { meant: false },
         }
     }
 
@@ -68,6 +70,8 @@ impl Naming {
 mod tests {
     use super::*;
 
+    const UNSET: Named = Named::Nobody { meant: false };
+
     fn order(claim: Option<(&str, i64)>) -> NodeOrder {
         let claim = claim.map(|(revision, epoch)| Claim { revision: revision.to_owned(), epoch });
         NodeOrder { claim, ..NodeOrder::default() }
@@ -79,14 +83,14 @@ mod tests {
         let mut named = |seconds: u64, claim: Option<(&str, i64)>, live: bool| {
             naming.named(&order(claim), live, "us", start + Duration::from_secs(seconds))
         };
-        assert_eq!(named(0, None, true), Named::Unknown);
-        assert_eq!(named(9, None, true), Named::Unknown);
+        assert_eq!(named(0, None, true), UNSET);
+        assert_eq!(named(9, None, true), UNSET);
         assert_eq!(named(9, Some(("us", 3)), true), Named::Us(3));
-        assert_eq!(named(11, None, true), Named::Unknown);
-        assert_eq!(named(20, None, false), Named::Unknown);
-        assert_eq!(named(60, None, false), Named::Unknown, "nobody says it any more");
-        assert_eq!(named(61, None, true), Named::Unknown);
-        assert_eq!(named(71, None, true), Named::Nobody);
+        assert_eq!(named(11, None, true), UNSET);
+        assert_eq!(named(20, None, false), UNSET);
+        assert_eq!(named(60, None, false), UNSET, "nobody says it any more");
+        assert_eq!(named(61, None, true), UNSET);
+        assert_eq!(named(71, None, true), Named::Nobody { meant: true });
         assert_eq!(named(72, Some(("other", 4)), true), Named::Another);
     }
 

@@ -82,7 +82,8 @@ impl Driver {
         let heard = self.outlets.heard.borrow().clone();
         match heard.order {
             Some(order) => {
-                self.naming.named(&order, heard.live_since.is_some(), &self.args.workload.revision, now)
+                let live = heard.live_since.is_some() || self.ending_since.is_some();
+                self.naming.named(&order, live, &self.args.workload.revision, now)
             }
             None => Named::Unknown,
         }
@@ -144,7 +145,7 @@ impl Driver {
             }
             // Rules are taken back by who set them.
             Duty::Leaves if ours => self.plugin.uninstall(&self.hands.claims),
-            Duty::Left if ours && named == Named::Nobody => self.give_up_node(),
+            Duty::Left if ours && named == (Named::Nobody { meant: true }) => self.give_up_node(),
             _ => self.stand_back(),
         }
         if next == Duty::Leaves && !ours {
