@@ -3,6 +3,7 @@
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::Context;
@@ -30,12 +31,14 @@ pub enum Outcome {
 #[derive(Debug, Clone)]
 pub struct Installation {
     paths: Paths,
+    /// When the installed program was written, and its length, when it was ours.
+    program: Option<(SystemTime, u64)>,
 }
 
 impl Installation {
     /// Nothing is done yet.
     pub fn new(paths: &Paths) -> Self {
-        Self { paths: paths.clone() }
+        Self { paths: paths.clone(), program: None }
     }
 
     /// Where plugins ask the agent.
@@ -52,7 +55,7 @@ impl Installation {
     ///
     /// # Errors
     /// When a directory cannot be used, or the list is none that can be chained.
-    pub fn ensure(&self) -> anyhow::Result<Outcome> {
+    pub fn ensure(&mut self) -> anyhow::Result<Outcome> {
         let copied = self.copy_program()?;
         let Some(file) = conflist::used(self.files()?) else { return Ok(Outcome::NoList) };
         let what = || format!("read {}", file.display());
@@ -93,14 +96,21 @@ impl Installation {
         Ok(())
     }
 
-    fn copy_program(&self) -> anyhow::Result<bool> {
-        let ours = std::fs::read(&self.paths.plugin);
-        let ours = ours.with_context(|| format!("read {}", self.paths.plugin.display()))?;
+    fn copy_program(&mut self) -> anyhow::Result<bool> {
         let there = self.program();
-        if std::fs::read(&there).is_ok_and(|program| program == ours) {
+        let written =
+            |path: &Path| path.metadata().ok().and_then(|file| Some((file.modified().ok()?, file.len())));
+        if self.program.is_some() && self.program == written(&there) {
             return Ok(false);
         }
-        store::write(&there, 0o755, &ours).map(|()| true)
+        let ours = std::fs::read(&self.paths.plugin);
+        let ours = ours.with_context(|| format!("read {}", self.paths.plugin.display()))?;
+        let copies = std::fs::read(&there).map_or(true, |program| program != ours);
+        if copies {
+            store::write(&there, 0o755, &ours)?;
+        }
+        self.program = written(&there);
+        Ok(copies)
     }
 
     fn program(&self) -> PathBuf {
@@ -171,7 +181,7 @@ mod tests {
 
     #[test]
     fn twenty_times_in_and_out_leaves_the_node_as_it_was() {
-        let node = Node::new();
+        let mut node = Node::new();
         node.write("conf/10-pods.conflist", LIST);
         node.write("conf/20-other.conflist", "{\"plugins\":[{\"type\":\"other\"}]}");
         node.write("bin/bridge", "bridge");
@@ -195,14 +205,19 @@ mod tests {
 
     #[test]
     fn what_others_rewrite_is_mended_and_their_words_come_back() {
-        let node = Node::new();
+        let mut node = Node::new();
         assert_eq!(node.installation.ensure().unwrap(), Outcome::NoList);
         node.write("conf/10-pods.conflist", LIST);
         assert_eq!(node.installation.ensure().unwrap(), Outcome::Written);
         let rewritten = LIST.replace("bridge", "ptp");
         node.write("conf/10-pods.conflist", &rewritten);
         assert_eq!(node.installation.ensure().unwrap(), Outcome::Written);
+        node.write("bin/meshwright-cni", "somebody's");
+        assert_eq!(node.installation.ensure().unwrap(), Outcome::Written);
+        assert_eq!(node.files()["bin/meshwright-cni"], "program 1");
+        // Another release, in another container.
         node.write("image/plugin", "program 2");
+        node.installation = Installation::new(&node.installation.paths);
         assert_eq!(node.installation.ensure().unwrap(), Outcome::Written);
         assert_eq!(node.files()["bin/meshwright-cni"], "program 2");
         node.installation.remove().unwrap();
@@ -211,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_list_that_cannot_be_chained_is_left_alone() {
-        let node = Node::new();
+        let mut node = Node::new();
         node.write("conf/10-pods.conf", "{\"type\":\"bridge\"}");
         let error = node.installation.ensure().unwrap_err().to_string();
         assert!(error.contains("single plugin") && error.contains("10-pods.conf"), "{error}");
