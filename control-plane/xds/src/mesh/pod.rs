@@ -39,8 +39,8 @@ pub(super) fn listeners(trust_domain: &str, uid: &str, identity: &str, ports: Po
 /// listener.
 fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
     let values = vec![
-        state::separating(state::IDENTITY, &caller_secret(identity)),
-        state::separating(state::NAMESPACE, OWN_NAMESPACE),
+        from_the_pod(),
+        state::handed_on_for_ever(state::string(state::IDENTITY, &caller_secret(identity))),
         state::handed_on(state::value(state::DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%")),
     ];
     let filters = vec![state::on_new_connection(values), tcp_filter(tcp_proxy("outbound", NODE))];
@@ -59,7 +59,7 @@ fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
 /// Where mutual TLS for the pod arrives. What comes out of it goes to the application as it is, whatever protocol: the sender's proxy has
 /// looked at it, and nobody else has a key. One chain for all protocols: each chain would hold a TLS context of its own, of 27 kB.
 fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener {
-    let values = [vec![state::separating(state::NAMESPACE, OWN_NAMESPACE)], dial()].concat();
+    let values = [vec![from_the_pod()], dial()].concat();
     let proxy = TcpProxy {
         // The application hears nothing of callers that have shown no certificate.
         upstream_connect_mode: UpstreamConnectMode::OnDownstreamTlsHandshake as i32,
@@ -91,6 +91,11 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
         per_connection_buffer_limit_bytes: uint32(BUFFER),
         ..Listener::default()
     }
+}
+
+/// Connections upstream leave from the network that this one came from. Without one from nowhere: an empty path would be the node's own.
+fn from_the_pod() -> FilterStateValue {
+    state::unless_empty(state::separating(state::NAMESPACE, OWN_NAMESPACE))
 }
 
 /// The application's address: the pod's, with the port that the SNI tells. Where that makes no address the one before remains, and first comes

@@ -1,7 +1,9 @@
 //! Filter state: what travels with a connection from hop to hop inside the proxy.
 //!
-//! Whatever chooses a certificate or a network namespace must be made by the factory `envoy.hashable_string`: only then is it part of what
-//! connections upstream are pooled by. Made by any other, two pods would share connections, and one would speak in the other's name.
+//! What tells pods apart is the network namespace that a connection has to leave from. It alone is made by the factory
+//! `envoy.hashable_string`, so it is part of what connections upstream are pooled by: with any other factory two pods would share connections,
+//! and one would speak in the other's name and from its address. It is the right one, because who has none cannot connect at all. A second such
+//! object would add nothing and cost much: Envoy hashes them in no particular order, so each pod would have two pools for everything.
 
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::substitution_format_string::Format;
@@ -51,11 +53,12 @@ pub(super) fn string(object: &str, text: &str) -> FilterStateValue {
 
 /// A string that keeps connections upstream apart, for every further hop.
 pub(super) fn separating(object: &str, text: &str) -> FilterStateValue {
-    FilterStateValue {
-        factory_key: HASHABLE.to_owned(),
-        shared_with_upstream: SharedWithUpstream::Transitive as i32,
-        ..value(object, text)
-    }
+    FilterStateValue { factory_key: HASHABLE.to_owned(), ..handed_on_for_ever(value(object, text)) }
+}
+
+/// The same for every further hop.
+pub(super) fn handed_on_for_ever(value: FilterStateValue) -> FilterStateValue {
+    FilterStateValue { shared_with_upstream: SharedWithUpstream::Transitive as i32, ..value }
 }
 
 /// The same for the next hop as well, and no further.
