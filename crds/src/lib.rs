@@ -22,10 +22,10 @@ pub use mesh_control_plane::{
     Certificates, CertificatesStatus, ComponentSettings, GatewayApi, GatewayApiChannel, GatewayApiStatus,
     MeshControlPlane, MeshControlPlaneSpec, MeshControlPlaneStatus, Profile, RevisionRole, RevisionSummary,
 };
+pub use mesh_node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot};
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
-pub use mesh_node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot};
 pub use upgrade::{
     Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
     SUPERSEDED, Share, Step, Strategy, UNMEASURED, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord,

@@ -29,7 +29,7 @@ mod packages {
 pub use packages::certificates::v1 as certificates;
 /// What the operator asks a control plane, `proto/inspection.proto`.
 pub use packages::inspection::v1 as inspection;
-/// What proxies report, `proto/reports.proto`.
-pub use packages::reports::v1 as reports;
 /// What node agents are told and tell, `proto/nodes.proto`.
 pub use packages::nodes::v1 as nodes;
+/// What proxies report, `proto/reports.proto`.
+pub use packages::reports::v1 as reports;

@@ -112,13 +112,26 @@ impl Drop for Node {
 }
 
 impl Node {
-    pub fn start(name: &str, directory: &Path, authority: &Authority, network: &Network, edit: fn(&mut Snapshot)) -> Self {
+    pub fn start(
+        name: &str,
+        directory: &Path,
+        authority: &Authority,
+        network: &Network,
+        edit: fn(&mut Snapshot),
+    ) -> Self {
         let uids = PODS.iter().map(|(account, ..)| format!("pod:uid-{account}"));
         let places = uids.chain(["blackhole".to_owned()]);
-        let paths = places.map(|place| (place.clone(), network.path_of(&place).display().to_string())).collect();
+        let paths =
+            places.map(|place| (place.clone(), network.path_of(&place).display().to_string())).collect();
         Self::start_with(name, directory, authority, paths, edit)
     }
-    pub fn start_with(name: &str, directory: &Path, authority: &Authority, paths: BTreeMap<String, String>, edit: fn(&mut Snapshot)) -> Self {
+    pub fn start_with(
+        name: &str,
+        directory: &Path,
+        authority: &Authority,
+        paths: BTreeMap<String, String>,
+        edit: fn(&mut Snapshot),
+    ) -> Self {
         let socket = directory.join(format!("{name}.xds"));
         let listener = UnixListener::bind(&socket).unwrap();
         let (snapshots, refused) = (Arc::new(watch::Sender::default()), Arc::<Mutex<Vec<String>>>::default());

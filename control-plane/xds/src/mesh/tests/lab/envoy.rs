@@ -53,7 +53,13 @@ impl Envoy {
         let file = directory.join(format!("{}.pb", node.name));
         std::fs::write(&file, bootstrap(&admin, node).encode_to_vec()).unwrap();
         let mut command = Command::new(std::env::var_os("ENVOY_BIN").unwrap());
-        command.args(["--disable-hot-restart", "--concurrency", if std::env::var_os("MEASURE").is_some() { "2" } else { "1" }, "--log-level", "error"]);
+        command.args([
+            "--disable-hot-restart",
+            "--concurrency",
+            if std::env::var_os("MEASURE").is_some() { "2" } else { "1" },
+            "--log-level",
+            "error",
+        ]);
         command.args(["--file-flush-interval-msec", "50", "-c"]).arg(&file).stdout(Stdio::null());
         let process = within(network, || command.spawn().unwrap());
         Self { process, admin }
@@ -67,7 +73,9 @@ impl Envoy {
         .await;
     }
 
-    pub fn pid(&self) -> u32 { self.process.id() }
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
     /// What its admin says; None as long as it does not listen.
     pub async fn ask(&self, path: &str) -> Option<String> {
         let mut stream = UnixStream::connect(&self.admin).await.ok()?;
@@ -110,7 +118,7 @@ fn bootstrap(admin: &Path, node: &Node) -> Bootstrap {
         )],
         layered_runtime: Some(LayeredRuntime { layers: vec![runtime()] }),
         stats_config: std::env::var_os("STATS").map(|_| envoy_types::pb::envoy::config::metrics::v3::StatsConfig { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::StatsMatcher { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::stats_matcher::StatsMatcher::InclusionList(envoy_types::pb::envoy::r#type::matcher::v3::ListStringMatcher { patterns: vec![envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher { match_pattern: Some(envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Prefix("server.".into())), ignore_case: false }] })) }), ..Default::default() }),
-        deferred_stat_options: Some(envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions { enable_deferred_creation_stats: true, ..Default::default() }),
+        deferred_stat_options: Some(envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions { enable_deferred_creation_stats: true }),
         cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager { enable_deferred_cluster_creation: true, ..Default::default() }),
         ..Bootstrap::default()
     }
