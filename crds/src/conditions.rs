@@ -74,6 +74,12 @@ pub mod reason {
     pub const NOT_REQUIRED: &str = "NotRequired";
     /// Whether something refers to this revision cannot be seen.
     pub const USAGE_UNKNOWN: &str = "UsageUnknown";
+    /// The mesh's namespace refuses the pods of node proxies.
+    pub const POD_SECURITY: &str = "PodSecurity";
+    /// Nodes have no proxy that serves them.
+    pub const NODE_PROXIES_MISSING: &str = "NodeProxiesMissing";
+    /// Nodes are served by this revision's proxies.
+    pub const NODES_SERVED: &str = "NodesServed";
 }
 
 /// What a condition says, without its times.

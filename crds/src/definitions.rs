@@ -3,11 +3,11 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{GatewayParameters, MeshControlPlane, MeshRevision};
+use crate::{GatewayParameters, MeshControlPlane, MeshNode, MeshRevision};
 
 /// Every CustomResourceDefinition of our group.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![GatewayParameters::crd(), MeshControlPlane::crd(), MeshRevision::crd()]
+    vec![GatewayParameters::crd(), MeshControlPlane::crd(), MeshNode::crd(), MeshRevision::crd()]
 }
 
 /// File name and content of each definition, as committed in `yaml/`.

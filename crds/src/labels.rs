@@ -10,12 +10,22 @@ pub const MESH_NAME: &str = "meshwright.io/mesh-name";
 pub const MESH_NAMESPACE: &str = "meshwright.io/mesh-namespace";
 /// Name of the MeshRevision an object or pod belongs to.
 pub const REVISION: &str = "meshwright.io/revision";
-/// `control-plane` or `gateway`.
+/// On a namespace or a pod: whether its pods are in the mesh, [`MESH_ENABLED`] or [`MESH_DISABLED`]; the pod's own label wins.
+pub const MESH: &str = "meshwright.io/mesh";
+/// Value of [`MESH`]: in.
+pub const MESH_ENABLED: &str = "enabled";
+/// Value of [`MESH`]: out.
+pub const MESH_DISABLED: &str = "disabled";
+/// On pods of node proxies: the ports that they use, see [`crate::NodeSlot`].
+pub const NODE_SLOT: &str = "meshwright.io/node-slot";
+/// `control-plane`, `gateway` or `node`.
 pub const COMPONENT: &str = "meshwright.io/component";
 /// Value of [`COMPONENT`] for the control plane.
 pub const COMPONENT_CONTROL_PLANE: &str = "control-plane";
 /// Value of [`COMPONENT`] for gateway proxies.
 pub const COMPONENT_GATEWAY: &str = "gateway";
+/// Value of [`COMPONENT`] for node proxies.
+pub const COMPONENT_NODE: &str = "node";
 /// Gateway API's label for what was generated for a Gateway.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// Gateway API's label for the class of that Gateway.

@@ -9,6 +9,7 @@ pub mod gateway;
 mod gateway_parameters;
 pub mod labels;
 mod mesh_control_plane;
+mod mesh_node;
 mod mesh_revision;
 pub mod names;
 pub mod shares;
@@ -21,6 +22,7 @@ pub use mesh_control_plane::{
     Certificates, CertificatesStatus, ComponentSettings, GatewayApi, GatewayApiChannel, GatewayApiStatus,
     MeshControlPlane, MeshControlPlaneSpec, MeshControlPlaneStatus, Profile, RevisionRole, RevisionSummary,
 };
+pub use mesh_node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot};
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };

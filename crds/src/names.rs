@@ -22,6 +22,16 @@ pub fn gateway_workload(gateway: &str, revision: &str) -> String {
     fit(&format!("{gateway}-{}-{hash}", crate::GATEWAY_CLASS))
 }
 
+/// Name of the DaemonSet and ServiceAccount of a revision's node proxies.
+pub fn node_resources(revision: &str) -> String {
+    fit(&format!("{revision}-node"))
+}
+
+/// SPIFFE id of a revision's agent on one node. No service account can get it: theirs have no `/node/`.
+pub fn node_id(trust_domain: &str, namespace: &str, revision: &str, node: &str) -> String {
+    format!("{}/node/{node}", spiffe_id(trust_domain, namespace, &node_resources(revision)))
+}
+
 /// Name of the MeshRevision with this snapshot (any stable serialisation of it).
 pub fn revision(mesh: &str, snapshot: &[u8]) -> String {
     format!("{mesh}-{}", short_hash(snapshot))

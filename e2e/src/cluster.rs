@@ -149,6 +149,15 @@ impl Cluster {
         using.with_context(|| format!("using {}", kubeconfig.display()))
     }
 
+    /// Files that the nodes' network namespaces can be entered by, in the order of [`Self::node_names`].
+    ///
+    /// # Errors
+    /// Outside: they are on other machines.
+    pub fn networks(&self) -> Result<Vec<PathBuf>> {
+        let nodes = self.own("looking at packets")?.nodes();
+        Ok(nodes.into_iter().map(|node| Path::new("/run/netns").join(node.netns)).collect())
+    }
+
     /// Names of the nodes that run pods, in order.
     ///
     /// # Errors

@@ -12,12 +12,12 @@ use crate::{Cluster, Layout};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Highly available, with `more` in its spec.
+/// Highly available, with `more` in its spec. Of all namespaces only the mesh's own is privileged: its node proxies enter networks of pods.
 pub fn mesh(more: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Namespace
-metadata: {{ name: mesh, labels: {{ pod-security.kubernetes.io/enforce: restricted }} }}
+metadata: {{ name: mesh, labels: {{ pod-security.kubernetes.io/enforce: privileged }} }}
 ---
 apiVersion: meshwright.io/v1alpha1
 kind: MeshControlPlane

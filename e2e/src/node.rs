@@ -56,7 +56,7 @@ for d in etc opt var/lib var/log; do
   mkdir -p /run/overlay/$d/upper /run/overlay/$d/work
   mount -t overlay overlay -o lowerdir=/$d,upperdir=/run/overlay/$d/upper,workdir=/run/overlay/$d/work /$d
 done
-mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/kubelet /var/lib/containerd /var/log/pods /var/log/containers
+mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni/results /var/lib/kubelet /var/lib/containerd /var/log/pods /var/log/containers
 mount --bind /run/node/cni-conf /etc/cni/net.d
 mount --bind /run/node/cni-bin /opt/cni/bin
 mount --bind /run/node/kubelet /var/lib/kubelet

@@ -12,6 +12,7 @@ const DISPOSABLE: &str = "meshwright.io/disposable";
 /// Why something can be tried on a cluster on this machine only.
 pub const AUDIT_LOG: &str = "it reads the API server's audit log";
 pub const SIGNALS: &str = "it sends signals to processes of pods";
+pub const PACKETS: &str = "it captures packets on the nodes";
 pub const POWER: &str = "it cuts a node's power";
 
 /// The context that `CLUSTER` and `CONTEXT` ask for; none is the checkout's own cluster. Empty is as good as unset.

@@ -26,6 +26,8 @@ const TO_RUN: &[Need] = &[
     Need::Program("setsid", "util-linux"),
     Need::Program("mount", "mount"),
 ];
+/// It is copied into the proxy's image.
+const TO_PACK: &[Need] = &[Need::Program("nft", "nftables")];
 /// Where a kernel module is missing.
 const TO_LOAD: &[Need] = &[Need::Program("modprobe", "kmod")];
 /// Only runc is built with a C compiler.
@@ -69,6 +71,7 @@ pub fn check(root: &Path) -> Result<()> {
         install(TO_LOAD.iter())?;
         kernel::make_ready()?;
     }
+    kernel::make_redirecting()?;
     to_build(root)?;
     if !Path::new("/sys/fs/cgroup").is_dir() {
         bail!("no cgroups at /sys/fs/cgroup: mount them there");
@@ -105,7 +108,7 @@ pub fn to_build(root: &Path) -> Result<()> {
 /// Names what is missing.
 pub fn to_fetch() -> Result<()> {
     known(std::env::consts::ARCH)?;
-    install(fetching(true)?.iter())
+    install(TO_PACK.iter().chain(fetching(true)?))
 }
 
 fn fetching(go: bool) -> Result<&'static [Need]> {

@@ -12,6 +12,15 @@ pub enum Builders {
     V0_1,
     /// Since 0.2.0: pods say their version by label and environment, and a container that ends leaves its last words in its status.
     V0_2,
+    /// Since 0.3.0: node proxies.
+    V0_3,
+}
+
+impl Builders {
+    /// Whether a revision has a proxy on every node.
+    pub fn has_node_proxies(self) -> bool {
+        self >= Self::V0_3
+    }
 }
 
 /// A minor release. Patch releases are built like the first.
@@ -37,6 +46,7 @@ struct Hazard {
 const MINORS: &[Minor] = &[
     Minor { number: (0, 1), builders: Builders::V0_1, kubernetes: (34, 38), hazards: &[] },
     Minor { number: (0, 2), builders: Builders::V0_2, kubernetes: (34, 38), hazards: &[] },
+    Minor { number: (0, 3), builders: Builders::V0_3, kubernetes: (34, 38), hazards: &[] },
 ];
 
 /// A version of the mesh, `major.minor.patch`.
@@ -75,6 +85,11 @@ impl Version {
     /// Its builders; none for a release that this operator does not render.
     pub fn builders(self) -> Option<Builders> {
         self.of().map(|m| m.builders)
+    }
+
+    /// Whether its revisions have a proxy on every node.
+    pub fn has_node_proxies(self) -> bool {
+        self.builders().is_some_and(Builders::has_node_proxies)
     }
 
     /// First and last minor version of Kubernetes 1.x that it was tested with.
@@ -261,6 +276,7 @@ pub(crate) mod tests {
         assert!(old.may_step_to(new) && new.may_step_to(old) && new.may_step_to(version("0.2.7")));
         assert!(!old.may_step_to(version("0.3.0")));
         assert!(version("0.0.9").may_step_to(old), "what is no longer rendered may go forward");
+        assert!(new.may_step_to(version("0.3.0")) && version("0.3.0").may_step_to(new));
     }
 
     #[test]

@@ -51,7 +51,8 @@ fn revision(version: &str, profile: Profile) -> MeshRevision {
 fn of_revision(version: &str, profile: Profile) -> Vec<Desired> {
     let plan = solve(Workload::ControlPlane, profile, &[]);
     let revision = revision(version, profile);
-    build::revision(&revision, "mesh-0a1b2c3d-issuing-1", &plan).unwrap().into_desired(&plan).unwrap()
+    let around = build::Around { operator: "meshwright-system", anchors: Some("PEM") };
+    build::revision(&revision, "mesh-0a1b2c3d-issuing-1", &plan, around).unwrap().into_desired(&plan).unwrap()
 }
 
 fn of_gateway(version: &str, profile: Profile) -> Vec<Desired> {

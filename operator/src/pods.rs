@@ -37,18 +37,12 @@ pub struct Count {
     pub mounted: BTreeSet<String>,
 }
 
-/// The pods of a mesh, in all namespaces; without those that are over.
-pub async fn list(ctx: &Context, namespace: &str, mesh: &str) -> Result<Vec<Pod>, Error> {
+/// The pods of meshes, in all namespaces; without those that are over. Of every mesh: one that was deleted may still have ports of nodes.
+pub async fn list(ctx: &Context) -> Result<Vec<Pod>, Error> {
     let api: Api<Pod> = Api::all(ctx.client.clone());
-    let selector = format!(
-        "{}={},{}={mesh},{}={namespace}",
-        labels::MANAGED_BY,
-        labels::MANAGER,
-        labels::MESH_NAME,
-        labels::MESH_NAMESPACE
-    );
+    let selector = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
     let list = api.list(&ListParams::default().labels(&selector)).await;
-    let list = list.map_err(Error::request("list", format!("pods of mesh {mesh}")))?;
+    let list = list.map_err(Error::request("list", "pods of meshes"))?;
     Ok(list.items.into_iter().filter(|p| !is_over(p)).collect())
 }
 
@@ -78,13 +72,14 @@ pub fn tally(pods: &[Pod], now: Timestamp) -> BTreeMap<String, Count> {
     counts
 }
 
-// Evicted and finished pods stay as objects and run nothing.
-fn is_over(pod: &Pod) -> bool {
+/// Evicted and finished pods stay as objects and run nothing.
+pub fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"))
 }
 
-// The time of its deletion is that of its end, grace included. Only a node that does not answer makes it later.
-fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
+/// It should have ended long ago. The time of its deletion is that of its end, grace included; only a node that does not answer makes it
+/// later.
+pub fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
     pod.metadata.deletion_timestamp.as_ref().is_some_and(|end| now.duration_since(end.0) >= OVERDUE)
 }
 
@@ -99,7 +94,7 @@ fn mounted(pod: &Pod) -> impl Iterator<Item = String> + '_ {
     volumes.filter_map(|v| v.secret.as_ref()?.secret_name.clone())
 }
 
-/// Whether a pod belongs to this revision's control plane, or to its proxies.
+/// Whether a pod is this component of the revision.
 pub fn is_of(pod: &Pod, revision: &str, component: &str) -> bool {
     let is = |label: &str, value: &str| pod.labels().get(label).map(String::as_str) == Some(value);
     is(labels::REVISION, revision) && is(labels::COMPONENT, component)

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use anyhow::Context as _;
 use futures::{StreamExt, channel::mpsc::UnboundedSender};
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{DaemonSet, Deployment},
     autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{ConfigMap, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
@@ -37,6 +37,8 @@ use crate::{
     metrics::Metrics,
     reconciler, sweep,
 };
+
+mod changes;
 
 /// Name of the operator's Lease.
 pub const LEASE: &str = "meshwright-operator";
@@ -174,9 +176,10 @@ fn ours() -> watcher::Config {
     watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER))
 }
 
-// Those of the control planes; the Gateways' controller looks after theirs, of which there may be many.
-fn of_control_planes() -> watcher::Config {
-    let component = format!("{}={}", labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE);
+// Those of the control planes and node proxies; the Gateways' controller looks after theirs, of which there may be many.
+fn of_revisions() -> watcher::Config {
+    let components = format!("{},{}", labels::COMPONENT_CONTROL_PLANE, labels::COMPONENT_NODE);
+    let component = format!("{} in ({components})", labels::COMPONENT);
     watcher::Config::default().labels(&format!("{}={},{component}", labels::MANAGED_BY, labels::MANAGER))
 }
 
@@ -188,6 +191,7 @@ async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
     let client = &ctx.client;
     // Its kind may be served only later, and a stranger's class with our name has none of our labels.
     let (classes, changed) = futures::channel::mpsc::unbounded();
+    let nodes = changes::watch(ctx.clone(), stop.clone(), classes.clone());
     let watch = when_served(ctx.clone(), stop.clone(), watch_class(ctx.clone(), stop.clone(), classes));
     let controller =
         Controller::new(Api::<Guarded<MeshControlPlane>>::all(client.clone()), watcher::Config::default());
@@ -197,13 +201,13 @@ async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
         .with_config(config())
         .owns(Api::<Meta<MeshRevision>>::all(client.clone()), watcher::Config::default())
         .watches(Api::<Meta<Deployment>>::all(client.clone()), ours(), |o| mesh_of(&o))
-        .watches(Api::<Meta<Service>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
-        .watches(Api::<Meta<ServiceAccount>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
-        .watches(Api::<Meta<HorizontalPodAutoscaler>>::all(client.clone()), of_control_planes(), |o| {
-            mesh_of(&o)
-        })
-        .watches(Api::<Meta<PodDisruptionBudget>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
-        .watches(Api::<Meta<NetworkPolicy>>::all(client.clone()), of_control_planes(), |o| mesh_of(&o))
+        .watches(Api::<Meta<DaemonSet>>::all(client.clone()), ours(), |o| mesh_of(&o))
+        .watches(Api::<Meta<Service>>::all(client.clone()), of_revisions(), |o| mesh_of(&o))
+        .watches(Api::<Meta<ServiceAccount>>::all(client.clone()), of_revisions(), |o| mesh_of(&o))
+        .watches(Api::<Meta<ConfigMap>>::all(client.clone()), of_revisions(), |o| mesh_of(&o))
+        .watches(Api::<Meta<HorizontalPodAutoscaler>>::all(client.clone()), of_revisions(), |o| mesh_of(&o))
+        .watches(Api::<Meta<PodDisruptionBudget>>::all(client.clone()), of_revisions(), |o| mesh_of(&o))
+        .watches(Api::<Meta<NetworkPolicy>>::all(client.clone()), of_revisions(), |o| mesh_of(&o))
         .watches(Api::<Meta<RoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .watches(Api::<Meta<ClusterRoleBinding>>::all(client.clone()), ours(), |o| mesh_of(&o))
         .reconcile_all_on(changed)
@@ -214,7 +218,7 @@ async fn meshes(ctx: Arc<Context>, stop: CancellationToken) {
         mesh_control_plane::reconcile,
         ctx.clone(),
     );
-    tokio::join!(run, watch);
+    tokio::join!(run, watch, nodes);
 }
 
 // Tells of every change of the GatewayClass with our name.

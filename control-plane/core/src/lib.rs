@@ -10,6 +10,7 @@ pub mod duration;
 pub mod endpoints;
 pub mod features;
 pub mod hostname;
+pub mod mesh;
 pub mod model;
 pub mod resolve;
 pub mod status;

@@ -18,20 +18,20 @@ impl ModelKey for ObjectKey {
     }
 }
 
-/// Cluster-scoped objects.
+/// Cluster-scoped objects, and those of a single namespace.
 impl ModelKey for String {
     fn of((_, name): Key) -> Self {
         name
     }
 }
 
-/// Applies the update; gives the keys of objects that are not what they were. An update that changes nothing the model knows of (a status,
-/// an annotation) gives none.
+/// Applies the update; gives the objects that are not what they were, as they were, None where there was nothing. An update that changes
+/// nothing the model knows of (a status, an annotation) gives none.
 pub(crate) fn apply<K: ModelKey, T: PartialEq>(
     map: &mut BTreeMap<K, Arc<T>>,
     update: Update<Option<T>>,
-) -> BTreeSet<K> {
-    let mut changed = BTreeSet::new();
+) -> BTreeMap<K, Option<Arc<T>>> {
+    let mut changed = BTreeMap::new();
     match update {
         Update::Applied(key, object) => set(map, K::of(key), object, &mut changed),
         Update::Deleted(key) => set(map, K::of(key), None, &mut changed),
@@ -50,17 +50,17 @@ fn set<K: ModelKey, T: PartialEq>(
     map: &mut BTreeMap<K, Arc<T>>,
     key: K,
     object: Option<T>,
-    changed: &mut BTreeSet<K>,
+    changed: &mut BTreeMap<K, Option<Arc<T>>>,
 ) {
     match object {
         Some(object) if map.get(&key).is_some_and(|known| **known == object) => {}
         Some(object) => {
-            map.insert(key.clone(), Arc::new(object));
-            changed.insert(key);
+            let before = map.insert(key.clone(), Arc::new(object));
+            changed.insert(key, before);
         }
         None => {
-            if map.remove(&key).is_some() {
-                changed.insert(key);
+            if let Some(before) = map.remove(&key) {
+                changed.insert(key, Some(before));
             }
         }
     }

@@ -6,8 +6,8 @@ use meshwright_api::gateway as api;
 use meshwright_core::ObjectKey;
 use meshwright_core::config::ClusterRef;
 use meshwright_core::model::{
-    EndpointSlice, Gateway, GatewayClass, GatewayParameters, HttpRoute, Namespace, ObjectId, ReferenceGrant,
-    SecretState,
+    EndpointSlice, Gateway, GatewayClass, GatewayParameters, HttpRoute, MeshNode, Namespace, ObjectId, Pod,
+    ReferenceGrant, SecretState,
 };
 use meshwright_k8s::Update;
 
@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Services(Update<ServiceView>),
     EndpointSlices(Update<Option<EndpointSlice>>),
     Namespaces(Update<Namespace>),
+    Pods(Update<Option<Pod>>),
+    MeshNodes(Update<MeshNode>),
     GatewayClasses(Update<Seen<GatewayClass, api::GatewayClassStatus>>),
     Gateways(Update<Seen<Gateway, api::GatewayStatus>>),
     HttpRoutes(Update<Seen<HttpRoute, api::HttpRouteStatus>>),
@@ -48,6 +50,8 @@ impl Event {
             Self::Services(update) => replaced(update, "services"),
             Self::EndpointSlices(update) => replaced(update, "endpointslices"),
             Self::Namespaces(update) => replaced(update, "namespaces"),
+            Self::Pods(update) => replaced(update, "pods"),
+            Self::MeshNodes(update) => replaced(update, "meshnodes"),
             Self::GatewayClasses(update) => replaced(update, "gatewayclasses"),
             Self::Gateways(update) => replaced(update, "gateways"),
             Self::HttpRoutes(update) => replaced(update, "httproutes"),

@@ -2,7 +2,7 @@
 //! what statuses should say.
 //!
 //! One task owns the model; everything else talks to it over channels. An event is taken in at once when nothing is going on and together
-//! with its neighbours when much is; an EndpointSlice alone never leads to a resolution. Nothing is published before every kind was listed
+//! with its neighbours when much is; an EndpointSlice, a Pod or a MeshNode never leads to a resolution of Gateways. Nothing is published before every kind was listed
 //! once: half a world would take routes away from proxies that have them.
 
 mod apply;
@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::config::ClusterRef;
+use meshwright_core::mesh::{MeshResolver, Rules};
 use meshwright_core::model::ObjectId;
 use meshwright_core::status::Statuses;
 use meshwright_core::{ControllerConfig, Resolver};
@@ -45,10 +46,22 @@ pub struct Setup {
     pub recorder: kube::runtime::events::Recorder,
     /// What is ours.
     pub controller: ControllerConfig,
+    /// The mesh between services.
+    pub mesh: MeshSetup,
     /// Gets a guard for each kind until it was listed.
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+}
+
+/// The mesh whose control plane this is.
+pub struct MeshSetup {
+    /// Where its MeshNodes are.
+    pub namespace: String,
+    /// SPIFFE trust domain of the pods' identities.
+    pub trust_domain: String,
+    /// What decides about membership besides labels.
+    pub rules: Rules,
 }
 
 /// A running index.
@@ -72,6 +85,7 @@ impl Index {
         let task = task::Task {
             store: store::Store::new(live.clone()),
             resolver: Resolver::new(setup.controller),
+            mesh: MeshResolver::new(setup.mesh.rules, setup.mesh.trust_domain),
             metrics: setup.metrics,
             awaited,
             secrets,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use meshwright_core::config::{ClusterRef, GatewayConfig};
 use meshwright_core::endpoints::{Endpoints, endpoints};
+use meshwright_core::mesh::Mesh;
 use meshwright_core::model::SecretState;
 use meshwright_core::{ObjectKey, World, difference};
 
@@ -18,6 +19,8 @@ pub struct Output {
     pub endpoints: BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
     /// Clusters that were asked for by [`crate::Index::keep_clusters`].
     pub kept: BTreeSet<ClusterRef>,
+    /// What node proxies do.
+    pub mesh: Arc<Mesh>,
 }
 
 /// One Gateway.
@@ -48,7 +51,7 @@ impl Output {
             })
             .collect();
         let endpoints = self.endpoints_for(&gateways, world, touched, kept);
-        Self { gateways, endpoints, kept: kept.clone() }
+        Self { gateways, endpoints, kept: kept.clone(), mesh: self.mesh.clone() }
     }
 
     /// The endpoints that we have, with those of clusters that are new and without those of clusters that nobody names any more.
@@ -117,6 +120,7 @@ impl Output {
     pub(crate) fn differs(&self, other: &Self) -> bool {
         difference(&self.gateways, &other.gateways, Arc::ptr_eq).next().is_some()
             || difference(&self.endpoints, &other.endpoints, Arc::ptr_eq).next().is_some()
+            || !Arc::ptr_eq(&self.mesh, &other.mesh)
     }
 }
 

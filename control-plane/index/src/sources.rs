@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::convert::PodView;
 use crate::event::{Event, Seen};
 use crate::live::Live;
 use crate::{Setup, convert};
@@ -36,6 +37,7 @@ pub(crate) fn spawn(
     let made_for_gateways = format!("{},{}={}", labels::GATEWAY_NAME, labels::MANAGED_BY, labels::MANAGER);
     watches.watch("services", |source| source, convert::service, Event::Services);
     watches.watch("namespaces", |source| source, convert::namespace, Event::Namespaces);
+    watches.watch("pods", running, convert::pod, Event::Pods);
     watches.watch(
         "endpointslices",
         |source: Source<EndpointSlice>| source,
@@ -58,6 +60,8 @@ pub(crate) fn spawn(
         |object: GatewayParameters| convert::gateway_parameters(&object),
         Event::GatewayParameters,
     );
+    let source = Source::namespaced("meshnodes", setup.client.clone(), &setup.mesh.namespace).optional();
+    watches.start(source, convert::mesh_node, Event::MeshNodes);
     let what = "gateway API version";
     watches.awaited.insert(what, setup.readiness.guard(what));
     let poll = drain.clone().run_until_cancelled_owned(poll_version(setup.client.clone(), events.clone()));
@@ -87,14 +91,32 @@ impl Watches<'_> {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let source = Source::all(what, self.setup.client.clone()).recorder(self.setup.recorder.clone());
+        self.start(narrow(Source::all(what, self.setup.client.clone())), convert, wrap);
+    }
+
+    fn start<K, T>(
+        &mut self,
+        source: Source<K>,
+        convert: impl Fn(K) -> T + Send + 'static,
+        wrap: impl Fn(Update<T>) -> Event + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (what, source) = (source.what, source.recorder(self.setup.recorder.clone()));
         self.awaited.insert(what, self.setup.readiness.guard(what));
-        let run = watch::run(narrow(source), convert, wrap, self.events.clone(), self.drain.clone());
+        let run = watch::run(source, convert, wrap, self.events.clone(), self.drain.clone());
         self.tasks.spawn(async move {
             run.await;
             what
         });
     }
+}
+
+/// A cluster has many pods that have ended, or wait for a node: they need not be sent at all.
+fn running(mut source: Source<PodView>) -> Source<PodView> {
+    source.config = source.config.fields("spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed");
+    source
 }
 
 macro_rules! seen {

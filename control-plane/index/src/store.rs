@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::config::ClusterRef;
-use meshwright_core::model::{EndpointSlice, GatewayObservation, SecretState};
+use meshwright_core::mesh::Touched;
+use meshwright_core::model::{EndpointSlice, GatewayObservation, Pod, SecretState};
 use meshwright_core::{ObjectKey, World};
 use meshwright_k8s::Update;
 
@@ -34,20 +35,30 @@ pub(crate) struct Change {
     pub(crate) structural: bool,
     /// Services whose endpoints may be others now.
     pub(crate) endpoints: BTreeSet<ObjectKey>,
+    /// What the mesh is made of.
+    pub(crate) mesh: Touched,
 }
 
 impl Change {
     pub(crate) fn merge(&mut self, other: Self) {
         self.structural |= other.structural;
         self.endpoints.extend(other.endpoints);
+        self.mesh.merge(other.mesh);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.structural && self.endpoints.is_empty()
+        !self.structural && self.endpoints.is_empty() && self.mesh.is_empty()
+    }
+
+    /// Services or their slices.
+    fn endpoints(services: BTreeSet<ObjectKey>) -> Self {
+        let mut change = Self::default();
+        change.mesh.services = services.clone();
+        Self { endpoints: services, ..change }
     }
 
     fn structural(structural: bool) -> Self {
-        Self { structural, endpoints: BTreeSet::new() }
+        Self { structural, ..Self::default() }
     }
 }
 
@@ -73,9 +84,20 @@ impl Store {
             Event::Kept(kept) => {
                 let new = kept.difference(&self.kept).map(|cluster| cluster.service.clone()).collect();
                 self.kept = kept;
-                return Change { structural: false, endpoints: new };
+                return Change { endpoints: new, ..Change::default() };
             }
-            Event::Namespaces(update) => !apply(&mut world.namespaces, map(update, Some)).is_empty(),
+            Event::Pods(update) => return self.apply_pods(update),
+            Event::MeshNodes(update) => {
+                let mut change = Change::default();
+                change.mesh.nodes = apply(&mut world.mesh_nodes, map(update, Some)).into_keys().collect();
+                return change;
+            }
+            Event::Namespaces(update) => {
+                let mut change = Change::default();
+                change.mesh.namespaces =
+                    apply(&mut world.namespaces, map(update, Some)).into_keys().collect();
+                return Change { structural: !change.mesh.is_empty(), ..change };
+            }
             Event::GatewayClasses(update) => {
                 let (models, live) = split(update, parts);
                 self.live.update_gateway_classes(live);
@@ -123,9 +145,9 @@ impl Store {
 
     fn apply_services(&mut self, update: Update<ServiceView>) -> Change {
         let (services, gateways) = split(update, |view| (Some(view.service), view.gateway));
-        let endpoints = apply(&mut self.world.services, services);
+        let endpoints: BTreeSet<ObjectKey> = apply(&mut self.world.services, services).into_keys().collect();
         let observed = !apply(&mut self.gateway_services, gateways).is_empty() && self.observe();
-        Change { structural: observed || !endpoints.is_empty(), endpoints }
+        Change { structural: observed || !endpoints.is_empty(), ..Change::endpoints(endpoints) }
     }
 
     fn apply_deployments(&mut self, update: Update<Option<GatewayDeployment>>) -> Change {
@@ -153,18 +175,16 @@ impl Store {
     }
 
     fn apply_slices(&mut self, update: Update<Option<EndpointSlice>>) -> Change {
-        let before = Touching::services(&self.slices, &update);
-        let changed = apply(&mut self.slices, update);
         let mut endpoints = BTreeSet::new();
-        for key in changed {
-            if let Some(service) = before.get(&key)
-                && let Some(slices) = self.world.endpoint_slices.get_mut(service)
+        for (key, before) in apply(&mut self.slices, update) {
+            if let Some(before) = before
+                && let Some(slices) = self.world.endpoint_slices.get_mut(&before.service)
             {
                 slices.remove(&key.name);
                 if slices.is_empty() {
-                    self.world.endpoint_slices.remove(service);
+                    self.world.endpoint_slices.remove(&before.service);
                 }
-                endpoints.insert(service.clone());
+                endpoints.insert(before.service.clone());
             }
             if let Some(slice) = self.slices.get(&key) {
                 let slices = self.world.endpoint_slices.entry(slice.service.clone()).or_default();
@@ -172,28 +192,16 @@ impl Store {
                 endpoints.insert(slice.service.clone());
             }
         }
-        Change { structural: false, endpoints }
+        Change::endpoints(endpoints)
     }
-}
 
-/// Which Service each slice belonged to that an update speaks of.
-struct Touching;
-
-impl Touching {
-    fn services<T>(
-        slices: &BTreeMap<ObjectKey, Arc<EndpointSlice>>,
-        update: &Update<T>,
-    ) -> BTreeMap<ObjectKey, ObjectKey> {
-        let one = |(namespace, name): &(String, String)| {
-            let key = ObjectKey::new(namespace, name);
-            slices.get(&key).map(|slice| (key, slice.service.clone()))
-        };
-        match update {
-            Update::Applied(key, _) | Update::Deleted(key) => one(key).into_iter().collect(),
-            Update::Replaced { .. } => {
-                slices.iter().map(|(key, slice)| (key.clone(), slice.service.clone())).collect()
-            }
+    fn apply_pods(&mut self, update: Update<Option<Pod>>) -> Change {
+        let mut change = Change::default();
+        for (key, before) in apply(&mut self.world.pods, update) {
+            let states = [before.as_deref(), self.world.pods.get(&key).map(AsRef::as_ref)];
+            change.mesh.pod(key.clone(), states);
         }
+        change
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshwright_core::mesh::MeshResolver;
 use meshwright_core::status::Statuses;
 use meshwright_core::{Resolution, Resolver};
 use meshwright_runtime::{CancellationToken, ReadyGuard};
@@ -23,6 +24,7 @@ const SPACING: Duration = Duration::from_millis(5);
 pub(crate) struct Task {
     pub(crate) store: Store,
     pub(crate) resolver: Resolver,
+    pub(crate) mesh: MeshResolver,
     pub(crate) metrics: Metrics,
     /// Kinds that were not listed yet.
     pub(crate) awaited: BTreeMap<&'static str, ReadyGuard>,
@@ -85,10 +87,24 @@ impl Task {
             self.resolve(&known, change);
             return;
         }
-        if let Some(output) = known.with_endpoints(&self.store.world, &change.endpoints, &self.store.kept) {
+        let moved = known.with_endpoints(&self.store.world, &change.endpoints, &self.store.kept);
+        if moved.is_some() {
             self.metrics.endpoint_updates.inc();
+        }
+        let mut output = moved.unwrap_or_else(|| (*known).clone());
+        self.resolve_mesh(&mut output, change);
+        if output.differs(&known) {
             self.output.send_replace(Some(Arc::new(output)));
         }
+    }
+
+    fn resolve_mesh(&mut self, output: &mut Output, change: &Change) {
+        if change.mesh.is_empty() {
+            return;
+        }
+        let start = std::time::Instant::now();
+        output.mesh = self.mesh.resolve(&self.store.world, &change.mesh);
+        self.metrics.mesh(&output.mesh, start.elapsed());
     }
 
     fn resolve(&mut self, known: &Output, change: &Change) {
@@ -101,7 +117,8 @@ impl Task {
             .http_routes
             .set(i64::try_from(resolution.statuses.http_routes.len()).unwrap_or(i64::MAX));
         let (world, kept) = (&self.store.world, &self.store.kept);
-        let output = known.resolved(resolution.gateways, world, &change.endpoints, kept);
+        let mut output = known.resolved(resolution.gateways, world, &change.endpoints, kept);
+        self.resolve_mesh(&mut output, change);
         // Proxies first: nobody waits for a status as a client waits for a route.
         if self.output.borrow().is_none() || output.differs(known) {
             self.output.send_replace(Some(Arc::new(output)));

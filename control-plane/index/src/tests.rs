@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::config::ClusterRef;
+use meshwright_core::mesh::{MeshResolver, Rules};
 use meshwright_core::model::{EndpointSlice, PrivateKey, SecretState, TlsCertificate};
 use meshwright_core::status::Statuses;
 use meshwright_core::{ControllerConfig, ObjectKey, Resolver};
@@ -12,6 +13,8 @@ use meshwright_runtime::CancellationToken;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
+
+mod mesh;
 
 use crate::event::{Event, Seen};
 use crate::live::{Live, LiveObjects};
@@ -78,6 +81,7 @@ struct Running {
     events: mpsc::Sender<Event>,
     output: watch::Receiver<Option<Arc<Output>>>,
     statuses: watch::Receiver<Option<Arc<Statuses>>>,
+    metrics: metrics::Metrics,
     _drain: meshwright_runtime::CancellationToken,
 }
 
@@ -93,10 +97,12 @@ fn start(awaited: &[&'static str]) -> Running {
         "ns",
     );
     let readiness = meshwright_runtime::Readiness::default();
+    let metrics = metrics::Metrics::register(&mut prometheus_client::registry::Registry::default());
     let task = task::Task {
         store: Store::new(LiveObjects::default()),
         resolver: Resolver::new(ControllerConfig::default()),
-        metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
+        mesh: MeshResolver::new(Rules::default(), "cluster.local"),
+        metrics: metrics.clone(),
         awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
         secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),
         patience: patience::Patience::default(),
@@ -104,7 +110,7 @@ fn start(awaited: &[&'static str]) -> Running {
         statuses,
     };
     tokio::spawn(task.run(receiver, drain.clone()));
-    Running { events, output: output_receiver, statuses: statuses_receiver, _drain: drain }
+    Running { events, output: output_receiver, statuses: statuses_receiver, metrics, _drain: drain }
 }
 
 impl Running {

@@ -49,6 +49,17 @@ impl SpiffeId {
             _ => None,
         }
     }
+
+    /// Namespace, service account and node of a node's agent: `/ns/<namespace>/sa/<service account>/node/<node>`. Such an id is no
+    /// service account's, because those have no more parts.
+    pub fn node_agent(&self) -> Option<(&str, &str, &str)> {
+        let mut parts = self.path().split('/').skip(1);
+        let head = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        match (head, (parts.next()?, parts.next()?, parts.next())) {
+            (("ns", namespace, "sa", account), ("node", node, None)) => Some((namespace, account, node)),
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for SpiffeId {

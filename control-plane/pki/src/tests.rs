@@ -62,6 +62,22 @@ fn spiffe_ids_are_strict() {
 }
 
 #[test]
+fn an_agent_of_a_node_is_no_service_account_and_the_reverse() {
+    let agent: SpiffeId = "spiffe://td/ns/mesh/sa/rev-node/node/worker-1.example".parse().unwrap();
+    assert_eq!(agent.node_agent(), Some(("mesh", "rev-node", "worker-1.example")));
+    assert_eq!(agent.service_account(), None);
+    for other in [
+        "spiffe://td/ns/mesh/sa/rev-node",
+        "spiffe://td/ns/mesh/sa/rev-node/node",
+        "spiffe://td/ns/mesh/sa/rev-node/pod/worker-1",
+        "spiffe://td/ns/mesh/sa/rev-node/node/worker-1/x",
+        "spiffe://td/node/worker-1/ns/mesh/sa/rev-node",
+    ] {
+        assert_eq!(other.parse::<SpiffeId>().unwrap().node_agent(), None, "{other}");
+    }
+}
+
+#[test]
 fn lifetimes_are_backdated_as_documented() {
     let at: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
     let (root, issuing) = authorities(at);

@@ -4,8 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use meshwright_core::mesh::Rules;
+use meshwright_index::MeshSetup;
 use meshwright_pki::SpiffeId;
 use meshwright_runtime::{admin, telemetry};
+
+use crate::nodes::Agents;
+
+/// Where the cluster's own parts are.
+const KUBE_SYSTEM: &str = "kube-system";
 
 /// The control plane of one revision of a mesh.
 #[derive(Debug, Clone, clap::Parser)]
@@ -44,6 +51,9 @@ pub struct Args {
     /// SPIFFE id of the operator, the only one that may inspect this control plane; nobody may where it is not given
     #[arg(long, env = "OPERATOR_ID")]
     pub operator_id: Option<SpiffeId>,
+    /// Namespace of the operator, whose pods never join the mesh
+    #[arg(long, env = "OPERATOR_NAMESPACE", default_value = "meshwright-system")]
+    pub operator_namespace: String,
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Args,
@@ -63,10 +73,44 @@ impl Args {
     pub fn account(&self) -> &str {
         self.service_account.as_deref().unwrap_or(&self.revision)
     }
+
+    /// The agents of the nodes of our revision.
+    pub fn agents(&self) -> Agents {
+        Agents {
+            trust_domain: self.trust_domain.clone(),
+            namespace: self.pod_namespace.clone(),
+            revision: self.revision.clone(),
+        }
+    }
+
+    /// The mesh that we serve. What it needs in order to work must not depend on it, so the pods of three namespaces never join.
+    pub fn mesh(&self) -> MeshSetup {
+        let closed = [&self.pod_namespace, &self.operator_namespace, KUBE_SYSTEM];
+        MeshSetup {
+            namespace: self.pod_namespace.clone(),
+            trust_domain: self.trust_domain.clone(),
+            rules: Rules { closed: closed.into_iter().map(str::to_owned).collect() },
+        }
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     meshwright_core::duration::parse(text)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| format!("{text:?} is not a duration such as 24h or 90m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn pods_of_the_mesh_itself_the_operator_and_the_cluster_never_join() {
+        let args = "cp --pod-name p --pod-namespace mesh-ns --mesh-name mesh --revision mesh-1 --operator-namespace ops";
+        let args = Args::parse_from(args.split(' '));
+        let closed = args.mesh().rules.closed;
+        assert_eq!(closed.iter().collect::<Vec<_>>(), ["kube-system", "mesh-ns", "ops"]);
+    }
 }

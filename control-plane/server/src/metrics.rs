@@ -1,5 +1,7 @@
 //! Counts of the server.
 
+mod nodes;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+pub use nodes::NodeMetrics;
 
 /// How something ended, in a word.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +56,8 @@ pub struct Metrics {
     pub issuing_ca_expiry: Gauge,
     /// When our own certificate ends.
     pub serving_expiry: Gauge,
+    /// What concerns nodes.
+    pub nodes: NodeMetrics,
 }
 
 impl Metrics {
@@ -70,6 +76,7 @@ impl Metrics {
             status_leader: Gauge::default(),
             issuing_ca_expiry: Gauge::default(),
             serving_expiry: Gauge::default(),
+            nodes: NodeMetrics::default(),
         };
         let registry = registry.sub_registry_with_prefix("meshwright_control_plane");
         registry.register("certificates", "Certificates asked for", metrics.certificates.clone());
@@ -103,6 +110,7 @@ impl Metrics {
             "End of our own certificate, Unix time",
             metrics.serving_expiry.clone(),
         );
+        metrics.nodes.register(registry);
         metrics
     }
 

@@ -4,47 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
-use jiff::Timestamp;
 use kube::runtime::events::{Recorder, Reporter};
 use meshwright_core::ControllerConfig;
 use meshwright_index::{Index, Setup};
 use meshwright_k8s::lease::{self, Leadership, LeaseConfig, LeaseHandle};
-use meshwright_pki::SpiffeId;
-use meshwright_pki::tls::{ClientAuth, DynamicIdentity, DynamicRoots, server_config};
-use meshwright_proto::certificates::certificate_service_server::CertificateServiceServer;
-use meshwright_proto::inspection::inspection_service_server::InspectionServiceServer;
-use meshwright_proto::reports::report_service_server::ReportServiceServer;
 use meshwright_runtime::{CancellationToken, Readiness, Shutdown, admin, telemetry};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::ads::{self, Registry, Streams};
 use crate::args::Args;
-use crate::certificates::{Callers, Certificates};
-use crate::inspection::Inspection;
 use crate::metrics::Metrics;
-use crate::nacks::{Nacks, Shared};
-use crate::reports::{MAX_REPORT, Reports};
-use crate::serving::{IssuingCa, IssuingCaFiles, ServingIdentity, accept, keep_fresh, watch_files};
-use crate::snapshots::Translator;
+use crate::nacks::Shared;
+use crate::nodes::Captured;
+use crate::server::State;
+use crate::snapshots::{NodeTranslator, Translator};
 use crate::status::{Events, Writer};
 
-/// Requests of agents are small.
-const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// Streams on one connection: an agent has one for ADS and asks for a certificate now and then.
-const MAX_STREAMS: u32 = 32;
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(5);
-
-/// What is offered to who shows a certificate.
-pub(crate) struct Services {
-    ads: Arc<ads::Ads>,
-    reports: Reports,
-    inspection: Inspection,
-}
 
 impl Args {
     /// Runs the control plane until it is told to stop.
@@ -76,32 +54,32 @@ impl Args {
         #[cfg(feature = "faults")]
         crate::faults::start(&mut tasks)?;
 
-        let registry = Registry::default();
-        let nacks = Nacks::new(registry.clone());
         let index = Index::spawn(
             Setup {
                 client: client.clone(),
                 recorder: recorder.clone(),
                 controller: ControllerConfig::default(),
+                mesh: self.mesh(),
                 readiness,
                 metrics: index_metrics,
             },
             &mut tasks,
             &drain,
         );
-        let translator = Translator::new(registry.clone(), nacks.clone(), metrics.clone());
+        let state = State::new(&self, index.output(), &metrics);
+        let translator = Translator::new(state.registry.clone(), state.nacks.clone(), metrics.clone());
         named(&mut tasks, "translator", translator.run(index.clone(), drain.clone()));
+        self.spawn_nodes(&state, client.clone(), &metrics, &mut tasks, &drain);
         let events = Events::new(recorder, index.live().clone());
         let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
         let shared = self.shared(client.clone(), lease.leadership());
-        let report = nacks.clone().report(index.clone(), events.clone(), shared, drain.clone());
+        let report = state.nacks.clone().report(index.clone(), events.clone(), shared, drain.clone());
         named(&mut tasks, "report of refusals", report);
         let writer = Writer::new(client.clone(), lease.leadership(), &index, events, metrics.clone());
         named(&mut tasks, "status writer", writer.run(drain.clone()));
 
-        let reports = Reports::new(&self.trust_domain, &metrics);
-        named(&mut tasks, "end of old reports", reports.clone().forget(drain.clone()));
-        let services = self.services(registry, nacks, reports, &metrics, &drain);
+        named(&mut tasks, "end of old reports", state.reports.clone().forget(drain.clone()));
+        let services = self.services(state, &metrics, &drain);
         let listener =
             TcpListener::bind(self.xds_addr).await.with_context(|| format!("bind {}", self.xds_addr))?;
         let mut server = tokio::spawn(self.serve(client, listener, services, metrics, drain.clone())?);
@@ -128,105 +106,26 @@ impl Args {
         Shared::new(client, &self.pod_namespace, lease, &self.pod_name, leadership)
     }
 
-    /// What is offered to who shows a certificate.
-    pub(crate) fn services(
+    /// What goes on for nodes besides their streams.
+    fn spawn_nodes(
         &self,
-        registry: Registry,
-        nacks: Nacks,
-        reports: Reports,
-        metrics: &Metrics,
-        drain: &CancellationToken,
-    ) -> Services {
-        let streams = Streams::default();
-        Services {
-            ads: ads::service(registry.clone(), nacks, streams.clone(), &self.trust_domain, metrics, drain),
-            inspection: Inspection {
-                operator: self.operator_id.clone(),
-                registry,
-                reports: reports.clone(),
-                streams,
-                metrics: metrics.clone(),
-                started: Timestamp::now(),
-            },
-            reports,
-        }
-    }
-
-    /// The server for agents, and for the operator: everything on one port.
-    pub(crate) fn serve(
-        &self,
+        state: &State,
         client: kube::Client,
-        listener: TcpListener,
-        services: Services,
-        metrics: Metrics,
-        drain: CancellationToken,
-    ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
-        let (files, ca) = IssuingCaFiles::open(&self.issuing_ca_dir)?;
-        let (ca_sender, ca_receiver) = watch::channel(Arc::new(ca));
-        let mut helpers = JoinSet::new();
-        let tls = self.tls(&ca_receiver, metrics.clone(), &mut helpers, &drain)?;
-        named(&mut helpers, "watch of the issuing CA", watch_files(files, ca_sender, drain.clone()));
-        let certificates = Certificates {
-            callers: Callers::new(client),
-            ca: ca_receiver,
-            trust_domain: self.trust_domain.clone(),
-            ttl: self.workload_ttl,
-            metrics,
-        };
-        let router = tonic::transport::Server::builder()
-            .max_concurrent_streams(Some(MAX_STREAMS))
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .add_service(CertificateServiceServer::new(certificates).max_decoding_message_size(64 * 1024))
-            .add_service(
-                AggregatedDiscoveryServiceServer::from_arc(services.ads)
-                    .max_decoding_message_size(MAX_REQUEST),
-            )
-            .add_service(ReportServiceServer::new(services.reports).max_decoding_message_size(MAX_REPORT))
-            .add_service(InspectionServiceServer::new(services.inspection).max_decoding_message_size(1024));
-        let connections = accept(listener, tls, drain.clone());
-        Ok(async move {
-            let served = router.serve_with_incoming_shutdown(connections, drain.clone().cancelled_owned());
-            let mut served = std::pin::pin!(served);
-            tokio::select! {
-                ended = &mut served => return ended.context("serve agents"),
-                // Without them certificates would run out while everything looks well.
-                Some(ended) = helpers.join_next() => {
-                    let what = ended.context("a helper of the agents' server panicked")?;
-                    anyhow::ensure!(drain.is_cancelled(), "{what} ended unexpectedly");
-                }
-            }
-            served.await.context("serve agents")
-        })
-    }
-
-    fn tls(
-        &self,
-        ca: &watch::Receiver<Arc<IssuingCa>>,
-        metrics: Metrics,
-        helpers: &mut JoinSet<&'static str>,
+        metrics: &Metrics,
+        tasks: &mut JoinSet<&'static str>,
         drain: &CancellationToken,
-    ) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-        let current = ca.borrow().clone();
-        let identity = DynamicIdentity::default();
-        let roots = DynamicRoots::new(&current.roots).context("read trust anchors")?;
-        let serving = ServingIdentity {
-            id: SpiffeId::workload(&self.trust_domain, &self.pod_namespace, self.account())?,
-            dns_names: self.dns_names(),
-            ttl: self.workload_ttl,
-            identity: identity.clone(),
-            roots: roots.clone(),
-            metrics,
-        };
-        let due = serving.renew(&current)?;
-        let keep_fresh = keep_fresh(serving, ca.clone(), due, drain.clone());
-        named(helpers, "renewal of our certificate", keep_fresh);
-        Ok(Arc::new(server_config(identity, roots, ClientAuth::Optional).context("configure TLS")?))
+    ) {
+        let State { nodes, followers, outputs, .. } = state;
+        let translator = NodeTranslator::new(nodes.clone(), &self.trust_domain, metrics.clone());
+        named(tasks, "translator of nodes", translator.run(outputs.clone(), drain.clone()));
+        let (followers, outputs) = (followers.clone(), outputs.clone());
+        let captured = Captured::new(client, &self.pod_namespace, followers, outputs, metrics.clone());
+        named(tasks, "writer of MeshNodes", captured.run(drain.clone()));
     }
 }
 
 /// Runs a part that may not end before the process does, and says which it was if it does.
-fn named(
+pub(crate) fn named(
     tasks: &mut JoinSet<&'static str>,
     name: &'static str,
     part: impl Future<Output = ()> + Send + 'static,

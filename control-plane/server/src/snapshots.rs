@@ -1,6 +1,7 @@
 //! From the index's output to snapshots, once per Gateway and only for Gateways that something changed for.
 
 mod made;
+mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use self::made::Made;
 use crate::ads::Registry;
 use crate::metrics::Metrics;
 use crate::nacks::Nacks;
+
+pub use nodes::NodeTranslator;
 
 /// Makes snapshots of outputs.
 pub struct Translator {

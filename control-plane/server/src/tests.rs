@@ -1,9 +1,10 @@
 //! The server for agents in this process, over real TLS: who gets which configuration.
 
 mod inspection;
+mod nodes;
 mod reports;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use meshwright_core::model::{ObjectId, ObjectKind};
 use meshwright_core::{GatewayConfig, ObjectKey};
+use meshwright_index::Output;
 use meshwright_pki::tls::{DynamicIdentity, DynamicRoots, client_config};
 use meshwright_pki::{
     Authority, Identity, SpiffeId, certs_to_pem, new_csr, new_root, peer_identity, sign_issuing_ca, sign_leaf,
@@ -25,16 +27,17 @@ use meshwright_proto::certificates::SignCertificateRequest;
 use meshwright_proto::certificates::certificate_service_client::CertificateServiceClient;
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{Event, Resource, Snapshot, TypeUrl};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::ads::Registry;
+use crate::ads::{NodeRegistry, Registry};
 use crate::args::Args;
 use crate::metrics::Metrics;
 use crate::nacks::Nacks;
-use crate::reports::Reports;
+use crate::nodes::Followers;
+use crate::server::State;
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -43,6 +46,9 @@ struct Running {
     root: Authority,
     issuing: Authority,
     registry: Registry,
+    nodes: NodeRegistry,
+    followers: Followers,
+    outputs: watch::Sender<Option<Arc<Output>>>,
     metrics: Metrics,
     _dir: tempfile::TempDir,
     _drain: tokio_util_guard::Guard,
@@ -87,35 +93,53 @@ async fn start_with(more: &[&str]) -> Running {
         dir_text,
     ];
     let args = Args::parse_from(args.iter().chain(more));
-    let reviewer = kube::Client::new(
-        tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            let answer = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
-                "metadata": {}, "spec": {}, "status": {"authenticated": true, "audiences": ["meshwright.io/ca"],
-                "user": {"username": "system:serviceaccount:shop:edge-meshwright", "extra": {
-                    "authentication.kubernetes.io/pod-name": ["p"], "authentication.kubernetes.io/pod-uid": ["u"]}}}});
-            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(
-                answer.to_string().into_bytes(),
-            )))
-        }),
-        "ns",
-    );
-    let (registry, drain) = (Registry::default(), CancellationToken::new());
+    let reviewer = kube::Client::new(tower::service_fn(review), "ns");
+    let drain = CancellationToken::new();
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    let reports = Reports::new("cluster.local", &metrics);
-    let nacks = Nacks::new(registry.clone());
-    let services = args.services(registry.clone(), nacks, reports, &metrics, &drain);
+    let (outputs, receiver) = watch::channel(None);
+    let state = State::new(&args, receiver, &metrics);
+    let (registry, nodes, followers) = (state.registry.clone(), state.nodes.clone(), state.followers.clone());
+    let services = args.services(state, &metrics, &drain);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(args.serve(reviewer, listener, services, metrics.clone(), drain.clone()).unwrap());
-    Running { address, root, issuing, registry, metrics, _dir: dir, _drain: tokio_util_guard::Guard(drain) }
+    let _drain = tokio_util_guard::Guard(drain);
+    Running { address, root, issuing, registry, nodes, followers, outputs, metrics, _dir: dir, _drain }
+}
+
+/// The API server: `node` is a token of a node's agent, `lost` one that does not say on which node, any other is a gateway's.
+async fn review(
+    request: http::Request<kube::client::Body>,
+) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
+    let sent: serde_json::Value =
+        serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
+    let mut extra = serde_json::json!({"authentication.kubernetes.io/pod-name": ["p"],
+        "authentication.kubernetes.io/pod-uid": ["u"]});
+    let account = match sent["spec"]["token"].as_str().unwrap() {
+        "node" => {
+            extra["authentication.kubernetes.io/node-name"] = serde_json::json!(["n1"]);
+            "mesh-ns:mesh-1-node"
+        }
+        "lost" => "mesh-ns:mesh-1-node",
+        _ => "shop:edge-meshwright",
+    };
+    let answer = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "metadata": {}, "spec": {}, "status": {"authenticated": true, "audiences": ["meshwright.io/ca"],
+        "user": {"username": format!("system:serviceaccount:{account}"), "extra": extra}}});
+    Ok(http::Response::new(kube::client::Body::from(answer.to_string().into_bytes())))
 }
 
 impl Running {
     /// A client with the certificate of this service account, or none.
     async fn connect(&self, account: Option<(&str, &str)>) -> Channel {
+        let id = |(namespace, account)| SpiffeId::workload("cluster.local", namespace, account).unwrap();
+        self.connect_as(account.map(id)).await
+    }
+
+    /// A client with a certificate of this identity, or none.
+    async fn connect_as(&self, id: Option<SpiffeId>) -> Channel {
         let identity = DynamicIdentity::default();
-        if let Some((namespace, account)) = account {
-            let id = SpiffeId::workload("cluster.local", namespace, account).unwrap();
+        if let Some(id) = id {
             let (key, csr) = new_csr().unwrap();
             let leaf = sign_leaf(&self.issuing, &csr, &id, &[], Timestamp::now(), DAY).unwrap();
             identity.set(&Identity { chain: vec![leaf, self.issuing.cert().clone()], key }).unwrap();
@@ -150,13 +174,18 @@ impl Running {
         account: Option<(&str, &str)>,
         gateway: &str,
     ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
-        let mut client = AggregatedDiscoveryServiceClient::new(self.connect(account).await);
+        let metadata = [("GATEWAY_NAME", gateway), ("GATEWAY_NAMESPACE", "shop"), ("POD_NAME", "edge-1")];
+        Self::ads(self.connect(account).await, &metadata).await
+    }
+
+    /// Opens an ADS stream of a proxy whose node says this of itself.
+    async fn ads(
+        channel: Channel,
+        metadata: &[(&str, &str)],
+    ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status> {
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-        let fields = HashMap::from([
-            ("GATEWAY_NAME".to_owned(), text(gateway)),
-            ("GATEWAY_NAMESPACE".to_owned(), text("shop")),
-            ("POD_NAME".to_owned(), text("edge-1")),
-        ]);
+        let fields = metadata.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
         let first = DeltaDiscoveryRequest {
             node: Some(Node { metadata: Some(Struct { fields }), ..Node::default() }),
             type_url: TypeUrl::Cluster.as_str().to_owned(),
@@ -196,18 +225,20 @@ async fn a_gateway_gets_its_own_configuration_and_nobody_elses() {
     assert_eq!(missing.code(), Code::InvalidArgument);
 }
 
+fn token_request(token: Option<&str>, csr_der: Vec<u8>) -> Request<SignCertificateRequest> {
+    let mut request = Request::new(SignCertificateRequest { csr_der });
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    request
+}
+
 #[tokio::test]
 async fn a_token_buys_a_certificate_for_its_service_account_only() {
     let running = start().await;
     let mut client = CertificateServiceClient::new(running.connect(None).await);
     let (_, csr) = new_csr().unwrap();
-    let request = |token: Option<&str>, csr_der: Vec<u8>| {
-        let mut request = Request::new(SignCertificateRequest { csr_der });
-        if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        request
-    };
+    let request = token_request;
     let answer = client.sign_certificate(request(Some("t"), csr.clone())).await.unwrap().into_inner();
     assert_eq!(
         peer_identity(&answer.chain_der[0]).unwrap().service_account(),

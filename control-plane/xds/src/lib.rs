@@ -36,6 +36,7 @@
 //! away until its hash changes and holds nothing else up.
 
 pub mod envoy;
+pub mod mesh;
 pub mod server;
 mod session;
 mod types;

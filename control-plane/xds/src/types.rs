@@ -237,6 +237,11 @@ impl Snapshot {
         self.types.get(&kind)?.get(name)
     }
 
+    /// Replaces the resources of one type by a whole map, which may be another snapshot's.
+    pub fn share(&mut self, kind: TypeUrl, resources: Arc<Resources>) {
+        self.types.insert(kind, resources);
+    }
+
     /// The resources of one type, to change; the copy is shallow.
     pub fn edit(&mut self, kind: TypeUrl) -> &mut Resources {
         Arc::make_mut(self.types.entry(kind).or_default())

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use http::Uri;
 
+use crate::caller::Targets;
+
 #[derive(Parser)]
 #[command(name = "bookinfo", about = "The services of the Bookinfo sample")]
 pub struct Args {
@@ -36,6 +38,8 @@ pub enum Service {
     Ratings,
     /// A WebSocket and a gRPC stream that send back what they get; no part of the page.
     Streams,
+    /// Calls other services all the time and counts what came of it; no part of the page.
+    Caller(Targets),
 }
 
 #[derive(ClapArgs, Clone)]
@@ -74,13 +78,14 @@ impl Service {
             Self::Reviews { .. } => "reviews",
             Self::Ratings => "ratings",
             Self::Streams => "streams",
+            Self::Caller(_) => "caller",
         }
     }
 
     pub fn version(&self) -> &'static str {
         match self {
             Self::Reviews { version, .. } => version.as_str(),
-            Self::Productpage(_) | Self::Details | Self::Ratings | Self::Streams => "v1",
+            Self::Productpage(_) | Self::Details | Self::Ratings | Self::Streams | Self::Caller(_) => "v1",
         }
     }
 }
@@ -134,5 +139,13 @@ mod tests {
             .unwrap();
         assert_eq!((args.service.name(), args.service.version()), ("reviews", "v3"));
         assert_eq!(args.listen.port(), 8080);
+    }
+
+    #[test]
+    fn a_caller_takes_several_targets_and_none_is_refused() {
+        assert!(Args::try_parse_from(["bookinfo", "caller", "--url", "http://a:1/x,http://b:2/"]).is_ok());
+        for bad in [&["caller"][..], &["caller", "--url", "http://a/", "--rate", "0"]] {
+            assert!(Args::try_parse_from(["bookinfo"].iter().chain(bad)).is_err(), "{bad:?}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Bookinfo: four small services in one binary, for showing what a mesh does with real requests.
 //!
-//! `productpage` asks `details` and `reviews`; `reviews` v2 and v3 ask `ratings`. A fifth, `streams`, is for connections that last.
+//! `productpage` asks `details` and `reviews`; `reviews` v2 and v3 ask `ratings`. A fifth, `streams`, is for connections that last, and a
+//! sixth, `caller`, calls others.
 
 mod args;
+mod caller;
 mod catalog;
 mod client;
 mod details;
@@ -59,6 +61,7 @@ async fn main() -> anyhow::Result<()> {
         }
         Service::Ratings => ratings::routes(me.clone()),
         Service::Streams => streams::routes(),
+        Service::Caller(targets) => caller::routes(targets),
     };
     serve::run(listener, me, routes, stop, serve::Patience::default()).await.context("failed to serve")
 }

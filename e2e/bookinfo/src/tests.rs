@@ -1,5 +1,6 @@
 //! All services together, on loopback with ports the kernel picks.
 
+mod caller;
 mod drain;
 mod mesh;
 mod streams;

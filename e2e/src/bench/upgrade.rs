@@ -100,9 +100,9 @@ mod tests {
 
     #[test]
     fn what_is_measured_are_the_default_steps_of_the_demo() {
-        let objects = objects_in(&mesh("0.1.0", "10m")).unwrap();
+        let objects = objects_in(&mesh("0.2.0", "10m")).unwrap();
         let spec = &objects[1].data["spec"];
-        assert_eq!((spec["profile"].as_str(), spec["version"].as_str()), (Some("Production"), Some("0.1.0")));
+        assert_eq!((spec["profile"].as_str(), spec["version"].as_str()), (Some("Production"), Some("0.2.0")));
         let percents = |upgrade: &Upgrade| upgrade.steps.iter().map(|step| step.percent).collect::<Vec<_>>();
         let upgrade = Upgrade::deserialize(&spec["upgrade"]).unwrap();
         assert_eq!(percents(&upgrade), percents(&Upgrade::default()));
@@ -114,7 +114,7 @@ mod tests {
         let phase = |phase: &str, step: Option<i32>, seconds: i64| json!({"phase": phase, "step": step, "seconds": seconds});
         let phases = [phase("Shift", Some(2), 4), phase("Preflight", None, 1), phase("Shift", Some(1), 3)];
         let record = json!({
-            "from": "m-1", "fromVersion": "0.1.0", "to": "m-2", "toVersion": "0.2.0", "strategy": "Canary",
+            "from": "m-1", "fromVersion": "0.2.0", "to": "m-2", "toVersion": "0.3.0", "strategy": "Canary",
             "result": "Succeeded", "reason": "", "started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:00:10Z",
             "phases": phases,
         });

@@ -8,8 +8,13 @@ use anyhow::{Context, Result, ensure};
 use crate::layout::{Layout, cache};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PACKAGES: [&str; 4] =
-    ["meshwright-operator", "meshwright-control-plane", "meshwright-agent", "meshwright-bookinfo"];
+const PACKAGES: [&str; 5] = [
+    "meshwright-operator",
+    "meshwright-control-plane",
+    "meshwright-agent",
+    "meshwright-cni",
+    "meshwright-bookinfo",
+];
 /// The feature that only images for tests are built with.
 const FAULTS: &str = "meshwright-control-plane/faults";
 const CONTROL_PLANE: &str = "control-plane";

@@ -25,20 +25,20 @@ const fn fault(name: &'static str, version: &'static str) -> Fault {
 
 /// Every bad version.
 pub const FAULTS: [Fault; 10] = [
-    fault("crash-at-start", "0.2.1"),
-    fault("crash-after-a-minute", "0.2.2"),
-    fault("silent-xds", "0.2.3"),
-    fault("rejected-configuration", "0.2.4"),
-    fault("lost-route", "0.2.5"),
-    fault("errors", "0.2.6"),
-    fault("slow", "0.2.7"),
-    fault("refused-certificates", "0.2.8"),
-    fault("leak", "0.2.9"),
+    fault("crash-at-start", "0.3.1"),
+    fault("crash-after-a-minute", "0.3.2"),
+    fault("silent-xds", "0.3.3"),
+    fault("rejected-configuration", "0.3.4"),
+    fault("lost-route", "0.3.5"),
+    fault("errors", "0.3.6"),
+    fault("slow", "0.3.7"),
+    fault("refused-certificates", "0.3.8"),
+    fault("leak", "0.3.9"),
     UNPULLABLE,
 ];
 
 /// There is no such image, so there is nothing to build.
-const UNPULLABLE: Fault = fault("unpullable", "0.2.10");
+const UNPULLABLE: Fault = fault("unpullable", "0.3.10");
 const ABSENT: &str = "registry.meshwright.example/absent@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 const FOLDER: &str = "target/bad-versions";
 
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn each_fault_has_a_patch_release_of_its_own_that_nobody_released() {
         for (patch, fault) in (1..).zip(FAULTS) {
-            assert_eq!(fault.version, format!("0.2.{patch}"));
+            assert_eq!(fault.version, format!("0.3.{patch}"));
             assert!(!RELEASES.contains(&fault.version));
         }
         let digest = ABSENT.rsplit(':').next().unwrap();

@@ -1,21 +1,38 @@
-//! The images: static binaries, and for the proxy Envoy with the few libraries that it is linked against.
+//! The images: static binaries, and for the proxy Envoy and nft with the few libraries that they are linked against.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{cache, ensure_envoy};
+use crate::command::run;
 use crate::{ImageFile, ImageSpec, programs, write_oci_archive};
 
 /// Release of the product, the tag of images that no other release has.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Releases of the mesh that the operator installs, the newest last. All are made from this checkout.
-pub const RELEASES: [&str; 2] = ["0.1.0", "0.2.0"];
+pub const RELEASES: [&str; 2] = ["0.2.0", "0.3.0"];
 const USER: &str = "65532:65532";
 /// What Envoy's release binary loads; all of them belong to Debian's package libc6.
 const ENVOY_LIBRARIES: [&str; 6] =
     ["libm.so.6", "librt.so.1", "libdl.so.2", "libpthread.so.0", "libc.so.6", "libnss_dns.so.2"];
+/// By which the agent redirects pods' connections; of Debian's package nftables, which [`crate::prereq`] installs.
+const NFT: &str = "/usr/sbin/nft";
+/// What it loads besides.
+const NFT_LIBRARIES: [&str; 10] = [
+    "libnftables.so.1",
+    "libnftnl.so.11",
+    "libmnl.so.0",
+    "libxtables.so.12",
+    "libjansson.so.4",
+    "libgmp.so.10",
+    "libedit.so.2",
+    "libtinfo.so.6",
+    "libbsd.so.0",
+    "libmd.so.0",
+];
 const LIBRARY_FOLDER: &str = "/lib/x86_64-linux-gnu";
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
@@ -24,7 +41,7 @@ const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 pub struct Image {
     /// Such as `control-plane`.
     pub name: String,
-    /// Such as `0.2.0`.
+    /// Such as `0.3.0`.
     pub tag: String,
     pub archive: PathBuf,
     /// `registry/name@sha256:…`
@@ -146,14 +163,31 @@ impl<'a> Writer<'a> {
 }
 
 fn proxy_files(binaries: &Path) -> Result<Vec<ImageFile>> {
-    let mut files = vec![program(binaries, "agent", "/usr/local/bin/agent")?];
+    let mut files = vec![
+        program(binaries, "agent", "/usr/local/bin/agent")?,
+        program(binaries, "meshwright-cni", "/usr/local/bin/meshwright-cni")?,
+    ];
     files.push(ImageFile::read(&ensure_envoy(&cache()?)?, "/usr/local/bin/envoy", 0o755)?);
+    files.push(ImageFile::read(Path::new(NFT), NFT, 0o755)?);
     files.push(ImageFile::read(Path::new(LOADER), LOADER, 0o755)?);
-    for library in ENVOY_LIBRARIES {
+    let linked = run(Command::new("ldd").arg(NFT))?;
+    let unlisted = unlisted(&linked);
+    ensure!(
+        unlisted.is_empty(),
+        "{NFT} of this machine is linked against {unlisted:?} too: add them to NFT_LIBRARIES"
+    );
+    for library in ENVOY_LIBRARIES.into_iter().chain(NFT_LIBRARIES) {
         let path = format!("{LIBRARY_FOLDER}/{library}");
         files.push(ImageFile::read(Path::new(&path), &path, 0o755)?);
     }
     Ok(files)
+}
+
+/// What `ldd` says of a program, and would be missing in the image.
+fn unlisted(ldd: &str) -> Vec<&str> {
+    let linked = ldd.lines().filter_map(|line| line.trim().split_once(" => ")).map(|(library, _)| library);
+    let listed = |library: &&str| ENVOY_LIBRARIES.contains(library) || NFT_LIBRARIES.contains(library);
+    linked.filter(|library| !listed(library)).collect()
 }
 
 /// The Gateway API's CRDs, which the operator installs where they are absent.
@@ -183,6 +217,14 @@ mod tests {
     }
 
     #[test]
+    fn a_library_that_the_image_would_lack_is_named() {
+        let ldd = "\tlinux-vdso.so.1 (0x7f8d3500b000)\n\tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x7f8d34cf4000)\n\
+                   \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f8d34cfc000)\n\tlibnew.so.1 => not found\n\
+                   \t/lib64/ld-linux-x86-64.so.2 (0x7f8d3500d000)\n";
+        assert_eq!(unlisted(ldd), ["libnew.so.1"]);
+    }
+
+    #[test]
     fn releases_of_the_same_binaries_are_different_images() {
         let folder = tempfile::tempdir().unwrap();
         let writer = Writer::new("r.example", folder.path()).unwrap();
@@ -192,8 +234,8 @@ mod tests {
             writer.write("program", version, &format!("program-{version}"), &files, env, "/program").unwrap()
         });
         assert_ne!(old.reference, new.reference);
-        assert!(new.archive.ends_with("program-0.2.0.tar"), "{}", new.archive.display());
-        let release = Release { version: "0.2.0".into(), control_plane: old, proxy: new };
-        assert!(release.argument().starts_with("0.2.0=r.example/program@sha256:"), "{}", release.argument());
+        assert!(new.archive.ends_with("program-0.3.0.tar"), "{}", new.archive.display());
+        let release = Release { version: "0.3.0".into(), control_plane: old, proxy: new };
+        assert!(release.argument().starts_with("0.3.0=r.example/program@sha256:"), "{}", release.argument());
     }
 }

@@ -44,7 +44,7 @@ pub async fn run(env: &Env, target: Target) -> Result<Vec<Figure>> {
         unheld(env).await?;
         let answer = get(backend.address, &backend.host(), Backend::PATH).await?;
         ensure!(answer.status == 200, "without the operator the gateway answers {answer:?}");
-        deleted(env, &[MESH]).await?;
+        env.delete_namespace(MESH).await?;
     }
     let again = Instant::now();
     if !matches!(target, Target::Mesh | Target::MeshNamespace) {

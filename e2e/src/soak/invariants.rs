@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 /// What every workload has exactly one of.
 const KINDS: [&str; 4] = ["Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"];
+/// What a revision has one of besides, if its release has node proxies.
+const NODE_PROXIES: &str = "DaemonSet";
 const MESH_NAME: &str = "meshwright.io/mesh-name";
 const MESH_NAMESPACE: &str = "meshwright.io/mesh-namespace";
 const REVISION: &str = "meshwright.io/revision";
@@ -19,6 +21,8 @@ pub struct Seen {
     pub revisions: Vec<String>,
     /// Namespace and name of every Gateway of our class.
     pub gateways: Vec<(String, String)>,
+    /// Name of each MeshNode, and the MeshRevision whose proxy is to serve that node.
+    pub mesh_nodes: Vec<(String, String)>,
     /// Everything that the operator's label is on, of any kind.
     pub labelled: Vec<Labelled>,
 }
@@ -29,6 +33,8 @@ pub struct Mesh {
     pub namespace: String,
     pub name: String,
     pub active: Option<String>,
+    /// Whether the active revision has node proxies.
+    pub on_nodes: bool,
 }
 
 /// An object that carries `app.kubernetes.io/managed-by: meshwright`.
@@ -56,14 +62,20 @@ impl Labelled {
 pub fn violations(seen: &Seen) -> Vec<String> {
     let Some(mesh) = &seen.mesh else {
         let left = seen.labelled.iter().map(|o| format!("{} without a mesh", describe(o)));
-        return left
-            .chain(seen.revisions.iter().map(|r| format!("MeshRevision {r} without a mesh")))
-            .collect();
+        let revisions = seen.revisions.iter().map(|r| format!("MeshRevision {r} without a mesh"));
+        return left.chain(revisions).chain(seen.mesh_nodes.iter().map(unserved)).collect();
     };
     let mut wrong: Vec<String> = seen.labelled.iter().filter_map(|o| orphaned(seen, mesh, o)).collect();
     match &mesh.active {
         Some(active) if seen.revisions == [active.clone()] => {}
         active => wrong.push(format!("active revision {active:?}, and MeshRevisions {:?}", seen.revisions)),
+    }
+    let active = |revision: &String| mesh.active.as_ref() == Some(revision);
+    wrong.extend(seen.mesh_nodes.iter().filter(|(_, revision)| !active(revision)).map(unserved));
+    let sets: Vec<&str> =
+        seen.labelled.iter().filter(|o| o.kind == NODE_PROXIES).map(|o| o.name.as_str()).collect();
+    if sets.len() != usize::from(mesh.on_nodes) {
+        wrong.push(format!("{NODE_PROXIES}s of revision {:?}: {sets:?}", mesh.active));
     }
     let control_plane = mesh.active.iter().map(|active| (mesh.namespace.clone(), active.clone()));
     for workload in control_plane.chain(seen.gateways.iter().cloned()) {
@@ -91,13 +103,17 @@ fn orphaned(seen: &Seen, mesh: &Mesh, object: &Labelled) -> Option<String> {
                 seen.gateways.iter().any(|(ns, name)| (ns.as_str(), name.as_str()) == (namespace, owner));
             (!exists).then(|| format!("{} without a Gateway", describe(object)))
         }
-        // Old ReplicaSets of a gateway name the revisions that it had; only a control plane is one revision's alone.
-        "control-plane" => {
+        // Old ReplicaSets of a gateway name the revisions that it had; control planes and node proxies are one revision's alone.
+        "control-plane" | "node" => {
             let exists = seen.revisions.iter().any(|name| name == owner);
             (!exists).then(|| format!("{} without a MeshRevision", describe(object)))
         }
         _ => None,
     }
+}
+
+fn unserved((node, revision): &(String, String)) -> String {
+    format!("MeshNode {node} is to be served by {revision}, which is not the active revision")
 }
 
 fn describe(object: &Labelled) -> String {

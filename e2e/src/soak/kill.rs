@@ -7,43 +7,18 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-use crate::testing::{DEADLINE, Env, eventually};
+use crate::testing::{DEADLINE, Env, eventually, processes};
 
 /// Sends the signal to every process of the pod's containers; gives their number.
 ///
 /// # Errors
 /// When the pod runs nothing.
 pub fn signal(pod: &Pod, signal: Signal) -> Result<usize> {
-    let containers: Vec<String> = container_ids(pod);
-    let mut sent = 0;
-    for entry in std::fs::read_dir("/proc").context("read /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-        else {
-            continue;
-        };
-        let cgroups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        // The id has 64 digits: no other process of this machine has it in the name of its cgroup.
-        if containers.iter().any(|id| is_of(&cgroups, id)) && kill_process(pid, signal).is_ok() {
-            sent += 1;
-        }
-    }
+    let sent = processes(pod, None)?.into_iter().filter(|pid| kill_process(*pid, signal).is_ok()).count();
     ensure!(sent > 0, "pod {} runs no process that could get a signal", pod.name_any());
     Ok(sent)
-}
-
-fn container_ids(pod: &Pod) -> Vec<String> {
-    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    let running = statuses.iter().filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
-    let ids =
-        running.filter_map(|s| s.container_id.as_deref()?.split_once("://").map(|(_, id)| id.to_owned()));
-    ids.filter(|id| id.len() >= 32).collect()
-}
-
-/// Whether one of the lines of `/proc/<pid>/cgroup` is this container's.
-fn is_of(cgroups: &str, id: &str) -> bool {
-    cgroups.lines().any(|line| line.rsplit('/').next() == Some(id))
 }
 
 /// Kills it for good: SIGKILL, then the object goes too, so that its next incarnation is a new pod that starts at once;
@@ -118,19 +93,4 @@ pub fn restarts(pod: &Pod) -> i32 {
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref());
     conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_of;
-
-    #[test]
-    fn a_process_belongs_to_the_container_that_its_cgroup_is_named_after() {
-        let v1 =
-            "9:pids:/m/n1/kubepods/burstable/podx/0123abcd\n2:cpu:/m/n1/kubepods/burstable/podx/0123abcd\n";
-        assert!(is_of(v1, "0123abcd"));
-        assert!(is_of("0::/m/n1/kubepods/podx/0123abcd\n", "0123abcd"));
-        assert!(!is_of("0::/m/n1/kubepods/podx/0123abcdef\n", "0123abcd"));
-        assert!(!is_of("", "0123abcd"));
-    }
 }

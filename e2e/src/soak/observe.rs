@@ -87,14 +87,25 @@ async fn seen(env: &Env, kinds: &[ApiResource], mesh: Option<DynamicObject>) -> 
         let ours = list.items.into_iter().filter(|g| g.data["spec"]["gatewayClassName"] == "meshwright");
         gateways.extend(ours.map(|g| (g.namespace().unwrap_or_default(), g.name_any())));
     }
-    Ok(Seen {
-        mesh: mesh.map(|object| Mesh {
+    let nodes = all(env, "meshwright.io", "v1alpha1", "MeshNode", "meshnodes");
+    let nodes = nodes.list(&ListParams::default()).await.context("list MeshNodes")?;
+    let revision =
+        |node: &DynamicObject| node.data["spec"]["revision"].as_str().unwrap_or_default().to_owned();
+    let mesh = mesh.map(|object| {
+        let active = object.data["status"]["activeRevision"].as_str().map(str::to_owned);
+        let serving = revisions.iter().find(|revision| Some(revision.name_any()) == active);
+        Mesh {
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
-            active: object.data["status"]["activeRevision"].as_str().map(str::to_owned),
-        }),
+            on_nodes: serving.is_some_and(|revision| revision.data["spec"]["nodeSlot"].is_string()),
+            active,
+        }
+    });
+    Ok(Seen {
+        mesh,
         revisions: revisions.items.iter().map(ResourceExt::name_any).collect(),
         gateways,
+        mesh_nodes: nodes.items.iter().map(|node| (node.name_any(), revision(node))).collect(),
         labelled,
     })
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::Cluster;
 use crate::product::{self, cache, workspace};
 use crate::soak::figures::Figure;
-use crate::testing::{Env, MESH, ensure_oha, keep};
+use crate::testing::{Env, MESH, ensure_oha, keep_all};
 
 /// What was asked for.
 #[derive(Debug, Clone, Default)]
@@ -237,12 +237,8 @@ pub async fn once(env: &Env, what: What, repetition: u32) -> Result<()> {
 
 /// Keeps what can tell later why something failed.
 async fn kept(env: &Env, name: &str, error: &str) {
+    keep_all(&env.client, name, &[NAMESPACE, MESH, mesh::OPERATOR_NAMESPACE]).await;
     let folder = workspace().join("target/kept").join(name);
-    for namespace in [NAMESPACE, MESH, mesh::OPERATOR_NAMESPACE] {
-        if let Err(error) = keep(&env.client, namespace, &folder.join(namespace)).await {
-            eprintln!("could not keep logs of namespace {namespace}: {error:#}");
-        }
-    }
     if let Err(error) = std::fs::write(folder.join("error.txt"), error) {
         eprintln!("could not keep the error: {error}");
     }

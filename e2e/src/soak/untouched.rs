@@ -16,8 +16,8 @@ use crate::testing::{Env, MESH, Write, active_revision};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
     revision: String,
-    /// Deployments by namespace and name: what they say of their pods, and for the control plane how often they were changed at all. The
-    /// number of proxies follows the load.
+    /// Deployments and DaemonSets by namespace and name: what they say of their pods, and for all but gateways how often they were changed
+    /// at all. The number of proxies of a gateway follows the load.
     deployments: BTreeMap<String, Value>,
     /// Restarts of each pod, by uid: each is still the same.
     pods: BTreeMap<String, i32>,
@@ -37,10 +37,11 @@ impl Baseline {
         let ours = ListParams::default().labels(&format!("meshwright.io/revision={revision}"));
         let mut now = Self { revision, deployments: BTreeMap::new(), pods: BTreeMap::new() };
         for namespace in [MESH, namespace] {
-            let deployments = env.api("apps/v1", "Deployment", "deployments", namespace).list(&ours).await?;
-            let described =
-                deployments.iter().map(|d| (format!("{namespace}/{}", d.name_any()), describe(d)));
-            now.deployments.extend(described);
+            for (kind, plural) in [("Deployment", "deployments"), ("DaemonSet", "daemonsets")] {
+                let found = env.api("apps/v1", kind, plural, namespace).list(&ours).await?;
+                let described = found.iter().map(|d| (format!("{namespace}/{}", d.name_any()), describe(d)));
+                now.deployments.extend(described);
+            }
             let pods = Api::<Pod>::namespaced(env.client.clone(), namespace).list(&ours).await?;
             let counted = pods.iter().filter_map(|pod| Some((pod.uid()?, restarts(pod))));
             now.pods.extend(counted);

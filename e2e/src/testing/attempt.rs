@@ -162,7 +162,7 @@ mod tests {
     fn seen(phase: UpgradePhase, started: i64) -> MeshControlPlaneStatus {
         let time = Time(Timestamp::from_second(started).unwrap());
         let upgrade = json!({
-            "from": "m-1", "fromVersion": "0.1.0", "to": "m-2", "toVersion": "0.2.0", "strategy": "Canary",
+            "from": "m-1", "fromVersion": "0.2.0", "to": "m-2", "toVersion": "0.3.0", "strategy": "Canary",
             "phase": phase, "started": time, "since": time, "plan": "p",
         });
         let upgrade = Some(serde_json::from_value(upgrade).unwrap());
@@ -172,17 +172,17 @@ mod tests {
     #[test]
     fn an_upgrade_that_was_there_before_is_not_the_one_that_was_asked_for() {
         let before = seen(UpgradePhase::RolledBack, 100);
-        let attempt = Attempt::after(&before, "0.2.0");
+        let attempt = Attempt::after(&before, "0.3.0");
         assert!(attempt.position(&before).is_none());
         assert!(attempt.position(&seen(UpgradePhase::Shift, 200)).is_some());
-        let other = Attempt::after(&before, "0.2.1");
+        let other = Attempt::after(&before, "0.3.1");
         assert!(other.position(&seen(UpgradePhase::Shift, 200)).is_none());
-        assert!(Attempt::after(&MeshControlPlaneStatus::default(), "0.2.0").position(&before).is_some());
+        assert!(Attempt::after(&MeshControlPlaneStatus::default(), "0.3.0").position(&before).is_some());
     }
 
     #[test]
     fn what_goes_back_says_why() {
-        let attempt = Attempt::after(&MeshControlPlaneStatus::default(), "0.2.0");
+        let attempt = Attempt::after(&MeshControlPlaneStatus::default(), "0.3.0");
         let mut status = seen(UpgradePhase::RollingBack, 100);
         assert!(attempt.must_not_go_back(&status).is_ok());
         let rollback = json!({"phase": "Shift", "cause": "ErrorsRose", "message": "2 % errors",

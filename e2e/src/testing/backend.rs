@@ -236,7 +236,7 @@ spec:
 }
 
 /// Of Bookinfo, as `target/dist` has it.
-fn image() -> Result<String> {
+pub(super) fn image() -> Result<String> {
     image_in(&file("target/dist/bookinfo.yaml")?).context("an image in target/dist/bookinfo.yaml")
 }
 

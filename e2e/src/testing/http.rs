@@ -1,14 +1,16 @@
-//! One HTTP request to one address, with the Host header that is wanted.
+//! One HTTP request to one address, or to one socket of this machine, with the Host header that is wanted.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,14 +40,31 @@ pub async fn get_with_headers(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer> {
-    tokio::time::timeout(TIMEOUT, exchange(to, host, path, headers))
+    let exchange = async { exchange(TcpStream::connect(to).await?, host, path, headers).await };
+    tokio::time::timeout(TIMEOUT, exchange)
         .await
         .with_context(|| format!("no answer from http://{host}{path} at {to} within 5 s"))?
         .with_context(|| format!("GET http://{host}{path} at {to}"))
 }
 
-async fn exchange(to: SocketAddr, host: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-    let stream = TcpStream::connect(to).await?;
+/// GET on a unix socket, for an answer that may be long.
+///
+/// # Errors
+/// When no answer comes within five seconds.
+pub async fn get_on_socket(socket: &Path, path: &str) -> Result<Answer> {
+    let exchange = async { exchange(UnixStream::connect(socket).await?, "localhost", path, &[]).await };
+    tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .with_context(|| format!("no answer from {path} at {} within 5 s", socket.display()))?
+        .with_context(|| format!("GET {path} at {}", socket.display()))
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let mut request = hyper::Request::get(path).header("host", host);

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn the_mesh_of_tests_takes_a_version_and_settings() {
         let steps = Upgrade::default().steps.len();
-        for (version, upgrade, steps) in [(Some("0.2.0"), QUICK, 2), (None, IN_PLACE, steps)] {
+        for (version, upgrade, steps) in [(Some("0.3.0"), QUICK, 2), (None, IN_PLACE, steps)] {
             let objects = objects_in(&mesh_yaml(version, upgrade)).unwrap();
             let spec = &objects[1].data["spec"];
             assert_eq!(spec["version"].as_str(), version);

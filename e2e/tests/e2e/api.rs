@@ -64,7 +64,7 @@ async fn a_trust_domain_and_a_revision_cannot_be_changed() -> Result<()> {
     let revision = |ttl: &str| {
         format!(
             "apiVersion: meshwright.io/v1alpha1\nkind: MeshRevision\nmetadata: {{ name: cel-test, namespace: default }}\nspec:\n  {{ mesh: none, \
-             version: 0.1.0, images: {{ controlPlane: a, proxy: b }}, trustDomain: x, workloadTTL: {ttl}, controlPlane: {{}}, gateways: {{}} }}\n"
+             version: 0.3.0, images: {{ controlPlane: a, proxy: b }}, trustDomain: x, workloadTTL: {ttl}, controlPlane: {{}}, gateways: {{}} }}\n"
         )
     };
     apply_yaml(&env.client, &revision("24h"), "default").await?;

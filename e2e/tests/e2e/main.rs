@@ -8,5 +8,6 @@ mod env;
 mod faults;
 mod gateway;
 mod mesh;
+mod node_proxies;
 mod under_load;
 mod upgrade;

@@ -88,7 +88,7 @@ async fn an_unknown_version_lists_the_known_ones_and_the_mesh_goes_on() -> Resul
     apply_yaml(&env.client, crate::env::MESH_YAML, MESH).await?;
     outcome?;
     let text = seen.data["status"]["conditions"].to_string();
-    ensure!(text.contains("UnknownVersion") && text.contains("0.1.0"), "{text}");
+    ensure!(text.contains("UnknownVersion") && text.contains("0.2.0"), "{text}");
     ensure!(
         seen.data["status"]["activeRevision"] == before,
         "the running revision changed to {}",

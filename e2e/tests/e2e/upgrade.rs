@@ -125,7 +125,7 @@ async fn what_cannot_be_done_is_refused_with_its_reason_and_the_mesh_goes_on() -
     let versions: [(&str, &[&str]); 3] = [
         ("9.9.9", &["UnknownVersion"]),
         // Two minor releases on, and more than one back: unknown to this operator besides.
-        ("0.4.0", &["StepTooLarge", "UnknownVersion"]),
+        ("0.5.0", &["StepTooLarge", "UnknownVersion"]),
         ("0.0.1", &["StepTooLarge", "UnknownVersion"]),
     ];
     for (version, reasons) in versions {

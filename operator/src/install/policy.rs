@@ -13,7 +13,7 @@ use super::{OPERATOR, cluster_meta};
 use crate::{
     args::InstallArgs,
     gateway::secret_access,
-    mesh_control_plane::build::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE},
+    mesh_control_plane::build::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE, NODES_ROLE},
 };
 
 /// Name of the policy and of its binding.
@@ -139,7 +139,7 @@ fn validations(args: &InstallArgs) -> Vec<Validation> {
             format!(
                 "object.roleRef.kind == 'ClusterRole' && (request.kind.kind == 'ClusterRoleBinding' \
                  ? object.roleRef.name == '{CLUSTER_ROLE}' \
-                 : object.roleRef.name in ['{LEASE_ROLE}', '{secrets}', '{ISSUING_CA_ROLE}'])"
+                 : object.roleRef.name in ['{LEASE_ROLE}', '{NODES_ROLE}', '{secrets}', '{ISSUING_CA_ROLE}'])"
             ),
             "the operator binds the fixed roles of Meshwright only",
         ),
@@ -155,7 +155,7 @@ fn validations(args: &InstallArgs) -> Vec<Validation> {
         ),
         refuse(
             format!(
-                "object.roleRef.name in ['{LEASE_ROLE}', '{ISSUING_CA_ROLE}'] \
+                "object.roleRef.name in ['{LEASE_ROLE}', '{NODES_ROLE}', '{ISSUING_CA_ROLE}'] \
                  ? object.metadata.namespace == variables.meshNamespace : true"
             ),
             "this role is bound in the mesh's own namespace only",

@@ -1,4 +1,4 @@
-//! Rights: no wildcard, no escalate, no impersonation. The operator may bind four fixed roles and grant nothing else.
+//! Rights: no wildcard, no escalate, no impersonation. The operator may bind five fixed roles and grant nothing else.
 
 use k8s_openapi::api::rbac::v1::{
     AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef,
@@ -8,7 +8,7 @@ use super::{OPERATOR, cluster_meta, meta};
 use crate::{
     args::InstallArgs,
     gateway::secret_access,
-    mesh_control_plane::build::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE, role_ref, subject},
+    mesh_control_plane::build::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE, NODES_ROLE, role_ref, subject},
 };
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -64,6 +64,13 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
     vec![
         role(CLUSTER_ROLE, control_plane),
         role(LEASE_ROLE, vec![lease]),
+        role(
+            NODES_ROLE,
+            vec![
+                rule(meshwright_api::GROUP, &["meshnodes"], &READ),
+                rule(meshwright_api::GROUP, &["meshnodes/status"], &["patch", "update"]),
+            ],
+        ),
         role(secret_access::ROLE, vec![rule("", &["secrets"], &["get", "watch"])]),
         // Not get, not list: who delivers a key need not read others.
         role(ISSUING_CA_ROLE, vec![rule("", &["secrets"], &["create", "delete"])]),
@@ -72,7 +79,7 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
             &["view", "edit", "admin"],
             vec![rule(
                 meshwright_api::GROUP,
-                &["meshcontrolplanes", "meshrevisions", "gatewayparameters"],
+                &["meshcontrolplanes", "meshrevisions", "meshnodes", "gatewayparameters"],
                 &READ,
             )],
         ),
@@ -81,7 +88,7 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
             "meshwright-operate",
             vec![
                 rule(meshwright_api::GROUP, &["meshcontrolplanes"], &["get", "list", "watch", "patch"]),
-                rule(meshwright_api::GROUP, &["meshrevisions"], &READ),
+                rule(meshwright_api::GROUP, &["meshrevisions", "meshnodes"], &READ),
             ],
         ),
         aggregated(
@@ -108,19 +115,21 @@ fn aggregated(name: &str, into: &[&str], rules: Vec<PolicyRule>) -> ClusterRole 
 /// What the operator does in the whole cluster.
 pub fn cluster(args: &InstallArgs) -> ClusterRole {
     let group = meshwright_api::GROUP;
-    let bindable = [CLUSTER_ROLE, LEASE_ROLE, secret_access::ROLE, ISSUING_CA_ROLE].map(str::to_owned);
+    let bindable = [CLUSTER_ROLE, LEASE_ROLE, NODES_ROLE, secret_access::ROLE, ISSUING_CA_ROLE];
+    let bindable = bindable.map(str::to_owned);
     let rules = vec![
         rule(group, &["meshcontrolplanes"], &["get", "list", "watch", "patch"]),
         rule(group, &["meshcontrolplanes/status", "meshrevisions/status"], &["update"]),
-        rule(group, &["meshrevisions"], &KEEP),
+        rule(group, &["meshrevisions", "meshnodes"], &KEEP),
         rule(group, &["gatewayparameters"], &READ),
         rule("", &["services", "serviceaccounts", "configmaps"], &KEEP),
         rule("", &["pods"], &["list"]),
+        rule("", &["nodes"], &["list", "watch"]),
         // Whether a mesh's namespace is going.
         rule("", &["namespaces"], &["get"]),
         // Its own only, to notice its own removal.
         named(std::slice::from_ref(&args.namespace), rule("", &["namespaces"], &READ)),
-        rule("apps", &["deployments"], &KEEP),
+        rule("apps", &["deployments", "daemonsets"], &KEEP),
         rule("autoscaling", &["horizontalpodautoscalers"], &KEEP),
         rule("policy", &["poddisruptionbudgets"], &KEEP),
         rule("networking.k8s.io", &["networkpolicies"], &KEEP),

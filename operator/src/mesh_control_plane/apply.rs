@@ -3,11 +3,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{
-    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
-    core::v1::ServiceAccount, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget,
-    rbac::v1::ClusterRoleBinding, rbac::v1::RoleBinding,
-};
 use kube::{
     Api, ResourceExt,
     api::{ObjectMeta, PostParams},
@@ -19,7 +14,9 @@ use meshwright_api::{GatewayApiChannel, MeshControlPlane, MeshRevision, MeshRevi
 use super::{
     Seen, ValidatedMesh, build,
     keep::Keeper,
+    nodes,
     position::position,
+    prune::prune,
     step::{self, Step},
     tell,
     validate::{MeshRef, reference},
@@ -121,6 +118,8 @@ pub async fn apply(ctx: &Context, mesh: &ValidatedMesh, seen: &Seen, step: Step)
     for revision in &step.retire {
         first.or(retire(ctx, revision, &mcp).await);
     }
+    let wanted = nodes::wanted(step.active(), step.decision.position.as_ref());
+    first.or(give_nodes(ctx, &mesh.mesh, seen, wanted).await);
     first.or(prune(ctx, &mesh.mesh, &revisions, &step).await);
     let usable = install_gateway_api(ctx, mesh, seen, &step, &mut outcome).await;
     let usable = first.or(usable).unwrap_or_else(|| seen.gateway_api.usable());
@@ -184,6 +183,8 @@ pub async fn hold(ctx: &Context, seen: &Seen) -> Result<(), Error> {
         let (_, failed) = keeper.keep(revision, &mut outcome).await;
         first.note(failed);
     }
+    let wanted = nodes::wanted(active, status.and_then(|s| s.upgrade.as_ref()));
+    first.or(give_nodes(ctx, &reference(&seen.fresh), seen, wanted).await);
     for problem in &outcome.problems {
         // The status has room for one reason, and that is the spec.
         tracing::warn!(?problem, "not as it should be, while the spec is invalid");
@@ -212,6 +213,13 @@ async fn whole_mesh(
         first.or(applied).into_iter().for_each(|applied| outcome.merge(applied));
     }
     first.end()
+}
+
+// After the position is on record.
+async fn give_nodes(ctx: &Context, mesh: &MeshRef, seen: &Seen, wanted: &str) -> Result<(), Error> {
+    let server = nodes::server(&seen.revisions, wanted);
+    let changes = nodes::assign(&seen.nodes, &nodes::Proxies::new(&seen.items), server, ctx.now());
+    Ok(nodes::apply::apply(ctx, mesh, changes).await?)
 }
 
 async fn install_gateway_api(
@@ -320,43 +328,7 @@ async fn retire(ctx: &Context, revision: &MeshRevision, mcp: &MeshControlPlane) 
     Ok(())
 }
 
-// What builders of an earlier operator made and ours do not, and the cluster-scoped objects of retired revisions.
-async fn prune(ctx: &Context, mesh: &MeshRef, revisions: &[MeshRevision], step: &Step) -> Result<(), Error> {
-    let is_live = |labels: &std::collections::BTreeMap<String, String>| {
-        labels
-            .get(labels::REVISION)
-            .is_some_and(|r| revisions.iter().any(|l| l.name_any() == *r) || *r == step.target)
-    };
-    let selector = selector(mesh);
-    let cluster = ApiResource::erase::<ClusterRoleBinding>(&());
-    apply::prune(ctx, &cluster, None, &selector, |o| is_live(o.labels())).await?;
-    let kinds = [
-        ApiResource::erase::<Deployment>(&()),
-        ApiResource::erase::<Service>(&()),
-        ApiResource::erase::<ServiceAccount>(&()),
-        ApiResource::erase::<HorizontalPodAutoscaler>(&()),
-        ApiResource::erase::<PodDisruptionBudget>(&()),
-        ApiResource::erase::<NetworkPolicy>(&()),
-        ApiResource::erase::<RoleBinding>(&()),
-    ];
-    let component = format!("{selector},{}={}", labels::COMPONENT, labels::COMPONENT_CONTROL_PLANE);
-    for kind in &kinds {
-        let named = |name: &str| {
-            revisions.iter().any(|r| {
-                let revision = r.name_any();
-                name == revision || name == format!("{revision}-lease")
-            })
-        };
-        apply::prune(ctx, kind, Some(&mesh.namespace), &component, |o| {
-            // Owned objects of a retired revision are the garbage collector's.
-            !is_live(o.labels()) || named(&o.name_any())
-        })
-        .await?;
-    }
-    Ok(())
-}
-
-/// Labels of everything made for this mesh.
+/// Selector of everything made for this mesh.
 pub(super) fn selector(mesh: &MeshRef) -> String {
     format!(
         "{}={},{}={},{}={}",

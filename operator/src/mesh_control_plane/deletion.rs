@@ -20,7 +20,9 @@ use meshwright_api::{MeshControlPlane, gateway::GatewayClass, labels};
 use serde_json::json;
 
 use super::{
-    dereference, tell,
+    dereference,
+    nodes::leave,
+    tell,
     validate::{MeshRef, reference},
 };
 use crate::{
@@ -63,6 +65,10 @@ pub async fn finish(ctx: &Context, mcp: &MeshControlPlane) -> Result<Action, Err
     if !mcp.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(Action::await_change());
     }
+    // While there is a control plane that can tell their agents.
+    if !leave::leave(ctx, mcp).await? {
+        return Ok(Action::requeue(AGAIN));
+    }
     let mesh = reference(mcp);
     // What another controller wrote while this pass went on would be left behind for good: only a pass that finds
     // nothing any more is the last one.
@@ -83,6 +89,7 @@ pub async fn finish(ctx: &Context, mcp: &MeshControlPlane) -> Result<Action, Err
 /// One pass of it, whatever holds the mesh.
 pub async fn clear(ctx: &Context, mcp: &MeshControlPlane) -> Result<(), Error> {
     let mesh = reference(mcp);
+    leave::unclaim(ctx, mcp).await?;
     clean(ctx, &mesh).await?;
     delete_root(ctx, &mesh).await
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Pod, Service},
+        core::v1::{Namespace, Pod, Service},
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{Api, Resource, ResourceExt, api::ListParams};
-use meshwright_api::{MeshControlPlane, MeshRevision, gateway::Gateway, labels};
+use meshwright_api::{MeshControlPlane, MeshRevision, NodeSlot, gateway::Gateway, labels};
 
 use crate::{
     apply,
@@ -19,7 +19,10 @@ use crate::{
     gateway_api, pods, reconciler,
 };
 
-use super::validate::{holder, is_installed};
+use super::{
+    nodes, slots,
+    validate::{holder, is_installed},
+};
 
 /// A read failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,12 @@ pub struct Seen {
     pub items: Vec<Pod>,
     /// The Gateways' proxies and Services, by namespace and name of the Gateway.
     pub gateways: BTreeMap<(String, String), GatewaySeen>,
+    /// The nodes, and who serves them; nothing where no revision has node proxies.
+    pub nodes: nodes::There,
+    /// Ports on the nodes that pods have, each with one such pod.
+    pub slots: BTreeMap<NodeSlot, String>,
+    /// The level of Pod Security at which the mesh's namespace refuses node proxies.
+    pub pod_security: Option<String>,
     /// The root, if it was created.
     pub root: Option<Root>,
     /// The Gateway API's CRDs.
@@ -83,12 +92,19 @@ pub async fn dereference(ctx: &Context, mcp: &MeshControlPlane) -> Result<Seen, 
     if !all && !is_installed(&fresh) {
         return Err(Error::UnreadableMesh);
     }
-    let items = pods::list(ctx, &namespace, &name).await?;
+    let items = pods::list(ctx).await?;
+    let slots = slots::held(&items, ctx.now());
     // After the pods: whose Gateway is not among these is not ours.
     let gateways = gateways(ctx, &namespace, &name).await?;
-    let items: Vec<Pod> = items.into_iter().filter(|p| is_ours(p, &namespace, &gateways)).collect();
+    let of_mesh = |p: &Pod| is_of_mesh(p, &namespace, &name) && is_ours(p, &namespace, &gateways);
+    let items: Vec<Pod> = items.into_iter().filter(of_mesh).collect();
+    let revisions = revisions(ctx, &fresh).await?;
+    let has_nodes = revisions.iter().any(|r| r.spec.node_slot.is_some());
     Ok(Seen {
-        revisions: revisions(ctx, &fresh).await?,
+        nodes: if has_nodes { nodes::read::read(ctx, &fresh).await? } else { nodes::There::default() },
+        slots,
+        pod_security: pod_security(ctx, &namespace).await?,
+        revisions,
         deployments: deployments(ctx, &namespace, &name).await?,
         pods: pods::tally(&items, ctx.now()),
         items,
@@ -119,6 +135,12 @@ pub async fn revisions(ctx: &Context, mcp: &MeshControlPlane) -> Result<Vec<Mesh
         .into_iter()
         .filter(|r| r.owner_references().iter().any(|o| Some(&o.uid) == uid.as_ref()))
         .collect())
+}
+
+async fn pod_security(ctx: &Context, namespace: &str) -> Result<Option<String>, apply::Error> {
+    let found = Api::<Namespace>::all(ctx.client.clone()).get_metadata_opt(namespace).await;
+    let found = found.map_err(apply::Error::request("read", format!("Namespace {namespace}")))?;
+    Ok(found.and_then(|namespace| nodes::missing::forbidding(namespace.labels())))
 }
 
 async fn deployments(
@@ -171,6 +193,11 @@ async fn gateways(
         }
     }
     Ok(gateways)
+}
+
+fn is_of_mesh(pod: &Pod, namespace: &str, mesh: &str) -> bool {
+    let said = |name: &str| pod.labels().get(name).map(String::as_str);
+    said(labels::MESH_NAME) == Some(mesh) && said(labels::MESH_NAMESPACE) == Some(namespace)
 }
 
 // Labels can be copied by anybody. A control plane is in the mesh's namespace, and a proxy belongs to a Gateway that has some; one that

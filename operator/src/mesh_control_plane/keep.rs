@@ -60,7 +60,13 @@ impl Keeper<'_> {
         let issued = revision.status.as_ref().and_then(|s| s.issuing_ca.as_ref());
         if let Some(issued) = issued {
             let due = issuing::due_in(issued, self.ctx.now());
-            let objects = build::revision(revision, &issued.secret_name, self.plan)?;
+            let anchors = self.root.map(|r| r.pem.as_str());
+            let around = build::Around { operator: &self.ctx.settings.namespace, anchors };
+            let mut objects = build::revision(revision, &issued.secret_name, self.plan, around)?;
+            if self.seen.pod_security.is_some() {
+                // Pods that would be refused are not asked for: their controller tries ever more rarely, also when they are allowed at last.
+                objects.node_proxies = None;
+            }
             let desired = objects.into_desired(self.plan)?;
             outcome.merge(Outcome { recheck: Some(due).filter(|d| !d.is_zero()), ..Outcome::default() });
             outcome.merge(apply::apply(self.ctx, &desired).await?);

@@ -109,7 +109,8 @@ async fn observe(
     let scope = Scope { upgrade: &upgrade, since };
     let observation = ctx.inspector.observe(asked, &scope, &names, replicas, now).await;
     for (revision, observed) in &observation.revisions {
-        measured.streams.insert(revision.clone(), observed.streams.as_ref().map(BTreeSet::len));
+        let open = observed.streams.as_ref().map(|all| of_gateways(all, &seen.items));
+        measured.streams.insert(revision.clone(), open);
     }
     let Some(p) = position else { return };
     measured.proxies = observation.revisions.get(&p.to).map(totals);
@@ -134,6 +135,15 @@ async fn observe(
         }
         judge(ctx, mesh, seen, (p, since.0), &observation, measured);
     }
+}
+
+/// How many of these streams, by namespace and name of the pod, are not of node proxies. Those have theirs as long as their revision is
+/// there; which of them serve is what the MeshNodes say.
+pub fn of_gateways(streams: &BTreeSet<String>, pods: &[Pod]) -> usize {
+    let is_node = |p: &&Pod| p.labels().get(labels::COMPONENT).is_some_and(|c| c == labels::COMPONENT_NODE);
+    let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
+    let of_nodes: BTreeSet<String> = pods.iter().filter(is_node).map(name).collect();
+    streams.difference(&of_nodes).count()
 }
 
 /// Since when both revisions have had traffic side by side. Before a step is in place for all Gateways too: some have it already.

@@ -104,9 +104,12 @@ pub(super) fn succeeded(
     } else if progressing.status == Some(true) {
         progressing.message.clone()
     } else {
-        ready.message.clone()
+        // It serves all the same, or Ready says more.
+        let nodes = applied.step.node_proxies.as_ref().filter(|_| ready.status == Some(true));
+        nodes.unwrap_or(&ready).message.clone()
     };
-    let degraded = degraded(&before, &ready, &reconciled, short(applied));
+    let nodes = applied.step.node_proxies.clone();
+    let degraded = degraded(&before, &ready, &reconciled, short(applied), nodes);
     let findings = [
         reconciled,
         ready,
@@ -203,7 +206,10 @@ fn progressing(applied: &Applied) -> Finding {
             Finding::new(PROGRESSING, Some(false), reason::ROLLED_BACK, summary::of_upgrade(p))
         }
         Some(p) => Finding::new(PROGRESSING, Some(true), reason::UPGRADING, summary::of_upgrade(p)),
-        None if !is_ready(step.active()) => yes(format!("installing revision {}", step.active())),
+        None if !is_ready(step.active()) => {
+            let held = step.held.as_ref().map_or_else(String::new, |why| format!("; waits for {why}"));
+            yes(format!("installing revision {}{held}", step.active()))
+        }
         None => match applied.revisions.iter().find(|r| r.name_any() != step.active()) {
             Some(old) => {
                 let left = applied.pods.get(&old.name_any()).map_or(0, |c| c.proxies);
@@ -227,6 +233,7 @@ fn degraded(
     ready: &Finding,
     reconciled: &Finding,
     short: Option<String>,
+    nodes: Option<Finding>,
 ) -> Finding {
     let was = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
     let served =
@@ -238,7 +245,7 @@ fn degraded(
     } else if reconciled.reason == reason::FIELD_CONTESTED {
         Finding::new(DEGRADED, Some(true), reconciled.reason, reconciled.message.clone())
     } else {
-        Finding::new(DEGRADED, Some(false), reason::AS_SPECIFIED, "")
+        nodes.unwrap_or_else(|| Finding::new(DEGRADED, Some(false), reason::AS_SPECIFIED, ""))
     }
 }
 

@@ -10,7 +10,7 @@ use meshwright_api::{
     names,
 };
 
-use super::{dereference::Seen, measure::Measured, validate::ValidatedMesh, view};
+use super::{dereference::Seen, measure::Measured, nodes, slots, validate::ValidatedMesh, view};
 use crate::upgrade::{
     self, Decision,
     machine::{LOOK, Usage},
@@ -34,6 +34,10 @@ pub struct Step {
     pub retire: Vec<MeshRevision>,
     /// Ready, InUse and Draining of each revision.
     pub findings: BTreeMap<String, Vec<Finding>>,
+    /// What is wrong with the node proxies, for condition Degraded.
+    pub node_proxies: Option<Finding>,
+    /// Why the revision that the spec asks for is not made yet.
+    pub held: Option<String>,
     /// When to look again.
     pub recheck: Option<Duration>,
 }
@@ -65,19 +69,38 @@ pub fn next(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, now: Timesta
         decision.retire.as_deref() == Some(&name) || stray(&name)
     });
     let strays = keep.iter().any(|r| !has_part(&r.name_any()));
-    let recheck = [decision.recheck, strays.then_some(LOOK)].into_iter().flatten().min();
+    let (node_proxies, later) = node_proxies(seen, &decision, now);
+    let recheck = [decision.recheck, strays.then_some(LOOK), later].into_iter().flatten().min();
+    let slot = slots::of_release(&mesh.snapshot.version, &seen.revisions, &seen.slots);
+    let exists = live.iter().any(|r| r.name_any() == target);
     Step {
+        held: slot.clone().err().filter(|_| !exists),
         create: decision
             .create
-            .then(|| mesh.snapshot.clone())
+            .then(|| Some(MeshRevisionSpec { node_slot: slot.ok()?, ..mesh.snapshot.clone() }))
+            .flatten()
             .filter(|_| position.is_none_or(|p| p.to == target)),
         keep: keep.into_iter().cloned().collect(),
         retire: retire.into_iter().cloned().collect(),
         findings: findings(mesh.control_plane.min, seen, Some(measured)),
+        node_proxies,
         target,
         decision,
         recheck,
     }
+}
+
+fn node_proxies(seen: &Seen, decision: &Decision, now: Timestamp) -> (Option<Finding>, Option<Duration>) {
+    let wanted = nodes::wanted(&decision.active.name, decision.position.as_ref());
+    let namespace = seen.fresh.namespace().unwrap_or_default();
+    let sight = nodes::missing::Sight {
+        there: &seen.nodes,
+        proxies: nodes::Proxies::new(&seen.items),
+        revisions: &seen.revisions,
+        namespace: &namespace,
+        forbidden: seen.pod_security.as_deref(),
+    };
+    nodes::missing::finding(&sight, nodes::server(&seen.revisions, wanted), now)
 }
 
 /// Ready, InUse and Draining of each revision. Without measurements none is called unused.
@@ -111,7 +134,7 @@ fn is_wanted(seen: &Seen, name: &str) -> bool {
 
 // A snapshot that exists is found by what it says: its name was made by whatever operator made it.
 fn target(mesh: &ValidatedMesh, live: &[&MeshRevision]) -> String {
-    let same = live.iter().find(|r| r.spec == mesh.snapshot).map(|r| r.name_any());
+    let same = live.iter().find(|r| slots::is_same(&r.spec, &mesh.snapshot)).map(|r| r.name_any());
     let name = || {
         let snapshot = serde_json::to_vec(&mesh.snapshot).unwrap_or_default();
         names::revision(&mesh.mesh.name, &snapshot)
@@ -185,6 +208,18 @@ fn in_use(seen: &Seen, measured: &Measured, revision: &MeshRevision, wanted: boo
     }
     // Somebody who deletes it by hand has looked.
     let dismissed = revision.metadata.deletion_timestamp.is_some();
+    let (served, silent) = nodes::using(&seen.nodes, &name);
+    if !served.is_empty() {
+        let message = format!("its proxies serve nodes: {}", nodes::list(&served));
+        return say(Some(true), reason::NODES_SERVED, message);
+    }
+    if !silent.is_empty() && !dismissed {
+        let message = format!(
+            "its proxies served nodes that do not answer: {}; if they are gone, delete them",
+            nodes::list(&silent)
+        );
+        return say(None, reason::USAGE_UNKNOWN, message);
+    }
     if let Some(lost) = seen.pods.get(&name).and_then(|c| c.lost.first()).filter(|_| !dismissed) {
         let message = format!(
             "gateway proxy {lost} should have ended and nobody says whether it has; if its node is gone, delete the node"

@@ -25,6 +25,7 @@ use crate::{
 
 mod automatic;
 mod gateways;
+mod nodes;
 mod passes;
 mod refused;
 mod troubled;
@@ -57,6 +58,9 @@ fn seen(fresh: MeshControlPlane) -> Seen {
         pods: BTreeMap::new(),
         items: vec![],
         gateways: BTreeMap::new(),
+        nodes: super::nodes::There::default(),
+        slots: BTreeMap::new(),
+        pod_security: None,
         root: None,
         gateway_api: Found::default(),
     }
@@ -328,7 +332,9 @@ fn revisions_are_rendered_as_released() {
         take(&mut seen, &mesh, at(0));
         let mut revision = seen.revisions[0].clone();
         revision.metadata.name = Some("mesh-0a1b2c3d".to_owned());
-        let objects = build::revision(&revision, "mesh-0a1b2c3d-issuing-1", &mesh.control_plane).unwrap();
+        let around = build::Around { operator: "meshwright-system", anchors: Some("PEM") };
+        let objects =
+            build::revision(&revision, "mesh-0a1b2c3d-issuing-1", &mesh.control_plane, around).unwrap();
         let desired = objects.into_desired(&mesh.control_plane).unwrap();
         let bodies: Vec<_> = desired.into_iter().map(|d| d.body).collect();
         insta::assert_yaml_snapshot!(format!("revision_{}", profile.to_lowercase()), bodies);

@@ -36,14 +36,29 @@ fn restarts(seen: &Seen, revision: &str, component: &str, now: Timestamp) -> i32
     pods::restarts(its.into_iter(), after) - pods::restarts(others.into_iter(), after)
 }
 
+/// Pods that a revision has of its own: their component, one word for their crashes, and what they are.
+type Own = (&'static str, &'static str, &'static str);
+const CONTROL_PLANE: Own = (labels::COMPONENT_CONTROL_PLANE, "ControlPlaneCrashes", "the control plane");
+const NODE_PROXIES: Own = (labels::COMPONENT_NODE, "NodeProxyCrashes", "node proxies");
+
 /// What keeps a control plane's pods from running.
 pub fn control_plane(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trouble> {
-    let of = || seen.items.iter().filter(|p| pods::is_of(p, revision, labels::COMPONENT_CONTROL_PLANE));
-    let restarts = restarts(seen, revision, labels::COMPONENT_CONTROL_PLANE, now);
+    own(seen, revision, CONTROL_PLANE, now)
+}
+
+/// What keeps a revision's node proxies from running.
+pub fn nodes(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trouble> {
+    own(seen, revision, NODE_PROXIES, now)
+}
+
+fn own(seen: &Seen, revision: &str, own: Own, now: Timestamp) -> Option<Trouble> {
+    let (component, crashes, what) = own;
+    let of = || seen.items.iter().filter(|p| pods::is_of(p, revision, component));
+    let restarts = restarts(seen, revision, component, now);
     let waits = of().find_map(|p| pods::waiting(p).map(|w| (p, w)));
     if let Some((pod, (reason, message))) = waits {
         let image = reason.contains("Image");
-        let cause = if image { "ImageCannotBePulled" } else { "ControlPlaneCrashes" };
+        let cause = if image { "ImageCannotBePulled" } else { crashes };
         // Where another pod has the image, it is a node or a registry for a moment.
         let lasting = match image {
             true => age(pod, now) >= PATIENCE && !of().any(pods::has_run),
@@ -53,8 +68,8 @@ pub fn control_plane(seen: &Seen, revision: &str, now: Timestamp) -> Option<Trou
         return Some(Trouble { cause: cause.to_owned(), message, lasting });
     }
     if restarts >= RESTARTS {
-        let message = format!("containers of the control plane ended by themselves {restarts} times");
-        return Some(Trouble { cause: "ControlPlaneCrashes".to_owned(), message, lasting: true });
+        let message = format!("containers of {what} ended by themselves {restarts} times");
+        return Some(Trouble { cause: crashes.to_owned(), message, lasting: true });
     }
     let unscheduled = of().find_map(|p| pods::unschedulable(p).map(|why| (p, why)));
     unscheduled.map(|(pod, why)| Trouble {

@@ -9,7 +9,7 @@ use meshwright_api::{
     conditions::reason,
 };
 
-use super::dereference::Seen;
+use super::{dereference::Seen, slots};
 use crate::{
     availability::{Plan, Workload, solve},
     catalogue::{Catalogue, Version},
@@ -97,7 +97,7 @@ pub struct MeshRef {
 pub struct ValidatedMesh {
     /// Which one.
     pub mesh: MeshRef,
-    /// What a revision would be made of.
+    /// What a revision would be made of, without its ports on the nodes.
     pub snapshot: MeshRevisionSpec,
     /// How upgrades are carried out.
     pub upgrade: upgrade::Settings,
@@ -159,7 +159,7 @@ pub fn going(seen: &Seen, catalogue: &Catalogue) -> Option<ValidatedMesh> {
     // What cannot be read of it counts as not said; and while it cannot, nothing new begins.
     let settings = upgrade::Settings::parse_what_can_be(&spec.upgrade)?;
     Some(ValidatedMesh {
-        snapshot: to.spec.clone(),
+        snapshot: slots::without(&to.spec),
         upgrade: upgrade::Settings { refused: true, ..settings },
         by_itself: false,
         newer: None,
@@ -322,6 +322,8 @@ fn snapshot(mcp: &MeshControlPlane, version: Version, images: Images) -> MeshRev
         workload_ttl: spec.certificates.workload_ttl.clone(),
         control_plane: settings(spec.profile, &spec.control_plane),
         gateways: settings(spec.profile, &spec.gateways),
+        // Given out when it is made.
+        node_slot: None,
     }
 }
 

@@ -10,17 +10,20 @@ use meshwright_api::{MeshRevision, UpgradePhase, UpgradeStatus, labels};
 use super::{
     dereference::{GatewaySeen, Seen},
     measure::Measured,
+    nodes::{self, Proxies, Server},
+    slots,
     step::{condition, is_ready, usage},
     trouble,
     validate::ValidatedMesh,
 };
 use crate::{
+    catalogue::Version,
     gateway::sizes,
     gateway_api::Unusable,
     pods,
     upgrade::{
         View,
-        machine::{Gateways, Health, Revision, Wishes},
+        machine::{Gateways, Health, Nodes, Revision, Wishes},
         preflight::{self, Sight},
         shares,
     },
@@ -58,6 +61,8 @@ pub fn view<'a>(
         blockers: preflight::blockers(&sight(mesh, seen, measured), now),
         comparison: measured.comparison.clone(),
         gateways: position.map(|p| gateways(p, mesh, seen, measured, now)).unwrap_or_default(),
+        nodes: position.map(|p| nodes(p, seen)).unwrap_or_default(),
+        ports: slots::of_release(&mesh.snapshot.version, &seen.revisions, &seen.slots).err(),
         verdict: measured.verdict.clone(),
         verdict_cause: measured.cause.clone(),
         requests: measured.requests,
@@ -98,8 +103,22 @@ fn health(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, name: &str, no
     Health {
         exists,
         ready: is_ready(mesh.control_plane.min, seen, name),
-        trouble: trouble::control_plane(seen, name, now),
+        trouble: trouble::control_plane(seen, name, now).or_else(|| trouble::nodes(seen, name, now)),
         in_use: usage(seen, measured, name, now),
+    }
+}
+
+fn nodes(p: &UpgradeStatus, seen: &Seen) -> Nodes {
+    let there = &seen.nodes;
+    Nodes {
+        forward: match nodes::server(&seen.revisions, &p.to) {
+            // Where its proxies may not run somebody has accepted that, and who serves the nodes goes on to.
+            Server::Revision(_) if seen.pod_security.is_some() => None,
+            Server::Revision(to) => nodes::awaited(there, &Proxies::new(&seen.items), to),
+            Server::Nobody => nodes::released(there),
+            Server::Absent => None,
+        },
+        back: nodes::left(there, &p.to),
     }
 }
 
@@ -188,11 +207,15 @@ fn awaited(p: &UpgradeStatus, mesh: &ValidatedMesh, gateway: &GatewaySeen) -> Op
     (late || mixed).then(|| "the Service to send connections to the new proxies".to_owned())
 }
 
+fn has_members(seen: &Seen) -> bool {
+    seen.nodes.mesh_nodes.values().filter_map(|m| m.status.as_ref()).any(|s| !s.pods.is_empty())
+}
+
 fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
     let status = seen.fresh.status.as_ref();
     let active = status.and_then(|s| s.active_revision.as_deref()).unwrap_or_default();
-    let to: Option<crate::catalogue::Version> = mesh.snapshot.version.parse().ok();
-    let from: Option<crate::catalogue::Version> = status.and_then(|s| s.version.as_ref()?.parse().ok());
+    let to: Option<Version> = mesh.snapshot.version.parse().ok();
+    let from: Option<Version> = status.and_then(|s| s.version.as_ref()?.parse().ok());
     let ledger = crate::certificates::ledger(seen.root.as_ref(), &seen.revisions);
     let first = ledger.iter().min_by_key(|e| e.not_after);
     let proxies = || seen.items.iter().filter(|p| pods::is_of(p, active, labels::COMPONENT_GATEWAY));
@@ -202,10 +225,12 @@ fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
         of_active.is_none_or(|d| sizes::ready_of(d) < replicas(d))
     });
     let ready = is_ready(mesh.control_plane.min, seen, active);
+    let has = |version: Option<Version>| version.is_some_and(Version::has_node_proxies);
+    let gains = has(to);
     Sight {
         earliest: first.map(|e| (format!("{} certificate {}", e.kind, e.name), e.not_after)),
         kubernetes: measured.kubernetes,
-        supported: to.map_or((0, u32::MAX), crate::catalogue::Version::kubernetes),
+        supported: to.map_or((0, u32::MAX), Version::kubernetes),
         // Absent definitions are absent for the old revision, too.
         gateway_api: match seen.gateway_api.usable() {
             Ok(()) | Err(Unusable::Absent { .. } | Unusable::NotEstablished { .. }) => None,
@@ -218,6 +243,11 @@ fn sight(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured) -> Sight {
         foreign_budgets: measured.foreign_budgets.clone(),
         behind: measured.behind.clone().unwrap_or_default(),
         unmanaged: measured.unmanaged.clone(),
+        pod_security: seen.pod_security.as_deref().filter(|_| gains).map(|level| {
+            let namespace = &mesh.mesh.namespace;
+            (nodes::missing::refused(namespace, level), nodes::missing::remedy(namespace))
+        }),
+        leaving: has(from) && !has(to) && has_members(seen),
         hazards: from.zip(to).map(|(from, to)| from.hazards(to)).unwrap_or_default(),
     }
 }

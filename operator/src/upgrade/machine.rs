@@ -18,7 +18,7 @@ mod record;
 mod view;
 
 pub use record::{HISTORY, is_same_position, plan_hash};
-pub use view::{Decision, Gateways, Health, Revision, Trouble, Usage, View, Wishes};
+pub use view::{Decision, Gateways, Health, Nodes, Revision, Trouble, Usage, View, Wishes};
 
 /// A canary that cannot even start, or that broke, is given this long to mend itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,13 +33,12 @@ pub fn next(view: &View<'_>) -> Decision {
         let told =
             format!("revision {} is the first of this mesh, installed without analysis", view.target.name);
         let told = vec![("RevisionActivated", told)];
-        return Decision { create: true, told, ..Decision::settled(view.target.clone()) };
+        return Decision { told, ..Decision::create(view, view.target.clone()) };
     };
     match view.position {
         // It may have been deleted by force.
-        None if active.name == view.target.name => {
-            Decision { create: !view.to.exists, ..Decision::settled(active) }
-        }
+        None if active.name == view.target.name && view.to.exists => Decision::settled(active),
+        None if active.name == view.target.name => Decision::create(view, active),
         None => begin(view, active),
         Some(position) => Going::new(view, active, position).next(),
     }
@@ -91,6 +90,12 @@ fn begin(view: &View<'_>, active: Revision) -> Decision {
 }
 
 impl Decision {
+    /// The active revision is to be made, as soon as it can have ports on the nodes.
+    fn create(view: &View<'_>, active: Revision) -> Self {
+        let recheck = view.ports.as_ref().map(|_| LOOK);
+        Self { create: view.ports.is_none(), recheck, ..Self::settled(active) }
+    }
+
     fn settled(active: Revision) -> Self {
         Self {
             position: None,
@@ -172,7 +177,8 @@ impl<'a> Going<'a> {
 
     fn end(self, outcome: Outcome) -> Decision {
         let Self { view, active, position, told, asks, recheck } = self;
-        let create = position.phase == UpgradePhase::InstallCanary && !view.to.exists;
+        let installs = position.phase == UpgradePhase::InstallCanary && !view.to.exists;
+        let create = installs && view.ports.is_none();
         let retire = match position.phase {
             UpgradePhase::Retire if view.from.exists => Some(position.from.clone()),
             UpgradePhase::RolledBack if view.to.exists && view.to.in_use == Usage::Gone => {

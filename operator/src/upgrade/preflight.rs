@@ -29,6 +29,10 @@ pub struct Sight {
     pub behind: Vec<String>,
     /// Gateways whose proxies are left as they are, and why.
     pub unmanaged: Vec<String>,
+    /// Why the mesh's namespace refuses the node proxies of the new release, and the way out.
+    pub pod_security: Option<(String, String)>,
+    /// Pods are in the mesh, and the new release has no node proxies.
+    pub leaving: bool,
     /// What is known to be dangerous about this step, from the catalogue.
     pub hazards: Vec<Blocker>,
 }
@@ -75,6 +79,8 @@ pub fn blockers(sight: &Sight, now: Timestamp) -> Vec<Blocker> {
             &sight.unmanaged,
             "mend what each of them says, or finish its deletion",
         ),
+        sight.pod_security.as_ref().map(|(why, remedy)| found("PodSecurity", why.clone(), remedy.clone())),
+        leaving(sight),
     ];
     checks.into_iter().flatten().chain(sight.hazards.iter().cloned()).collect()
 }
@@ -106,6 +112,12 @@ fn pending(sight: &Sight) -> Option<Blocker> {
     list("NoRoom", "gateway pods wait for a node", &sight.pending, remedy)
 }
 
+fn leaving(sight: &Sight) -> Option<Blocker> {
+    let message = "pods are in the mesh, and the new version has no node proxies: they would speak plaintext";
+    let remedy = "take the label meshwright.io/mesh off them first, or acknowledge this";
+    sight.leaving.then(|| found("NoNodeProxies", message.to_owned(), remedy.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,7 +141,7 @@ mod tests {
     fn each_obstacle_is_named_with_its_remedy() {
         type Spoil = fn(&mut Sight, Timestamp);
         let soon = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(2);
-        let bad: [(&str, Spoil); 8] = [
+        let bad: [(&str, Spoil); 10] = [
             ("CertificateExpires", |s, t| s.earliest = Some(("issuing certificate".to_owned(), t))),
             ("KubernetesVersion", |s, _| s.kubernetes = Some(39)),
             ("GatewayAPIUnusable", |s, _| s.gateway_api = Some("absent".to_owned())),
@@ -138,6 +150,10 @@ mod tests {
             ("ForeignBudget", |s, _| s.foreign_budgets = vec!["shop/theirs".to_owned()]),
             ("GatewayNotFollowing", |s, _| s.unmanaged = vec!["shop/edge (being deleted)".to_owned()]),
             ("ConfigurationRefused", |s, _| s.behind = vec!["shop/edge-1".to_owned()]),
+            ("PodSecurity", |s, _| {
+                s.pod_security = Some(("restricted".to_owned(), "kubectl label".to_owned()))
+            }),
+            ("NoNodeProxies", |s, _| s.leaving = true),
         ];
         for (reason, spoil) in bad {
             let mut sight = healthy();

@@ -1,22 +1,23 @@
 //! What the pod template tells the agent.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use meshwright_pki::SpiffeId;
 
-/// Settings of the agent, normally from the environment.
+/// Settings of a gateway's agent, normally from the environment.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "agent", about = "Runs and configures the Envoy of a Meshwright proxy")]
 pub struct Args {
-    /// Name of this pod
-    #[arg(long, env = "POD_NAME")]
-    pub pod_name: String,
-    /// Namespace of this pod
-    #[arg(long, env = "POD_NAMESPACE")]
-    pub pod_namespace: String,
-    /// Service account of this pod; the certificate must name it
-    #[arg(long, env = "SERVICE_ACCOUNT")]
-    pub service_account: String,
+    /// Who this pod is
+    #[command(flatten)]
+    pub workload: Workload,
+    /// Its Envoy
+    #[command(flatten)]
+    pub proxy: Proxy,
     /// Address of this pod
     #[arg(long, env = "POD_IP", default_value = "")]
     pub pod_ip: String,
@@ -26,6 +27,34 @@ pub struct Args {
     /// Namespace of that Gateway
     #[arg(long, env = "GATEWAY_NAMESPACE")]
     pub gateway_namespace: String,
+    /// How long to go on accepting connections after SIGTERM, until everybody knows that this pod leaves
+    #[arg(long, env = "DRAIN_DELAY", default_value = "10s", value_parser = duration)]
+    pub drain_delay: Duration,
+    /// Address of /metrics
+    #[arg(long, env = "METRICS_ADDR", default_value = "0.0.0.0:15020")]
+    pub metrics_addr: SocketAddr,
+    /// Address of /readyz, /livez and /healthz/lb
+    #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:15021")]
+    pub health_addr: SocketAddr,
+    /// How to log
+    #[command(flatten)]
+    pub telemetry: meshwright_runtime::telemetry::Args,
+}
+
+/// Who a pod is, and whom it asks for its certificate and its configuration.
+#[derive(Clone, Debug, clap::Args)]
+// Without its group, so that it can be flattened beside others.
+#[group(skip)]
+pub struct Workload {
+    /// Name of this pod
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Namespace of this pod
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: String,
+    /// Service account of this pod; the certificate must name it
+    #[arg(long, env = "SERVICE_ACCOUNT")]
+    pub service_account: String,
     /// Revision this proxy belongs to
     #[arg(long, env = "MESHWRIGHT_REVISION")]
     pub revision: String,
@@ -44,6 +73,23 @@ pub struct Args {
     /// Trust anchors for the first connection
     #[arg(long, env = "TRUST_FILE", default_value = "/etc/meshwright/trust/ca.crt")]
     pub trust_file: PathBuf,
+}
+
+impl Workload {
+    /// The identity of its service account.
+    ///
+    /// # Errors
+    /// When a part of it could not be in an identity.
+    pub fn id(&self) -> Result<SpiffeId, meshwright_pki::Error> {
+        SpiffeId::workload(&self.trust_domain, &self.pod_namespace, &self.service_account)
+    }
+}
+
+/// An Envoy, and the directory that it shares with its agent.
+#[derive(Clone, Debug, clap::Args)]
+// Without its group, so that it can be flattened beside others.
+#[group(skip)]
+pub struct Proxy {
     /// Directory of the sockets and of the bootstrap file
     #[arg(long, env = "RUN_DIR", default_value = "/run/meshwright")]
     pub run_dir: PathBuf,
@@ -59,32 +105,30 @@ pub struct Args {
     /// Connections Envoy accepts at most, all listeners together
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 50_000)]
     pub max_connections: u32,
-    /// How long to go on accepting connections after SIGTERM, until everybody knows that this pod leaves
-    #[arg(long, env = "DRAIN_DELAY", default_value = "10s", value_parser = duration)]
-    pub drain_delay: Duration,
-    /// How long to wait for connections to end after that
+    /// How long to wait for connections to end after SIGTERM
     #[arg(long, env = "DRAIN_DEADLINE", default_value = "300s", value_parser = duration)]
     pub drain_deadline: Duration,
-    /// Address of /metrics
-    #[arg(long, env = "METRICS_ADDR", default_value = "0.0.0.0:15020")]
-    pub metrics_addr: SocketAddr,
-    /// Address of /readyz, /livez and /healthz/lb
-    #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:15021")]
-    pub health_addr: SocketAddr,
-    /// How to log
-    #[command(flatten)]
-    pub telemetry: meshwright_runtime::telemetry::Args,
 }
 
-impl Args {
+/// Envoy's admin socket in the directory that it shares with its agent.
+pub fn admin_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin.sock")
+}
+
+/// The socket in it on which Envoy finds the agent.
+pub fn xds_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("xds.sock")
+}
+
+impl Proxy {
     /// Envoy's admin socket.
     pub fn admin_socket(&self) -> PathBuf {
-        self.run_dir.join("admin.sock")
+        admin_socket(&self.run_dir)
     }
 
     /// The socket on which Envoy finds us.
     pub fn xds_socket(&self) -> PathBuf {
-        self.run_dir.join("xds.sock")
+        xds_socket(&self.run_dir)
     }
 
     /// Envoy's worker threads: what was asked for, else the CPU limit, else two.
@@ -112,7 +156,8 @@ fn cpu_limit(text: &str) -> Option<usize> {
     (period > 0).then(|| quota.div_ceil(period))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `10s`, `5m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|e| format!("{e}"))?;
     span.try_into().map_err(|e| format!("{e}"))
 }

@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::Args;
+use crate::{Args, args::Proxy};
 
 /// The name of the cluster that is us.
 pub const XDS_CLUSTER: &str = "xds";
+
+/// In the metadata of a node's Envoy: something that no other process of it has.
+pub const PROCESS: &str = "PROCESS";
 
 const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
 
@@ -16,13 +19,18 @@ const HEAP_MONITOR: &str = "envoy.resource_monitors.fixed_heap";
 /// linear time.
 const MAX_REGEX_PROGRAM: u32 = 10_000;
 
-/// Where to find, whom to say to be, and what to survive; `memory` is what this container may use, if that is known.
+/// Of a gateway: where to find, whom to say to be, and what to survive; `memory` is what this container may use, if that is known.
 pub fn bootstrap(args: &Args, memory: Option<u64>) -> Value {
+    common(&args.proxy, node(args), memory)
+}
+
+/// What every Envoy of ours has.
+pub(crate) fn common(proxy: &Proxy, node: Value, memory: Option<u64>) -> Value {
     json!({
-        "node": node(args),
+        "node": node,
         "admin": {
             // 0600: who can write to it can stop Envoy.
-            "address": { "pipe": { "path": args.admin_socket(), "mode": 0o600 } },
+            "address": { "pipe": { "path": proxy.admin_socket(), "mode": 0o600 } },
             // Who fills the proxy with connections must not end its probes, its metrics and its drain.
             "ignore_global_conn_limit": true,
         },
@@ -36,24 +44,24 @@ pub fn bootstrap(args: &Args, memory: Option<u64>) -> Value {
             "cds_config": ads(),
             "lds_config": ads(),
         },
-        "static_resources": { "clusters": [xds_cluster(args)] },
+        "static_resources": { "clusters": [xds_cluster(proxy)] },
         "layered_runtime": {
             "layers": [{
                 "name": "static",
                 "static_layer": { "re2.max_program_size.error_level": MAX_REGEX_PROGRAM },
             }],
         },
-        "overload_manager": overload_manager(args, memory),
+        "overload_manager": overload_manager(proxy, memory),
         "stats_config": { "use_all_default_tags": true },
     })
 }
 
-fn overload_manager(args: &Args, memory: Option<u64>) -> Value {
+fn overload_manager(proxy: &Proxy, memory: Option<u64>) -> Value {
     let connections = json!({
         "name": "envoy.resource_monitors.global_downstream_max_connections",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-            "max_active_downstream_connections": args.max_connections,
+            "max_active_downstream_connections": proxy.max_connections,
         },
     });
     let Some(memory) = memory else {
@@ -86,17 +94,18 @@ fn at_heap(action: &str, pressure: f64) -> Value {
 }
 
 fn node(args: &Args) -> Value {
+    let workload = &args.workload;
     json!({
-        "id": format!("{}.{}", args.pod_name, args.pod_namespace),
+        "id": format!("{}.{}", workload.pod_name, workload.pod_namespace),
         "cluster": format!("{}.{}", args.gateway_name, args.gateway_namespace),
         "metadata": {
             "GATEWAY_NAME": args.gateway_name,
             "GATEWAY_NAMESPACE": args.gateway_namespace,
-            "REVISION": args.revision,
-            "POD_NAME": args.pod_name,
-            "POD_NAMESPACE": args.pod_namespace,
+            "REVISION": workload.revision,
+            "POD_NAME": workload.pod_name,
+            "POD_NAMESPACE": workload.pod_namespace,
             "POD_IP": args.pod_ip,
-            "SERVICE_ACCOUNT": args.service_account,
+            "SERVICE_ACCOUNT": workload.service_account,
         },
     })
 }
@@ -106,7 +115,7 @@ fn ads() -> Value {
     json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" })
 }
 
-fn xds_cluster(args: &Args) -> Value {
+fn xds_cluster(proxy: &Proxy) -> Value {
     json!({
         "name": XDS_CLUSTER,
         "type": "STATIC",
@@ -120,7 +129,7 @@ fn xds_cluster(args: &Args) -> Value {
         "load_assignment": {
             "cluster_name": XDS_CLUSTER,
             "endpoints": [{
-                "lb_endpoints": [{ "endpoint": { "address": { "pipe": { "path": args.xds_socket() } } } }],
+                "lb_endpoints": [{ "endpoint": { "address": { "pipe": { "path": proxy.xds_socket() } } } }],
             }],
         },
     })

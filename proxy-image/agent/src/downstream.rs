@@ -7,13 +7,15 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     DiscoveryRequest, DiscoveryResponse,
     aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
+use envoy_types::pb::google::protobuf::value::Kind;
+use futures::StreamExt;
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{DeltaDiscoveryRequest, server};
 use tokio::net::UnixListener;
 use tokio_stream::{Stream, wrappers::UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::relay::Relay;
+use crate::{bootstrap::PROCESS, relay::Relay};
 
 struct Ads {
     relay: Relay,
@@ -37,13 +39,28 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<server::Responses>, Status> {
-        let relay = self.relay.clone();
+        let (relay, mut requests) = (self.relay.clone(), request.into_inner());
+        let first = match relay.is_of_node() {
+            true => Some(server::first_request(&mut requests).await?),
+            false => None,
+        };
+        // It runs in another container, so nobody else tells us that it ended.
+        first.as_ref().and_then(process).into_iter().for_each(|process| relay.envoy_is(process));
         let (stream, maybe_sent) = relay.open_downstream();
         let options = server::Options { maybe_sent, ..server::Options::default() };
         let snapshots = relay.snapshots();
         let on_event = move |event| relay.on_downstream(stream, event);
         let stop = self.stop.clone();
-        Ok(Response::new(server::serve(request.into_inner(), snapshots, options, on_event, stop)))
+        let requests = futures::stream::iter(first.map(Ok)).chain(requests);
+        Ok(Response::new(server::serve(requests, snapshots, options, on_event, stop)))
+    }
+}
+
+/// Which process the Envoy of a node's proxy says it is; see its bootstrap.
+fn process(first: &DeltaDiscoveryRequest) -> Option<String> {
+    match first.node.as_ref()?.metadata.as_ref()?.fields.get(PROCESS)?.kind.as_ref()? {
+        Kind::StringValue(process) => Some(process.clone()),
+        _ => None,
     }
 }
 

@@ -32,12 +32,12 @@ pub enum Phase {
 /// Returns when nobody is connected any more, or only idle connections are left, or at the deadline; but not before the drain delay is over.
 pub async fn drain(args: &Args, phase: &watch::Sender<Phase>) {
     phase.send_replace(Phase::Draining);
-    tracing::info!(delay = ?args.drain_delay, deadline = ?args.drain_deadline, "draining");
-    let socket = args.admin_socket();
+    tracing::info!(delay = ?args.drain_delay, deadline = ?args.proxy.drain_deadline, "draining");
+    let socket = args.proxy.admin_socket();
     let (told, ()) = tokio::join!(tell_envoy(&socket), tokio::time::sleep(args.drain_delay));
     // An Envoy that was just starting did not hear it, and may be up by now.
     if told || tell_envoy(&socket).await {
-        wait_for_connections(&socket, args.drain_deadline).await;
+        wait_for_connections(&socket, args.proxy.drain_deadline).await;
     }
     phase.send_replace(Phase::Ended);
 }

@@ -5,23 +5,30 @@ use std::{process::ExitStatus, time::Duration};
 use anyhow::Context;
 use meshwright_runtime::CancellationToken;
 use rustix::process::{WaitId, WaitIdOptions};
+use serde_json::Value;
 use tokio::{process::Child, time::Instant};
 
-use crate::{Args, args::memory_limit, backoff::Backoff, bootstrap::bootstrap};
+use crate::{args::Proxy, backoff::Backoff};
 
 /// How long Envoy may take to exit when told to.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Runs Envoy until `stop`; a crash costs the seconds of a restart, its configuration comes from our memory.
-pub async fn supervise(args: &Args, stop: CancellationToken, restarted: impl Fn()) -> anyhow::Result<()> {
-    let path = args.run_dir.join("bootstrap.json");
-    let text = serde_json::to_vec_pretty(&bootstrap(args, memory_limit()))?;
-    tokio::fs::write(&path, text).await.with_context(|| format!("write {}", path.display()))?;
+/// Runs Envoy until `stop`, each time with a new bootstrap; a crash costs the seconds of a restart, its configuration comes from the agent's
+/// memory.
+pub async fn supervise(
+    proxy: &Proxy,
+    bootstrap: impl Fn() -> Value,
+    stop: CancellationToken,
+    restarted: impl Fn(),
+) -> anyhow::Result<()> {
+    let path = proxy.run_dir.join("bootstrap.json");
     tokio::spawn(reap_orphans(stop.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     loop {
         let started = Instant::now();
-        let mut child = spawn(args, &path)?;
+        let text = serde_json::to_vec_pretty(&bootstrap())?;
+        tokio::fs::write(&path, text).await.with_context(|| format!("write {}", path.display()))?;
+        let mut child = spawn(proxy, &path)?;
         tokio::select! {
             status = child.wait() => {
                 // An error only means that the orphan reaper was faster.
@@ -38,36 +45,36 @@ pub async fn supervise(args: &Args, stop: CancellationToken, restarted: impl Fn(
                     () = stop.cancelled() => return Ok(()),
                 }
             }
-            () = stop.cancelled() => return end(args, child).await,
+            () = stop.cancelled() => return end(proxy, child).await,
         }
     }
 }
 
-fn spawn(args: &Args, bootstrap: &std::path::Path) -> anyhow::Result<Child> {
+fn spawn(proxy: &Proxy, bootstrap: &std::path::Path) -> anyhow::Result<Child> {
     // Left by a killed Envoy; it does not replace the file itself.
-    match std::fs::remove_file(args.admin_socket()) {
+    match std::fs::remove_file(proxy.admin_socket()) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!(error = %e, "remove old admin socket");
         }
         _ => {}
     }
-    tokio::process::Command::new(&args.envoy)
+    tokio::process::Command::new(&proxy.envoy)
         .arg("-c")
         .arg(bootstrap)
-        .args(["--concurrency", &args.workers().to_string()])
-        .args(["--log-level", &args.envoy_log_level])
+        .args(["--concurrency", &proxy.workers().to_string()])
+        .args(["--log-level", &proxy.envoy_log_level])
         // On drain every answer says `Connection: close` at once: nobody is helped by leaving some clients until
         // the end. Envoy cuts WebSockets from 70 % of the drain time on, and they are to live until our deadline.
         .args(["--drain-strategy", "immediate"])
-        .args(["--drain-time-s", &(2 * args.drain_deadline.as_secs()).max(1).to_string()])
+        .args(["--drain-time-s", &(2 * proxy.drain_deadline.as_secs()).max(1).to_string()])
         .arg("--disable-hot-restart")
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("start {}", args.envoy.display()))
+        .with_context(|| format!("start {}", proxy.envoy.display()))
 }
 
-async fn end(args: &Args, mut child: Child) -> anyhow::Result<()> {
-    if let Err(e) = crate::admin::post(&args.admin_socket(), "/quitquitquit").await {
+async fn end(proxy: &Proxy, mut child: Child) -> anyhow::Result<()> {
+    if let Err(e) = crate::admin::post(&proxy.admin_socket(), "/quitquitquit").await {
         tracing::warn!(error = %format!("{e:#}"), "ask envoy to quit");
     }
     match tokio::time::timeout(EXIT_DEADLINE, child.wait()).await {

@@ -15,12 +15,13 @@ use envoy_types::util::pack_any;
 use futures::FutureExt;
 use jiff::Timestamp;
 use meshwright_pki::{
-    CertificateDer, Identity, SpiffeId, certs_from_pem, certs_to_pem, new_csr, peer_identity, renew_at,
+    CertificateDer, Identity, PrivateKey, SpiffeId, certs_from_pem, certs_to_pem, new_csr, peer_identity,
+    renew_at,
     tls::{DynamicIdentity, DynamicRoots},
     validity,
 };
 use meshwright_proto::certificates::{
-    SignCertificateRequest, certificate_service_client::CertificateServiceClient,
+    SignCertificateRequest, SignCertificateResponse, certificate_service_client::CertificateServiceClient,
 };
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::Resource;
@@ -31,7 +32,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Args, backoff::Backoff, connect::connect, relay::Relay};
+use crate::{args::Workload, backoff::Backoff, connect::connect, relay::Relay};
 
 /// A signer that does not answer is tried again, not waited for.
 const SIGN_DEADLINE: Duration = Duration::from_secs(15);
@@ -52,6 +53,10 @@ pub struct Credentials {
     pub roots: DynamicRoots,
     /// The anchors of the last certificate; what is trusted may be more.
     anchors: Arc<Mutex<Vec<CertificateDer<'static>>>>,
+    /// Who the certificate must name.
+    id: SpiffeId,
+    /// Under which name Envoy gets it too, if it does.
+    secret: Option<&'static str>,
     doubted: Arc<Notify>,
     least_wait: Duration,
     valid_until: watch::Sender<Option<Timestamp>>,
@@ -68,17 +73,53 @@ pub struct Metrics {
 }
 
 /// A signed certificate and the anchors that came with it.
-struct Signed {
-    identity: Identity,
-    roots: Vec<CertificateDer<'static>>,
+pub(crate) struct Signed {
+    /// The certificate with its key.
+    pub identity: Identity,
+    /// What its issuer is to be verified with.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+impl Signed {
+    /// The signer's answer, if it is a certificate of this key for this identity and ends at the anchors that came along, as every peer will
+    /// want it to.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn verified(
+        answer: SignCertificateResponse,
+        key: PrivateKey,
+        expected: &SpiffeId,
+    ) -> anyhow::Result<Self> {
+        let chain: Vec<_> = answer.chain_der.into_iter().map(CertificateDer::from).collect();
+        let roots: Vec<_> = answer.roots_der.into_iter().map(CertificateDer::from).collect();
+        let id = DynamicRoots::new(&roots)?
+            .verify_chain(&chain, Timestamp::now())
+            .context("verify the signer's certificate")?;
+        ensure!(id == *expected, "the signer gave us the identity {id}, not {expected}");
+        Ok(Self { identity: Identity { chain, key }, roots })
+    }
 }
 
 impl Credentials {
-    /// No certificate yet; the anchors are those of the trust file.
-    pub fn new(args: &Args, metrics: Metrics) -> anyhow::Result<Self> {
+    /// Those of a gateway: its service account's, and its Envoy's too. No certificate yet; the anchors are those of the trust file.
+    ///
+    /// # Errors
+    /// When the trust file cannot be read.
+    pub fn new(workload: &Workload, metrics: Metrics) -> anyhow::Result<Self> {
+        Ok(Self { secret: Some("workload"), ..Self::own(workload, workload.id()?, metrics)? })
+    }
+
+    /// Those of an agent that has an identity of its own, which its Envoy does not get.
+    ///
+    /// # Errors
+    /// When the trust file cannot be read.
+    pub fn own(workload: &Workload, id: SpiffeId, metrics: Metrics) -> anyhow::Result<Self> {
         Ok(Self {
+            id,
+            secret: None,
             identity: DynamicIdentity::default(),
-            roots: DynamicRoots::new(&trust_file(args)?)?,
+            roots: DynamicRoots::new(&trust_file(workload)?)?,
             anchors: Arc::default(),
             doubted: Arc::default(),
             least_wait: LEAST_WAIT,
@@ -95,8 +136,8 @@ impl Credentials {
 
     /// TLS failed with these: the trust anchors may have changed. Those of the trust file count at once, and the
     /// identity task asks for new ones without waiting for the certificate's half-time.
-    pub fn doubt(&self, args: &Args) {
-        self.widen_trust(args);
+    pub fn doubt(&self, workload: &Workload) {
+        self.widen_trust(workload);
         self.doubted.notify_one();
     }
 
@@ -106,7 +147,9 @@ impl Credentials {
         let life = validity(leaf)?;
         // Envoy gets the anchors before the certificate, as its peers must.
         relay.set_local_secret(roots_secret(&signed.roots));
-        relay.set_local_secret(workload_secret(&signed.identity)?);
+        if let Some(name) = self.secret {
+            relay.set_local_secret(certificate_secret(name, &signed.identity)?);
+        }
         self.identity.set(&signed.identity)?;
         {
             // Locked for both, or a doubt in between would bring the old ones back.
@@ -123,8 +166,8 @@ impl Credentials {
     }
 
     // The trust file may be ahead of us when the anchors were changed while we could not reach anybody.
-    fn widen_trust(&self, args: &Args) {
-        let widened = trust_file(args).and_then(|mut all| {
+    fn widen_trust(&self, workload: &Workload) {
+        let widened = trust_file(workload).and_then(|mut all| {
             let known = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(known.iter().filter(|known| !all.contains(known)).cloned().collect::<Vec<_>>());
             Ok(self.roots.set(&all)?)
@@ -164,7 +207,7 @@ impl Refusals {
 
 /// Gets certificates until `stop`, or until there is no hope to ever get the first.
 pub async fn run(
-    args: &Args,
+    workload: &Workload,
     credentials: &Credentials,
     relay: &Relay,
     stop: CancellationToken,
@@ -173,7 +216,7 @@ pub async fn run(
     let mut refusals = Refusals::default();
     loop {
         let signed = tokio::select! {
-            signed = sign(args, credentials) => signed,
+            signed = sign(workload, credentials) => signed,
             () = stop.cancelled() => return Ok(()),
         };
         // Never in step with the agents that got theirs in the same moment.
@@ -190,11 +233,11 @@ pub async fn run(
                     return Err(e.context(format!(
                         "get a first certificate for pod {}/{}: its token was refused {MOST_REFUSALS} times in a row, as that of a deleted \
                          pod is; if the pod is still there, it starts again",
-                        args.pod_namespace, args.pod_name
+                        workload.pod_namespace, workload.pod_name
                     )));
                 }
                 tracing::warn!(error = %format!("{e:#}"), ?delay, "get a certificate");
-                credentials.widen_trust(args);
+                credentials.widen_trust(workload);
                 delay
             }
         };
@@ -210,14 +253,16 @@ fn until(renew: Timestamp, now: Timestamp, least: Duration) -> Duration {
     Duration::try_from(renew.duration_since(now)).unwrap_or(Duration::ZERO).max(least)
 }
 
-async fn sign(args: &Args, credentials: &Credentials) -> anyhow::Result<Signed> {
-    tokio::time::timeout(SIGN_DEADLINE, exchange(args, credentials)).await.context("wait for the signer")?
+async fn sign(workload: &Workload, credentials: &Credentials) -> anyhow::Result<Signed> {
+    tokio::time::timeout(SIGN_DEADLINE, exchange(workload, credentials))
+        .await
+        .context("wait for the signer")?
 }
 
-async fn exchange(args: &Args, credentials: &Credentials) -> anyhow::Result<Signed> {
-    let token = tokio::fs::read_to_string(&args.token_file)
+async fn exchange(workload: &Workload, credentials: &Credentials) -> anyhow::Result<Signed> {
+    let token = tokio::fs::read_to_string(&workload.token_file)
         .await
-        .with_context(|| format!("read {}", args.token_file.display()))?;
+        .with_context(|| format!("read {}", workload.token_file.display()))?;
     let (key, csr_der) = new_csr()?;
     let mut request = tonic::Request::new(SignCertificateRequest { csr_der });
     let bearer = format!("Bearer {}", token.trim()).parse().context("read the token as a header")?;
@@ -225,30 +270,27 @@ async fn exchange(args: &Args, credentials: &Credentials) -> anyhow::Result<Sign
     // The token says who we are. A certificate that has expired, or whose issuer is trusted no more, would be verified
     // all the same and keep us from ever getting another.
     let nobody = DynamicIdentity::default();
-    let channel = connect(&args.control_plane, &nobody, &credentials.roots, &args.control_plane_id).await?;
+    let channel =
+        connect(&workload.control_plane, &nobody, &credentials.roots, &workload.control_plane_id).await?;
     let answer = CertificateServiceClient::new(channel)
         .sign_certificate(request)
         .await
         .context("ask for a certificate")?
         .into_inner();
-    let chain: Vec<_> = answer.chain_der.into_iter().map(CertificateDer::from).collect();
-    let roots: Vec<_> = answer.roots_der.into_iter().map(CertificateDer::from).collect();
-    // Also checks that it ends at these anchors, as every peer will.
-    let id = DynamicRoots::new(&roots)?
-        .verify_chain(&chain, Timestamp::now())
-        .context("verify the signer's certificate")?;
-    let expected = SpiffeId::workload(&args.trust_domain, &args.pod_namespace, &args.service_account)?;
-    ensure!(id == expected, "the signer gave us the identity {id}, not {expected}");
-    Ok(Signed { identity: Identity { chain, key }, roots })
+    Signed::verified(answer, key, &credentials.id)
 }
 
-fn trust_file(args: &Args) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let what = || format!("read trust anchors {}", args.trust_file.display());
-    let pem = std::fs::read_to_string(&args.trust_file).with_context(what)?;
+fn trust_file(workload: &Workload) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let what = || format!("read trust anchors {}", workload.trust_file.display());
+    let pem = std::fs::read_to_string(&workload.trust_file).with_context(what)?;
     certs_from_pem(&pem).with_context(what)
 }
 
-fn workload_secret(identity: &Identity) -> anyhow::Result<Resource> {
+/// A certificate as Envoy gets it.
+///
+/// # Errors
+/// When the identity has no certificate, or its key cannot be written down.
+pub(crate) fn certificate_secret(name: &str, identity: &Identity) -> anyhow::Result<Resource> {
     let leaf = identity.chain.first().context("find the leaf")?;
     tracing::debug!(id = %peer_identity(leaf)?, "hand the certificate to envoy");
     let key = identity.key.to_pem()?;
@@ -257,10 +299,11 @@ fn workload_secret(identity: &Identity) -> anyhow::Result<Resource> {
         private_key: inline(key.as_bytes().to_vec()),
         ..TlsCertificate::default()
     });
-    Ok(Resource::new("workload", pack_any(Secret { name: "workload".to_owned(), r#type: Some(kind) })))
+    Ok(Resource::new(name, pack_any(Secret { name: name.to_owned(), r#type: Some(kind) })))
 }
 
-fn roots_secret(roots: &[CertificateDer<'_>]) -> Resource {
+/// Trust anchors as Envoy gets them.
+pub(crate) fn roots_secret(roots: &[CertificateDer<'_>]) -> Resource {
     let kind = secret::Type::ValidationContext(CertificateValidationContext {
         trusted_ca: inline(certs_to_pem(roots).into_bytes()),
         ..CertificateValidationContext::default()

@@ -42,11 +42,11 @@ impl Subject {
     /// A new process.
     pub fn new(args: &Args, phase: watch::Receiver<Phase>, relay: Relay) -> Self {
         let proxy = Proxy {
-            pod_name: args.pod_name.clone(),
-            pod_namespace: args.pod_namespace.clone(),
+            pod_name: args.workload.pod_name.clone(),
+            pod_namespace: args.workload.pod_namespace.clone(),
             gateway_name: args.gateway_name.clone(),
             gateway_namespace: args.gateway_namespace.clone(),
-            revision: args.revision.clone(),
+            revision: args.workload.revision.clone(),
             instance: format!("{:032x}", rand::random::<u128>()),
             ..Proxy::default()
         };

@@ -7,7 +7,10 @@ use tokio::{sync::watch, task::JoinSet};
 use tonic::transport::Channel;
 
 use crate::{
-    Args, downstream,
+    Args,
+    args::memory_limit,
+    bootstrap::bootstrap,
+    downstream,
     drain::{Phase, drain},
     envoy, http,
     identity::{self, Credentials},
@@ -60,37 +63,41 @@ fn start(
     let subject = Subject::new(args, phase.subscribe(), relay.clone());
     let (restarts, metrics) = (subject.restarts.clone(), identity::Metrics::default());
     let registry = register(&restarts, &metrics);
-    let credentials = Credentials::new(args, metrics)?;
+    let credentials = Credentials::new(&args.workload, metrics)?;
 
     let mut parts = JoinSet::new();
     let health = http::Health {
-        admin_socket: args.admin_socket(),
+        admin_socket: args.proxy.admin_socket(),
         configured: relay.configured(),
         phase: phase.subscribe(),
         served: subject.served.clone(),
     };
-    let metrics = http::metrics(registry, args.admin_socket());
+    let metrics = http::metrics(registry, args.proxy.admin_socket());
     for (router, addr) in [(http::health(health), args.health_addr), (metrics, args.metrics_addr)] {
         let stop = stop.clone();
         parts.spawn(async move { Ok(serve(router, addr, stop).await?) });
     }
-    let (socket, from, token) = (args.xds_socket(), relay.clone(), stop.clone());
+    let (socket, from, token) = (args.proxy.xds_socket(), relay.clone(), stop.clone());
     parts.spawn(async move { downstream::serve(&socket, from, token).await });
-    let (settings, own, to, token) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
-    parts.spawn(async move { identity::run(&settings, &own, &to, token).await });
+    let (workload, own, to, token) =
+        (args.workload.clone(), credentials.clone(), relay.clone(), stop.clone());
+    parts.spawn(async move { identity::run(&workload, &own, &to, token).await });
     let connection = watch::Sender::new(None);
     start_reports(args, subject, connection.subscribe(), stop, &mut parts);
-    let (settings, to, token) = (args.clone(), relay.clone(), stop.clone());
+    let (workload, node) = (args.workload.clone(), upstream::gateway(args));
+    let (to, token) = (relay.clone(), stop.clone());
     parts.spawn(async move {
-        upstream::run(&settings, &credentials, &to, &connection, token).await;
+        upstream::run(&workload, &node, &credentials, &to, &connection, token).await;
         Ok(())
     });
     let (settings, token) = (args.clone(), stop.clone());
+    let written = move || bootstrap(&settings, memory_limit());
+    let proxy = args.proxy.clone();
     let restarted = move || {
         restarts.inc();
         relay.envoy_restarted();
     };
-    parts.spawn(async move { envoy::supervise(&settings, token, restarted).await });
+    parts.spawn(async move { envoy::supervise(&proxy, written, token, restarted).await });
     Ok(parts)
 }
 
@@ -115,7 +122,7 @@ fn start_reports(
 ) {
     let sender = watch::Sender::new(Observed::default());
     let observed = sender.subscribe();
-    let (socket, restarts, token) = (args.admin_socket(), subject.restarts.clone(), stop.clone());
+    let (socket, restarts, token) = (args.proxy.admin_socket(), subject.restarts.clone(), stop.clone());
     parts.spawn(async move {
         stats::observe(&socket, &restarts, &sender, token).await;
         Ok(())

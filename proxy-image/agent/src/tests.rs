@@ -1,8 +1,8 @@
 //! The agent as a whole, with a fake control plane and either a fake or the real Envoy.
 
 mod drain;
-mod envoy;
-mod fake;
+pub(crate) mod envoy;
+pub(crate) mod fake;
 mod identity;
 mod relay;
 mod report;

@@ -17,6 +17,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::{
     Args,
+    args::Workload,
     backoff::Backoff,
     connect::{connect, is_tls},
     identity::Credentials,
@@ -29,7 +30,8 @@ const MAX_MESSAGE: usize = 256 << 20;
 /// Keeps a stream open until `stop`, and in `connection` what it goes through. Losing it loses nothing: Envoy keeps what it has, we keep what
 /// Envoy accepted.
 pub async fn run(
-    args: &Args,
+    workload: &Workload,
+    node: &Node,
     credentials: &Credentials,
     relay: &Relay,
     connection: &watch::Sender<Option<Channel>>,
@@ -38,7 +40,7 @@ pub async fn run(
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     loop {
         let ended = tokio::select! {
-            ended = stream(args, credentials, relay, connection, &mut backoff) => ended,
+            ended = stream(workload, node, credentials, relay, connection, &mut backoff) => ended,
             () = stop.cancelled() => return,
         };
         relay.disconnect_upstream();
@@ -49,7 +51,7 @@ pub async fn run(
             Err(e) => {
                 tracing::warn!(error = %format!("{e:#}"), ?delay, "lost the control plane");
                 if is_tls(&e) {
-                    credentials.doubt(args);
+                    credentials.doubt(workload);
                 }
             }
         }
@@ -61,19 +63,24 @@ pub async fn run(
 }
 
 async fn stream(
-    args: &Args,
+    workload: &Workload,
+    node: &Node,
     credentials: &Credentials,
     relay: &Relay,
     connection: &watch::Sender<Option<Channel>>,
     backoff: &mut Backoff,
 ) -> anyhow::Result<()> {
     credentials.wait().await;
-    let channel =
-        connect(&args.control_plane, &credentials.identity, &credentials.roots, &args.control_plane_id)
-            .await?;
+    let channel = connect(
+        &workload.control_plane,
+        &credentials.identity,
+        &credentials.roots,
+        &workload.control_plane_id,
+    )
+    .await?;
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let mut node = Some(node(args));
+    let mut node = Some(node.clone());
     // The node goes with the first request only.
     let requests = UnboundedReceiverStream::new(relay.connect_upstream()).map(move |mut request| {
         request.node = node.take();
@@ -81,7 +88,7 @@ async fn stream(
     });
     let responses =
         client.delta_aggregated_resources(requests).await.context("open configuration stream")?.into_inner();
-    tracing::info!(control_plane = args.control_plane, "connected to the control plane");
+    tracing::info!(control_plane = workload.control_plane, "connected to the control plane");
     connection.send_replace(Some(channel));
     read(responses, relay, backoff).await.context("read configuration stream")
 }
@@ -108,22 +115,32 @@ async fn read(
     ended
 }
 
-/// The same node that Envoy's bootstrap has.
-fn node(args: &Args) -> Node {
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+/// The same node that the Envoy of a gateway has in its bootstrap.
+pub fn gateway(args: &Args) -> Node {
+    let Args { workload, .. } = args;
     let fields = [
-        ("GATEWAY_NAME", &args.gateway_name),
+        ("GATEWAY_NAME", &*args.gateway_name),
         ("GATEWAY_NAMESPACE", &args.gateway_namespace),
-        ("REVISION", &args.revision),
-        ("POD_NAME", &args.pod_name),
-        ("POD_NAMESPACE", &args.pod_namespace),
+        ("REVISION", &workload.revision),
+        ("POD_NAME", &workload.pod_name),
+        ("POD_NAMESPACE", &workload.pod_namespace),
         ("POD_IP", &args.pod_ip),
-        ("SERVICE_ACCOUNT", &args.service_account),
+        ("SERVICE_ACCOUNT", &workload.service_account),
     ];
+    node(workload, format!("{}.{}", args.gateway_name, args.gateway_namespace), fields)
+}
+
+/// A node of the configuration protocol: a pod, which group of proxies it is one of, and what else the control plane asks for.
+pub(crate) fn node<'a>(
+    workload: &Workload,
+    cluster: String,
+    fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Node {
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
     let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
     Node {
-        id: format!("{}.{}", args.pod_name, args.pod_namespace),
-        cluster: format!("{}.{}", args.gateway_name, args.gateway_namespace),
+        id: format!("{}.{}", workload.pod_name, workload.pod_namespace),
+        cluster,
         metadata: Some(Struct { fields }),
         user_agent_name: "meshwright-agent".to_owned(),
         ..Node::default()

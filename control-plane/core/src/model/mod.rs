@@ -8,6 +8,7 @@ mod gateway;
 mod http_route;
 mod namespace;
 mod observed;
+mod pod;
 mod reference;
 mod service;
 
@@ -15,6 +16,7 @@ pub use gateway::*;
 pub use http_route::*;
 pub use namespace::*;
 pub use observed::*;
+pub use pod::*;
 pub use reference::*;
 pub use service::*;
 
@@ -111,6 +113,10 @@ pub struct World {
     pub gateway_observations: BTreeMap<ObjectKey, Arc<GatewayObservation>>,
     /// Objects whose last configuration a proxy refused (NACK), with Envoy's words.
     pub rejections: BTreeMap<ObjectId, String>,
+    /// Pods that have a node and have not ended, whether they are in the mesh or not.
+    pub pods: BTreeMap<ObjectKey, Arc<Pod>>,
+    /// MeshNodes of our mesh, by Node.
+    pub mesh_nodes: BTreeMap<String, Arc<MeshNode>>,
     /// Annotation `gateway.networking.k8s.io/bundle-version` of the installed CRDs; None while it is not
     /// known.
     pub crd_bundle_version: Option<String>,

@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 
 use futures::{StreamExt, TryStreamExt};
+use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event as KubeEvent, EventType};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Resource};
 use meshwright_runtime::CancellationToken;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -67,8 +67,8 @@ where
             let nothing = Update::Replaced { objects: Vec::new(), undecodable: Vec::new() };
             return events.send((self.wrap)(nothing)).await.is_ok();
         }
-        let api: Api<DeserializeGuard<K>> = Api::all(self.source.client.clone());
-        let mut stream = watch(api, self.source.config.clone()).default_backoff().boxed();
+        let (api, config) = (self.source.api.clone(), self.source.config.clone());
+        let mut stream = watch(api, config).default_backoff().boxed();
         loop {
             let event = match stream.try_next().await {
                 Ok(Some(event)) => event,

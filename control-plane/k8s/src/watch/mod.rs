@@ -5,8 +5,9 @@ mod guarded;
 #[cfg(test)]
 mod tests;
 
-use kube::Resource;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::watcher;
+use kube::{Api, Resource};
 
 pub use discovery::{Discovery, api_served};
 pub use guarded::run;
@@ -27,20 +28,26 @@ pub struct Source<K> {
     pub recorder: Option<kube::runtime::events::Recorder>,
     /// Look whether the API is served before watching: for CustomResourceDefinitions that may be absent.
     pub optional: bool,
-    kind: std::marker::PhantomData<fn() -> K>,
+    api: Api<DeserializeGuard<K>>,
 }
 
-impl<K> Source<K> {
+impl<K: Resource<DynamicType = ()> + Clone> Source<K> {
     /// All objects of a kind that every cluster serves.
     pub fn all(what: &'static str, client: kube::Client) -> Self {
-        Self {
-            what,
-            client,
-            config: watcher::Config::default(),
-            recorder: None,
-            optional: false,
-            kind: std::marker::PhantomData,
-        }
+        Self::of(what, Api::all(client))
+    }
+
+    /// Those of one namespace.
+    pub fn namespaced(what: &'static str, client: kube::Client, namespace: &str) -> Self
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
+        Self::of(what, Api::namespaced(client, namespace))
+    }
+
+    fn of(what: &'static str, api: Api<DeserializeGuard<K>>) -> Self {
+        let client = api.clone().into_client();
+        Self { what, client, config: watcher::Config::default(), recorder: None, optional: false, api }
     }
 
     /// The kind may be absent.

@@ -93,3 +93,20 @@ async fn a_kind_that_is_not_served_is_empty_until_it_is() {
     assert!(start.elapsed() <= Duration::from_secs(6), "{:?}", start.elapsed());
     drain.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_one_namespace_no_other_is_asked_for() {
+    let (paths, mut asked) = mpsc::unbounded_channel();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        paths.send(request.uri().to_string()).unwrap();
+        std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+    });
+    let (events, _updates) = mpsc::channel(8);
+    let drain = CancellationToken::new();
+    let _stop = drain.clone().drop_guard();
+    let source =
+        Source::<Deployment>::namespaced("deployments", kube::Client::new(service, "default"), "shop");
+    tokio::spawn(run(source, |_| (), |update: Update<()>| update, events, drain));
+    let path = asked.recv().await.unwrap();
+    assert!(path.contains("/namespaces/shop/deployments"), "{path}");
+}

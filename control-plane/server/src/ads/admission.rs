@@ -1,47 +1,94 @@
 //! Whether a peer may have a Gateway's configuration, or speak for its proxies: its certificate has to be that of the Gateway's own service
-//! account.
+//! account. A node's configuration is for the agent of that very node.
+
+use std::fmt;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::google::protobuf::value::Kind;
-use meshwright_api::names;
+use meshwright_api::{NodeSlot, names};
 use meshwright_core::ObjectKey;
 use meshwright_pki::SpiffeId;
 use tonic::Status;
+
+use crate::nodes::Agents;
 
 /// Name of the Gateway in the node's metadata.
 const GATEWAY_NAME: &str = "GATEWAY_NAME";
 /// Its namespace.
 const GATEWAY_NAMESPACE: &str = "GATEWAY_NAMESPACE";
-/// Name of the pod; its namespace is the Gateway's.
+/// Name of the pod; its namespace is the Gateway's, or the mesh's.
 const POD_NAME: &str = "POD_NAME";
+/// Name of the Node.
+const NODE_NAME: &str = "NODE_NAME";
+/// Which ports the node's proxy has.
+const SLOT: &str = "SLOT";
 /// Names of objects are no longer.
 const MAX_NAME: usize = 253;
 
-/// Whose stream it is.
+/// Whose stream it is, and of which pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// The Gateway that the stream is for.
-    pub gateway: ObjectKey,
+    /// What the stream is for.
+    pub owner: Owner,
     /// The proxy's pod.
     pub pod: ObjectKey,
 }
 
-/// Whether the stream that begins with this node may have what the node asks for.
-pub fn admit(
-    identity: Option<&SpiffeId>,
-    node: Option<&Node>,
-    trust_domain: &str,
-) -> Result<Admitted, Status> {
-    let node = node.ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
-    let gateway = ObjectKey::new(metadata(node, GATEWAY_NAMESPACE)?, metadata(node, GATEWAY_NAME)?);
-    is_proxy_of(identity, &gateway, trust_domain)?;
-    let pod = metadata(node, POD_NAME)?;
-    if !is_name(pod) {
-        return Err(Status::invalid_argument("the node's metadata has a POD_NAME that is no name"));
+/// What there is configuration for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// A Gateway.
+    Gateway(ObjectKey),
+    /// The proxy of a node, with its ports.
+    Node(String, NodeSlot),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway(gateway) => write!(f, "gateway {gateway}"),
+            Self::Node(node, slot) => write!(f, "node {node} slot {}", slot.as_str()),
+        }
     }
+}
+
+/// Whether the stream that begins with this node may have what the node asks for.
+pub fn admit(identity: Option<&SpiffeId>, node: Option<&Node>, agents: &Agents) -> Result<Admitted, Status> {
+    let node = node.ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
+    if identity.is_some_and(|identity| identity.node_agent().is_some()) {
+        let (name, slot) = admit_agent(identity, node, agents)?;
+        return Ok(Admitted { owner: Owner::Node(name, slot), pod: pod(node, &agents.namespace)? });
+    }
+    let gateway = ObjectKey::new(metadata(node, GATEWAY_NAMESPACE)?, metadata(node, GATEWAY_NAME)?);
+    is_proxy_of(identity, &gateway, &agents.trust_domain)?;
     // Proxies run in their Gateway's namespace; what else the node says of it would have to be believed.
-    let pod = ObjectKey::new(&gateway.namespace, pod);
-    Ok(Admitted { gateway, pod })
+    let pod = pod(node, &gateway.namespace)?;
+    Ok(Admitted { owner: Owner::Gateway(gateway), pod })
+}
+
+fn admit_agent(
+    identity: Option<&SpiffeId>,
+    node: &Node,
+    agents: &Agents,
+) -> Result<(String, NodeSlot), Status> {
+    let (certified, asked) = (agents.node_of(identity)?, metadata(node, NODE_NAME)?);
+    if certified != asked {
+        return Err(Status::permission_denied(format!(
+            "the agent of node {certified} may not ask for node {asked:?}"
+        )));
+    }
+    let slot = metadata(node, SLOT)?;
+    let slot = NodeSlot::ALL.into_iter().find(|known| known.as_str() == slot);
+    let slot = slot
+        .ok_or_else(|| Status::invalid_argument("the node's metadata has a SLOT that is neither A nor B"))?;
+    Ok((certified.to_owned(), slot))
+}
+
+fn pod(node: &Node, namespace: &str) -> Result<ObjectKey, Status> {
+    match metadata(node, POD_NAME)? {
+        pod if is_name(pod) => Ok(ObjectKey::new(namespace, pod)),
+        _ => Err(Status::invalid_argument("the node's metadata has a POD_NAME that is no name")),
+    }
 }
 
 /// Whether the peer is a proxy of this Gateway.

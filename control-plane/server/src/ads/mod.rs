@@ -1,10 +1,10 @@
-//! Delta ADS: a stream belongs to one Gateway, and only that Gateway's service account may open it.
+//! Delta ADS: a stream belongs to one Gateway, and only that Gateway's service account may open it, or to one node and its agent.
 
 pub mod admission;
+mod nodes;
 mod registry;
 mod streams;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,19 +13,20 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use futures::stream::BoxStream;
-use meshwright_core::ObjectKey;
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::{Event, server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::metrics::{Metrics, count};
 use crate::nacks::Nacks;
+use crate::nodes::Agents;
 use crate::serving::Peer;
 
+pub use nodes::{NodeKey, NodeRegistry};
 pub use registry::{Published, Registry};
 pub use streams::Streams;
 
-use admission::Admitted;
+use admission::{Admitted, Owner};
 
 /// A stream that says nothing for this long is nobody's.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -34,10 +35,12 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 pub struct Ads {
     /// Snapshots of each Gateway.
     pub registry: Registry,
-    /// Where refusals are collected.
+    /// Those of each node.
+    pub nodes: NodeRegistry,
+    /// Where refusals of Gateways are collected.
     pub nacks: Nacks,
-    /// SPIFFE trust domain.
-    pub trust_domain: String,
+    /// Who is an agent of a node.
+    pub agents: Agents,
     /// Counts.
     pub metrics: Metrics,
     /// Ends every stream.
@@ -59,59 +62,49 @@ impl Ads {
             .await
             .map_err(|_| Status::deadline_exceeded("no request on the stream"))??;
         let identity = peer.identity.as_ref();
-        let Admitted { gateway, pod } = admission::admit(identity, first.node.as_ref(), &self.trust_domain)?;
+        let Admitted { owner, pod } = admission::admit(identity, first.node.as_ref(), &self.agents)?;
         let stream = self.next.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(%gateway, stream, %pod, peer = %peer.address, "xds stream opened");
-        let snapshots = self.registry.subscribe(&gateway);
+        tracing::info!(%owner, stream, %pod, peer = %peer.address, "xds stream opened");
+        let snapshots = match &owner {
+            Owner::Gateway(gateway) => self.registry.subscribe(gateway),
+            Owner::Node(node, slot) => self.nodes.subscribe(node, *slot),
+        };
         #[cfg(feature = "faults")]
         let snapshots = crate::faults::heard(crate::faults::chosen(), snapshots);
+        self.metrics.open_streams.inc();
+        self.streams.opened(stream, pod);
         Ok(server::serve_after(
             first,
             requests,
             snapshots,
             server::Options::default(),
-            self.on_event(stream, gateway, pod),
-            self.end_of(&peer),
+            self.on_event(stream, owner),
+            peer.end(&self.drain),
         ))
     }
 
-    fn on_event(
-        &self,
-        stream: u64,
-        gateway: ObjectKey,
-        pod: ObjectKey,
-    ) -> impl FnMut(Event) + Send + 'static {
+    fn on_event(&self, stream: u64, owner: Owner) -> impl FnMut(Event) + Send + 'static {
         let (nacks, metrics, streams) = (self.nacks.clone(), self.metrics.clone(), self.streams.clone());
-        metrics.open_streams.inc();
-        streams.opened(stream, pod);
         move |event| {
             match &event {
                 Event::Ack { .. } => count(&metrics.answers, "ack"),
                 Event::Nack { kind, resources, message } => {
                     count(&metrics.answers, "nack");
-                    tracing::warn!(%gateway, stream, %kind, ?resources, message, "proxy refused configuration");
+                    tracing::warn!(%owner, stream, %kind, ?resources, message, "proxy refused configuration");
                 }
-                Event::UnknownType(kind) => tracing::debug!(%gateway, stream, kind, "unknown resource type"),
+                Event::UnknownType(kind) => tracing::debug!(%owner, stream, kind, "unknown resource type"),
                 Event::Closed { .. } => {
                     metrics.open_streams.dec();
                     streams.closed(stream);
-                    tracing::info!(%gateway, stream, "xds stream closed");
+                    tracing::info!(%owner, stream, "xds stream closed");
                 }
                 Event::Subscription { .. } | Event::Settled { .. } => {}
             }
-            nacks.on_event(stream, &gateway, &event);
+            // What a node's proxy refuses is no object's fault that a user could mend.
+            if let Owner::Gateway(gateway) = &owner {
+                nacks.on_event(stream, gateway, &event);
+            }
         }
-    }
-
-    /// Ends with the process or with the connection's age, whichever is first.
-    fn end_of(&self, peer: &Peer) -> CancellationToken {
-        let end = self.drain.child_token();
-        let (token, expires) = (end.clone(), peer.expires);
-        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
-            tokio::time::sleep_until(expires).await;
-            token.cancel();
-        }));
-        end
     }
 }
 
@@ -143,24 +136,4 @@ impl AggregatedDiscoveryService for Ads {
             }
         }
     }
-}
-
-/// The service with its parts.
-pub fn service(
-    registry: Registry,
-    nacks: Nacks,
-    streams: Streams,
-    trust_domain: &str,
-    metrics: &Metrics,
-    drain: &CancellationToken,
-) -> Arc<Ads> {
-    Arc::new(Ads {
-        registry,
-        nacks,
-        trust_domain: trust_domain.to_owned(),
-        metrics: metrics.clone(),
-        drain: drain.clone(),
-        streams,
-        next: AtomicU64::new(0),
-    })
 }

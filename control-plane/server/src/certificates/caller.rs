@@ -26,6 +26,7 @@ const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TOKEN: usize = 16 * 1024;
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// A pod that proved its service account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Caller {
     pub account: String,
     /// Name of the pod.
     pub pod: String,
+    /// Name of its node, where the API server says it.
+    pub node: Option<String>,
 }
 
 type TokenHash = [u8; 32];
@@ -151,7 +154,12 @@ fn vouched_for(status: TokenReviewStatus) -> Result<Caller, &'static str> {
     let (Some(pod), Some(_)) = (extra(&user, POD_NAME), extra(&user, POD_UID)) else {
         return refuse("the token is not bound to a pod");
     };
-    Ok(Caller { namespace: namespace.to_owned(), account: account.to_owned(), pod: pod.to_owned() })
+    Ok(Caller {
+        namespace: namespace.to_owned(),
+        account: account.to_owned(),
+        pod: pod.to_owned(),
+        node: extra(&user, NODE_NAME).map(str::to_owned),
+    })
 }
 
 fn extra<'a>(user: &'a UserInfo, key: &str) -> Option<&'a str> {

@@ -1,39 +1,28 @@
 //! CertificateService: a token and a public key in, a certificate out. The identity is the one the API server vouches for.
 
 mod caller;
+mod signer;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use jiff::Timestamp;
-use meshwright_pki::{SpiffeId, sign_leaf};
+use meshwright_pki::SpiffeId;
 use meshwright_proto::certificates::certificate_service_server::CertificateService;
 use meshwright_proto::certificates::{SignCertificateRequest, SignCertificateResponse};
-use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::metrics::{Metrics, count};
-use crate::serving::IssuingCa;
+use crate::nodes::Agents;
 
-pub use caller::Callers;
-
-/// An ECDSA request has 300 bytes, one with an RSA-4096 key 1,500.
-const MAX_CSR: usize = 8 * 1024;
+pub use caller::{Caller, Callers};
+pub use signer::Signer;
 
 /// The service.
 pub struct Certificates {
     /// Who calls.
     pub callers: Callers,
     /// What signs.
-    pub ca: watch::Receiver<Arc<IssuingCa>>,
-    /// SPIFFE trust domain.
-    pub trust_domain: String,
-    /// Life of a certificate.
-    pub ttl: Duration,
-    /// Counts.
-    pub metrics: Metrics,
+    pub signer: Signer,
+    /// Who is an agent of a node.
+    pub agents: Agents,
 }
 
 impl Certificates {
@@ -41,23 +30,13 @@ impl Certificates {
         &self,
         request: Request<SignCertificateRequest>,
     ) -> Result<SignCertificateResponse, Status> {
-        #[cfg(feature = "faults")]
-        crate::faults::certificates(crate::faults::chosen())?;
         let token = bearer(&request)?.to_owned();
         let csr = request.into_inner().csr_der;
         let caller = self.callers.identify(&token).await?;
-        if csr.is_empty() || csr.len() > MAX_CSR {
-            return Err(Status::invalid_argument(format!("csr_der must have 1 to {MAX_CSR} bytes")));
-        }
-        let id = SpiffeId::workload(&self.trust_domain, &caller.namespace, &caller.account)
-            .map_err(|error| Status::permission_denied(error.to_string()))?;
-        let ca = self.ca.borrow().clone();
-        let leaf = sign_leaf(&ca.authority, &csr, &id, &[], Timestamp::now(), self.ttl).map_err(refusal)?;
+        let id = identity(&caller, &self.agents)?;
+        let response = self.signer.sign(&csr, &id)?;
         tracing::info!(%id, pod = caller.pod, "certificate signed");
-        Ok(SignCertificateResponse {
-            chain_der: vec![leaf.to_vec(), ca.authority.cert().to_vec()],
-            roots_der: ca.roots.iter().map(|root| root.to_vec()).collect(),
-        })
+        Ok(response)
     }
 }
 
@@ -67,32 +46,22 @@ impl CertificateService for Certificates {
         &self,
         request: Request<SignCertificateRequest>,
     ) -> Result<Response<SignCertificateResponse>, Status> {
-        match self.sign(request).await {
-            Ok(response) => {
-                count(&self.metrics.certificates, "signed");
-                Ok(Response::new(response))
-            }
-            Err(status) => {
-                let outcome = match status.code() {
-                    tonic::Code::Unavailable => "unavailable",
-                    tonic::Code::Internal => "failed",
-                    // Anybody can ask without a token that we accept; that says nothing about us.
-                    tonic::Code::Unauthenticated => "unauthenticated",
-                    _ => "refused",
-                };
-                count(&self.metrics.certificates, outcome);
-                tracing::warn!(code = ?status.code(), why = status.message(), "certificate not signed");
-                Err(status)
-            }
-        }
+        self.signer.ended(self.sign(request).await)
     }
 }
 
-fn refusal(error: meshwright_pki::Error) -> Status {
-    match error {
-        meshwright_pki::Error::Csr(_) => Status::invalid_argument(error.to_string()),
-        meshwright_pki::Error::IssuerExpired { .. } => Status::unavailable(error.to_string()),
-        _ => Status::internal(error.to_string()),
+/// The identity that a caller gets: that of its service account; an agent of a node, the node's.
+fn identity(caller: &Caller, agents: &Agents) -> Result<SpiffeId, Status> {
+    let Caller { namespace, account, pod, node } = caller;
+    if !agents.has_account(namespace, account) {
+        return SpiffeId::workload(&agents.trust_domain, namespace, account)
+            .map_err(|error| Status::permission_denied(error.to_string()));
+    }
+    match node {
+        Some(node) => agents.id(node),
+        None => {
+            Err(Status::permission_denied(format!("the token of {pod} does not say on which node it runs")))
+        }
     }
 }
 

@@ -45,6 +45,17 @@ impl Peer {
     pub fn of<T>(request: &Request<T>) -> Result<&Self, Status> {
         request.extensions().get().ok_or_else(|| Status::internal("connection without a peer"))
     }
+
+    /// When a stream on this connection has to end: with the process or with the connection's age, whichever is first.
+    pub fn end(&self, drain: &CancellationToken) -> CancellationToken {
+        let end = drain.child_token();
+        let (token, expires) = (end.clone(), self.expires);
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+            tokio::time::sleep_until(expires).await;
+            token.cancel();
+        }));
+        end
+    }
 }
 
 /// A connection after its handshake.

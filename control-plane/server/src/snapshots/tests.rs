@@ -70,6 +70,7 @@ pub(crate) fn output(routes: &[&str], kept: &[&str], address: &str) -> Output {
         gateways: [(edge(), Arc::new(gateway(80, &routes)))].into(),
         endpoints: named.map(|cluster| (Arc::new(cluster.clone()), endpoints.clone())).collect(),
         kept: kept.into_iter().collect(),
+        mesh: Arc::default(),
     }
 }
 

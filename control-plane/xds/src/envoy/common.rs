@@ -9,13 +9,13 @@ use envoy_types::pb::envoy::config::core::v3::{
 use envoy_types::pb::google::protobuf;
 
 /// Dead peers behind a stateful device are noticed after `30 + 3 * 10` seconds.
-pub(super) fn keepalive() -> TcpKeepalive {
+pub(crate) fn keepalive() -> TcpKeepalive {
     TcpKeepalive { keepalive_time: uint32(30), keepalive_interval: uint32(10), keepalive_probes: uint32(3) }
 }
 
 /// A resource that comes over the one ADS stream. No fetch timeout: what was asked for is waited for, since a
 /// listener without routes answers 404 where silence would make the client try elsewhere.
-pub(super) fn ads() -> ConfigSource {
+pub(crate) fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3 as i32,
         initial_fetch_timeout: Some(duration(Duration::ZERO)),
@@ -24,7 +24,7 @@ pub(super) fn ads() -> ConfigSource {
     }
 }
 
-pub(super) fn socket_address(address: &str, port: u16) -> Address {
+pub(crate) fn socket_address(address: &str, port: u16) -> Address {
     Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
             address: address.to_owned(),
@@ -34,7 +34,7 @@ pub(super) fn socket_address(address: &str, port: u16) -> Address {
     }
 }
 
-pub(super) fn duration(duration: Duration) -> protobuf::Duration {
+pub(crate) fn duration(duration: Duration) -> protobuf::Duration {
     // Durations of the Gateway API end at 99999 h, far below either limit.
     protobuf::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
@@ -42,14 +42,14 @@ pub(super) fn duration(duration: Duration) -> protobuf::Duration {
     }
 }
 
-pub(super) fn uint32(value: u32) -> Option<protobuf::UInt32Value> {
+pub(crate) fn uint32(value: u32) -> Option<protobuf::UInt32Value> {
     Some(protobuf::UInt32Value { value })
 }
 
-pub(super) fn uint64(value: u64) -> Option<protobuf::UInt64Value> {
+pub(crate) fn uint64(value: u64) -> Option<protobuf::UInt64Value> {
     Some(protobuf::UInt64Value { value })
 }
 
-pub(super) fn boolean(value: bool) -> Option<protobuf::BoolValue> {
+pub(crate) fn boolean(value: bool) -> Option<protobuf::BoolValue> {
     Some(protobuf::BoolValue { value })
 }

@@ -6,7 +6,7 @@
 //! [`endpoint::resource`]): endpoints change alone and often, and a cluster depends on nothing else.
 
 pub mod cluster;
-mod common;
+pub(crate) mod common;
 pub mod endpoint;
 mod header;
 pub mod listener;

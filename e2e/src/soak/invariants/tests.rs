@@ -17,11 +17,14 @@ fn settled() -> Seen {
         let control_plane = part(kind, "mesh", "m-1", (REVISION, "m-1"), "control-plane");
         [control_plane, part(kind, "shop", "edge-meshwright", (GATEWAY, "edge"), "gateway")]
     });
+    let nodes = part(NODE_PROXIES, "mesh", "m-1-node", (REVISION, "m-1"), "node");
+    let (namespace, name, active) = ("mesh".into(), "m".into(), Some("m-1".into()));
     Seen {
-        mesh: Some(Mesh { namespace: "mesh".into(), name: "m".into(), active: Some("m-1".into()) }),
+        mesh: Some(Mesh { namespace, name, active, on_nodes: true }),
         revisions: vec!["m-1".into()],
         gateways: vec![("shop".into(), "edge".into())],
-        labelled: parts.collect(),
+        mesh_nodes: vec![("n1".into(), "m-1".into())],
+        labelled: parts.chain([nodes]).collect(),
     }
 }
 
@@ -75,7 +78,7 @@ fn what_belongs_to_nobody_is_found() {
 #[test]
 fn everything_left_of_a_deleted_mesh_is_found() {
     let seen = Seen { mesh: None, ..settled() };
-    assert_eq!(violations(&seen).len(), 9);
+    assert_eq!(violations(&seen).len(), 11);
 }
 
 #[test]
@@ -85,4 +88,22 @@ fn old_replica_sets_of_a_gateway_are_not_orphans() {
     old.labels.insert(REVISION.into(), "m-0".into());
     seen.labelled.push(old);
     assert_eq!(violations(&seen), Vec::<String>::new());
+}
+
+#[test]
+fn node_proxies_of_another_revision_and_nodes_that_wait_for_one_are_found() {
+    let mut seen = settled();
+    seen.labelled.push(part(NODE_PROXIES, "mesh", "m-0-node", (REVISION, "m-0"), "node"));
+    let found = violations(&seen);
+    let expected = [
+        "DaemonSet mesh/m-0-node without a MeshRevision",
+        r#"DaemonSets of revision Some("m-1"): ["m-1-node", "m-0-node"]"#,
+    ];
+    assert_eq!(found, expected);
+    let mut seen = settled();
+    seen.mesh_nodes.push(("n2".into(), "m-0".into()));
+    assert!(only_violation(&seen).starts_with("MeshNode n2 is to be served by m-0"));
+    let mut seen = settled();
+    seen.mesh.as_mut().unwrap().on_nodes = false;
+    assert!(only_violation(&seen).starts_with("DaemonSets of revision"));
 }

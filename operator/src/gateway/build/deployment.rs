@@ -4,15 +4,14 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{
-            ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-            PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
-            ServiceAccountTokenProjection, Sysctl, Volume, VolumeMount, VolumeProjection,
+            ConfigMapVolumeSource, Container, ContainerPort, EnvVar, PodSecurityContext, PodSpec,
+            PodTemplateSpec, Sysctl, Volume,
         },
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::ResourceExt;
-use meshwright_api::{TOKEN_AUDIENCE, names};
+use meshwright_api::names;
 
 use super::{Part, ValidatedGateway, of_part, part_selector, propagated};
 use crate::mesh_control_plane::build::shared;
@@ -79,12 +78,6 @@ fn container(gateway: &ValidatedGateway, part: &Part) -> Container {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
-    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
-    };
     Container {
         name: "proxy".to_owned(),
         image: Some(part.snapshot.images.proxy.clone()),
@@ -96,9 +89,9 @@ fn container(gateway: &ValidatedGateway, part: &Part) -> Container {
         resources: Some(shared::resources(&part.resources)),
         security_context: Some(shared::container_security()),
         volume_mounts: Some(vec![
-            mount("token", "/var/run/secrets/meshwright", true),
-            mount("trust", "/etc/meshwright/trust", true),
-            mount("run", "/run/meshwright", false),
+            shared::mount("token", "/var/run/secrets/meshwright", true),
+            shared::mount("trust", "/etc/meshwright/trust", true),
+            shared::mount("run", "/run/meshwright", false),
         ]),
         ..Container::default()
     }
@@ -123,39 +116,13 @@ fn env(gateway: &ValidatedGateway, part: &Part) -> Vec<EnvVar> {
 }
 
 fn volumes(gateway: &ValidatedGateway) -> Vec<Volume> {
-    let token = ServiceAccountTokenProjection {
-        audience: Some(TOKEN_AUDIENCE.to_owned()),
-        expiration_seconds: Some(3600),
-        path: "token".to_owned(),
-        ..ServiceAccountTokenProjection::default()
-    };
     vec![
-        Volume {
-            name: "token".to_owned(),
-            projected: Some(ProjectedVolumeSource {
-                sources: Some(vec![VolumeProjection {
-                    service_account_token: Some(token),
-                    ..VolumeProjection::default()
-                }]),
-                default_mode: Some(0o440),
-                ..ProjectedVolumeSource::default()
-            }),
-            ..Volume::default()
-        },
+        shared::token_volume(),
         Volume {
             name: "trust".to_owned(),
             config_map: Some(ConfigMapVolumeSource { name: gateway.name.clone(), ..Default::default() }),
             ..Volume::default()
         },
-        Volume {
-            name: "run".to_owned(),
-            // In memory, because sockets and keys must not reach a disk.
-            empty_dir: Some(EmptyDirVolumeSource {
-                medium: Some("Memory".to_owned()),
-                size_limit: Some(Quantity("16Mi".to_owned())),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        },
+        shared::run_volume(),
     ]
 }

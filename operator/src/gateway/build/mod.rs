@@ -60,7 +60,7 @@ pub struct Workload {
 pub fn gateway(gateway: &ValidatedGateway) -> Result<GatewayObjects, Error> {
     let lead = gateway.parts.first().map_or("", |p| p.revision.as_str());
     match builders(lead, &gateway.lead.version)? {
-        Builders::V0_1 | Builders::V0_2 => {}
+        Builders::V0_1 | Builders::V0_2 | Builders::V0_3 => {}
     }
     let workloads = gateway.parts.iter().filter(|part| !is_left(gateway, part));
     let workloads = workloads.map(|part| workload(gateway, part));
@@ -103,7 +103,9 @@ fn workload(gateway: &ValidatedGateway, part: &Part) -> Result<Workload, Error> 
     let mut deployment = deployment::build(gateway, part);
     match builders(&part.revision, &part.snapshot.version)? {
         Builders::V0_1 => {}
-        Builders::V0_2 => shared::since_0_2(&mut deployment, &part.snapshot.version),
+        Builders::V0_2 | Builders::V0_3 => {
+            shared::since_0_2(&mut deployment.spec.template, &part.snapshot.version);
+        }
     }
     Ok(Workload {
         deployment,

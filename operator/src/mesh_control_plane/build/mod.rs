@@ -24,12 +24,15 @@ use crate::{
 
 mod deployment;
 mod network_policy;
+mod node;
+mod node_volumes;
 mod rbac;
 mod service;
 pub mod shared;
 mod whole_mesh;
 
-pub use rbac::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE, role_ref, subject};
+pub use node::{NodeObjects, OS};
+pub use rbac::{CLUSTER_ROLE, ISSUING_CA_ROLE, LEASE_ROLE, NODES_ROLE, role_ref, subject};
 pub use whole_mesh::whole_mesh;
 
 /// What could not be built.
@@ -45,9 +48,26 @@ pub enum Error {
         /// Its version.
         version: String,
     },
+    /// A revision with node proxies that nobody gave ports.
+    #[error(
+        "MeshRevision {revision} has node proxies and no spec.nodeSlot; apply this operator's CustomResourceDefinitions, then delete it, and it is made anew"
+    )]
+    NoSlot {
+        /// Which revision.
+        revision: String,
+    },
     /// An object does not serialise.
     #[error("could not serialise an object")]
     Serialise(#[from] serde_json::Error),
+}
+
+/// What a revision is built with beside its own snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// Namespace of the operator: its pods never join the mesh.
+    pub operator: &'a str,
+    /// Trust anchors, PEM; none while the root is lost.
+    pub anchors: Option<&'a str>,
 }
 
 /// What a revision is made of.
@@ -69,6 +89,10 @@ pub struct RevisionObjects {
     pub autoscaler: HorizontalPodAutoscaler,
     /// How many may go at once.
     pub disruption_budget: PodDisruptionBudget,
+    /// The MeshNodes, where the release has node proxies.
+    pub nodes_binding: Option<RoleBinding>,
+    /// The node proxies, where the release has them.
+    pub node_proxies: Option<NodeObjects>,
 }
 
 /// Builds a revision with the builders of its own release.
@@ -76,14 +100,34 @@ pub fn revision(
     revision: &MeshRevision,
     issuing_secret: &str,
     plan: &Plan,
+    around: Around<'_>,
 ) -> Result<RevisionObjects, Error> {
     let builders = builders(&revision.name_any(), &revision.spec.version)?;
     let mut objects = v0_1(revision, issuing_secret, plan);
-    match builders {
-        Builders::V0_1 => {}
-        Builders::V0_2 => shared::since_0_2(&mut objects.deployment, &revision.spec.version),
+    if builders >= Builders::V0_2 {
+        shared::since_0_2(&mut objects.deployment.spec.template, &revision.spec.version);
+    }
+    if builders >= Builders::V0_3 {
+        since_0_3(&mut objects, revision, around)?;
     }
     Ok(objects)
+}
+
+// Node proxies; and the control plane knows them, and whose pods they leave alone.
+fn since_0_3(
+    objects: &mut RevisionObjects,
+    revision: &MeshRevision,
+    around: Around<'_>,
+) -> Result<(), Error> {
+    let of = Of::new(revision);
+    let slot = revision.spec.node_slot.ok_or_else(|| Error::NoSlot { revision: of.name.clone() })?;
+    let pod = objects.deployment.spec.template.spec.get_or_insert_default();
+    for container in &mut pod.containers {
+        container.env.get_or_insert_default().push(shared::env("OPERATOR_NAMESPACE", around.operator));
+    }
+    objects.nodes_binding = Some(rbac::nodes_binding(&of));
+    objects.node_proxies = Some(node::build(&of, slot, around.anchors));
+    Ok(())
 }
 
 /// The builders of a revision's release.
@@ -104,6 +148,8 @@ fn v0_1(revision: &MeshRevision, issuing_secret: &str, plan: &Plan) -> RevisionO
         deployment: deployment::build(&of, issuing_secret, plan),
         autoscaler: shared::autoscaler(of.meta(), &of.name, plan),
         disruption_budget: shared::disruption_budget(of.meta(), of.selector(), plan),
+        nodes_binding: None,
+        node_proxies: None,
     }
 }
 
@@ -120,8 +166,10 @@ impl RevisionObjects {
             deployment,
             autoscaler,
             disruption_budget,
+            nodes_binding,
+            node_proxies,
         } = self;
-        Ok(vec![
+        let mut desired = vec![
             Desired::new(&service_account)?,
             Desired::new(&cluster_binding)?,
             Desired::new(&lease_binding)?,
@@ -131,7 +179,19 @@ impl RevisionObjects {
             Desired::new(&disruption_budget)?,
             Desired::new(&deployment)?.with_floor(plan.min),
             Desired::new(&autoscaler)?,
-        ])
+        ];
+        if let Some(binding) = nodes_binding {
+            desired.insert(3, Desired::new(&binding)?);
+        }
+        // Last: they wait for the control plane anyway.
+        if let Some(NodeObjects { service_account, trust, daemon_set }) = node_proxies {
+            desired.push(Desired::new(&service_account)?);
+            if let Some(trust) = trust {
+                desired.push(Desired::new(&trust)?);
+            }
+            desired.push(Desired::new(&daemon_set)?);
+        }
+        Ok(desired)
     }
 }
 

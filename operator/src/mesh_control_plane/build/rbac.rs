@@ -15,6 +15,8 @@ use super::Of;
 pub const CLUSTER_ROLE: &str = "meshwright-control-plane";
 /// The status Lease, in the mesh's namespace.
 pub const LEASE_ROLE: &str = "meshwright-control-plane-lease";
+/// MeshNodes and their status, in the mesh's namespace.
+pub const NODES_ROLE: &str = "meshwright-control-plane-nodes";
 /// Creating and deleting Secrets in the mesh's namespace; for the operator itself.
 pub const ISSUING_CA_ROLE: &str = "meshwright-issuing-ca";
 
@@ -37,9 +39,17 @@ pub(super) fn cluster_binding(of: &Of<'_>) -> ClusterRoleBinding {
 }
 
 pub(super) fn lease_binding(of: &Of<'_>) -> RoleBinding {
+    binding(of, "lease", LEASE_ROLE)
+}
+
+pub(super) fn nodes_binding(of: &Of<'_>) -> RoleBinding {
+    binding(of, "nodes", NODES_ROLE)
+}
+
+fn binding(of: &Of<'_>, what: &str, role: &str) -> RoleBinding {
     RoleBinding {
-        metadata: ObjectMeta { name: Some(format!("{}-lease", of.name)), ..of.meta() },
-        role_ref: role_ref(LEASE_ROLE),
+        metadata: ObjectMeta { name: Some(format!("{}-{what}", of.name)), ..of.meta() },
+        role_ref: role_ref(role),
         subjects: Some(vec![subject(&of.namespace, &of.name)]),
     }
 }

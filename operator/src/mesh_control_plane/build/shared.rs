@@ -4,25 +4,27 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        apps::v1::{Deployment, DeploymentStrategy, RollingUpdateDeployment},
+        apps::v1::{DeploymentStrategy, RollingUpdateDeployment},
         autoscaling::v2::{
             CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
             HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
             ResourceMetricSource,
         },
         core::v1::{
-            Capabilities, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference, ObjectFieldSelector,
-            PodSecurityContext, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
-            TopologySpreadConstraint,
+            Capabilities, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
+            ObjectFieldSelector, PodSecurityContext, PodTemplateSpec, Probe, ProjectedVolumeSource,
+            ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection,
+            TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
         },
         policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     },
     apimachinery::pkg::{
+        api::resource::Quantity,
         apis::meta::v1::{LabelSelector, ObjectMeta},
         util::intstr::IntOrString,
     },
 };
-use meshwright_api::{Resources, labels};
+use meshwright_api::{Resources, TOKEN_AUDIENCE, labels};
 
 use crate::availability::Plan;
 
@@ -162,9 +164,9 @@ pub fn env(name: &str, value: impl Into<String>) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.into()), ..EnvVar::default() }
 }
 
-/// What a pod can only learn from Kubernetes.
-pub fn pod_env() -> Vec<EnvVar> {
-    let field = |name: &str, path: &str| EnvVar {
+/// A variable with a field of the pod.
+pub fn field_env(name: &str, path: &str) -> EnvVar {
+    EnvVar {
         name: name.to_owned(),
         value_from: Some(EnvVarSource {
             field_ref: Some(ObjectFieldSelector {
@@ -174,12 +176,61 @@ pub fn pod_env() -> Vec<EnvVar> {
             ..EnvVarSource::default()
         }),
         ..EnvVar::default()
-    };
+    }
+}
+
+/// What a pod can only learn from Kubernetes.
+pub fn pod_env() -> Vec<EnvVar> {
     vec![
-        field("POD_NAME", "metadata.name"),
-        field("POD_NAMESPACE", "metadata.namespace"),
-        field("POD_IP", "status.podIP"),
+        field_env("POD_NAME", "metadata.name"),
+        field_env("POD_NAMESPACE", "metadata.namespace"),
+        field_env("POD_IP", "status.podIP"),
     ]
+}
+
+/// Where a volume is in a container.
+pub fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+/// A token of the service account with our audience, for requests for certificates.
+pub fn token_volume() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(TOKEN_AUDIENCE.to_owned()),
+        expiration_seconds: Some(3600),
+        path: "token".to_owned(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    Volume {
+        name: "token".to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![VolumeProjection {
+                service_account_token: Some(token),
+                ..VolumeProjection::default()
+            }]),
+            default_mode: Some(0o440),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// Between a proxy's agent and its Envoy. In memory, because sockets and keys must not reach a disk.
+pub fn run_volume() -> Volume {
+    Volume {
+        name: "run".to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: Some(Quantity("16Mi".to_owned())),
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 /// Asks a path by HTTP.
@@ -213,8 +264,7 @@ pub fn pull_secrets(names: &[String]) -> Option<Vec<LocalObjectReference>> {
 }
 
 /// What builders since 0.2.0 add: pods say which version they are, and a container that ends leaves its last words in its status.
-pub fn since_0_2(deployment: &mut Deployment, version: &str) {
-    let template = &mut deployment.spec.template;
+pub fn since_0_2(template: &mut PodTemplateSpec, version: &str) {
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     labels.insert("app.kubernetes.io/version".to_owned(), version.to_owned());
     for container in &mut template.spec.get_or_insert_default().containers {

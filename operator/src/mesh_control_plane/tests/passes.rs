@@ -55,6 +55,9 @@ async fn the_gateway_controllers_do_not_wait_for_a_valid_spec() {
 fn a_pass(found: &[Value]) -> Vec<apply_tests::Answer> {
     let list = |items: &[Value]| json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items});
     let paths = [
+        "/apis/meshwright.io/v1alpha1/namespaces/prod/meshnodes",
+        "/apis/apps/v1/namespaces/prod/daemonsets",
+        "/api/v1/namespaces/prod/pods",
         "/apis/autoscaling/v2/horizontalpodautoscalers",
         "/apis/apps/v1/deployments",
         "/apis/policy/v1/poddisruptionbudgets",
@@ -66,8 +69,8 @@ fn a_pass(found: &[Value]) -> Vec<apply_tests::Answer> {
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     ];
     let mut answers: Vec<_> = paths.map(|p| apply_tests::Answer(http::Method::GET, p, 200, list(&[]))).into();
-    answers[0].3 = list(found);
-    (answers[6].2, answers[6].3) = (404, apply_tests::not_found());
+    answers[3].3 = list(found);
+    (answers[9].2, answers[9].3) = (404, apply_tests::not_found());
     answers
 }
 
@@ -79,9 +82,9 @@ async fn a_mesh_is_let_go_only_when_nothing_was_left_to_delete() {
         "metadata": {"name": "web-meshwright", "namespace": "shop", "uid": "u", "resourceVersion": "1"}});
     const SCALER: &str = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/web-meshwright";
     let mut answers = a_pass(std::slice::from_ref(&scaler));
-    answers.insert(1, apply_tests::Answer(http::Method::DELETE, SCALER, 404, apply_tests::not_found()));
+    answers.insert(4, apply_tests::Answer(http::Method::DELETE, SCALER, 404, apply_tests::not_found()));
     let deleted = json!({"kind": "Status", "apiVersion": "v1", "status": "Success"});
-    (answers[1].2, answers[1].3) = (200, deleted);
+    (answers[4].2, answers[4].3) = (200, deleted);
     let (ctx, mock) = apply_tests::server(answers);
     let action = controller::finish(&ctx, &mesh).await.unwrap();
     mock.finish();
@@ -140,4 +143,58 @@ async fn a_revision_of_somebody_else_is_left_alone_and_named() {
     mock.finish();
     let problems = created.unwrap().problems;
     assert!(matches!(&problems[..], [crate::apply::Problem::NotOurs { .. }]), "{problems:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_proxies_end_after_their_agents_know_that_the_nodes_are_not_theirs_and_before_the_rest() {
+    let mut mesh = mesh(json!({}));
+    mesh.metadata.finalizers = Some(vec![controller::FINALIZER.to_owned()]);
+    let owner = json!({"apiVersion": "meshwright.io/v1alpha1", "kind": "MeshControlPlane", "name": "mesh", "uid": "mesh-uid"});
+    let stage = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (now, let_go) = (stage.clone(), serde_json::to_value(&mesh).unwrap());
+    let (ctx, asked) = apply_tests::answering(meshwright_k8s::lease::Leadership::always(), move |what| {
+        let list = |items: Vec<Value>| (200, json!({"metadata": {}, "items": items}));
+        let when = |is: bool, item: Value| list(if is { vec![item] } else { Vec::new() });
+        let stage = now.load(std::sync::atomic::Ordering::SeqCst);
+        match what {
+            "GET /apis/meshwright.io/v1alpha1/namespaces/prod/meshnodes" => when(
+                stage == 0,
+                json!({"metadata": {"name": "n1", "namespace": "prod", "uid": "u", "ownerReferences": [owner]},
+                    "spec": {"revision": "mesh-1", "epoch": 1}}),
+            ),
+            "GET /apis/apps/v1/namespaces/prod/daemonsets" => when(
+                stage == 1,
+                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                    "metadata": {"name": "mesh-1-node", "namespace": "prod", "uid": "d"}}),
+            ),
+            "GET /api/v1/namespaces/prod/pods" => {
+                when(stage == 2, json!({"metadata": {"name": "mesh-1-node-x", "namespace": "prod"}}))
+            }
+            "GET /apis/gateway.networking.k8s.io/v1" => (404, apply_tests::not_found()),
+            "PATCH /apis/meshwright.io/v1alpha1/namespaces/prod/meshcontrolplanes/mesh" => {
+                (200, let_go.clone())
+            }
+            _ if what.starts_with("GET") && what.contains("secrets") => (404, apply_tests::not_found()),
+            _ => list(Vec::new()),
+        }
+    });
+    let deletions = || -> Vec<String> {
+        let all = std::mem::take(&mut *asked.lock().unwrap());
+        all.into_iter()
+            .filter(|a| a.starts_with("DELETE") || a.contains("horizontalpodautoscalers"))
+            .collect()
+    };
+    let started = tokio::time::Instant::now();
+    controller::finish(&ctx, &mesh).await.unwrap();
+    assert_eq!(deletions(), ["DELETE /apis/meshwright.io/v1alpha1/namespaces/prod/meshnodes/n1"]);
+    assert!(started.elapsed() >= std::time::Duration::from_secs(30), "agents have to hear of it");
+    stage.store(1, std::sync::atomic::Ordering::SeqCst);
+    controller::finish(&ctx, &mesh).await.unwrap();
+    assert_eq!(deletions(), ["DELETE /apis/apps/v1/namespaces/prod/daemonsets/mesh-1-node"]);
+    stage.store(2, std::sync::atomic::Ordering::SeqCst);
+    controller::finish(&ctx, &mesh).await.unwrap();
+    assert_eq!(deletions(), Vec::<String>::new(), "pods are left");
+    stage.store(3, std::sync::atomic::Ordering::SeqCst);
+    controller::finish(&ctx, &mesh).await.unwrap();
+    assert_eq!(deletions(), ["GET /apis/autoscaling/v2/horizontalpodautoscalers"], "now the rest");
 }

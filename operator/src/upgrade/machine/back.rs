@@ -77,13 +77,14 @@ impl Going<'_> {
             return Outcome::Stays;
         };
         if rollback.traffic_back.is_none() {
-            if self.view.gateways.back {
+            if self.view.gateways.back && self.view.nodes.back.is_none() {
                 rollback.traffic_back = Some(now);
                 let note = format!("all new connections go to revision {from} again");
                 self.told.push(("TrafficBack", note));
                 self.recheck = Some(Duration::ZERO);
             } else {
-                let why = self.view.gateways.waiting.clone();
+                let why = self.view.gateways.waiting.clone().filter(|_| !self.view.gateways.back);
+                let why = why.or_else(|| self.view.nodes.back.clone());
                 let since = self.position.since.clone();
                 if self.is_over(&since, INSTALL) {
                     let from = &self.position.from;

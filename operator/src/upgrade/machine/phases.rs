@@ -56,6 +56,16 @@ impl Going<'_> {
     }
 
     pub(super) fn install_canary(&mut self) -> Outcome {
+        if let Some(ports) = self.view.ports.as_ref().filter(|_| !self.view.to.exists) {
+            // What an earlier revision still has on the nodes is not the new one's doing.
+            self.position.blocked_since = None;
+            let since = self.position.since.clone();
+            if self.is_over(&since, INSTALL) {
+                self.asks = Some(ports.clone());
+            }
+            self.wait(ports.clone(), None);
+            return Outcome::Stays;
+        }
         if self.view.to.ready {
             self.position.blocked_since = None;
             if !self.must_hold() {
@@ -244,6 +254,11 @@ impl Going<'_> {
 
     fn wait_for_gateways(&mut self) -> Outcome {
         let why = self.view.gateways.waiting.clone().unwrap_or_else(|| "gateways to follow".to_owned());
+        self.wait_for(why, "ProxiesNotReady", "gateways")
+    }
+
+    // What has not followed in time sends it back.
+    fn wait_for(&mut self, why: String, cause: &str, who: &str) -> Outcome {
         let held = self.view.settings.held();
         if self.position.without_baseline || held.is_some() {
             let held = held.map_or_else(String::new, |held| format!("; {held}"));
@@ -254,8 +269,8 @@ impl Going<'_> {
         }
         let since = self.blocked();
         if self.is_over(&since, INSTALL) {
-            let message = format!("gateways did not follow within {} s: {why}", INSTALL.as_secs());
-            self.go_back(("ProxiesNotReady".to_owned(), message));
+            let message = format!("{who} did not follow within {} s: {why}", INSTALL.as_secs());
+            self.go_back((cause.to_owned(), message));
             return Outcome::Stays;
         }
         self.wait(why, Some(self.after(&since, INSTALL)));
@@ -271,7 +286,8 @@ impl Going<'_> {
             Strategy::Canary => self.view.settings.bake,
             Strategy::InPlace => Duration::ZERO,
         };
-        if self.view.gateways.settled {
+        let nodes = self.view.nodes.forward.clone();
+        if self.view.gateways.settled && nodes.is_none() {
             self.position.blocked_since = None;
         }
         if !self.is_over(&measured, hold) {
@@ -281,6 +297,9 @@ impl Going<'_> {
             );
         } else if !self.view.gateways.settled {
             return self.wait_for_gateways();
+        } else if let Some(nodes) = nodes {
+            // They have been given to it since the gateways' connections are.
+            return self.wait_for(nodes, "NodesNotServed", "nodes");
         } else if !self.must_hold() && !self.must_ask() {
             self.enter(UpgradePhase::Promote);
         }

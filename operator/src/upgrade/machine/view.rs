@@ -69,6 +69,15 @@ pub struct Gateways {
     pub trouble: Option<Trouble>,
 }
 
+/// The nodes that are ready, seen together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// What is awaited until the new revision has all of them.
+    pub forward: Option<String>,
+    /// What is awaited until it has none of them any more.
+    pub back: Option<String>,
+}
+
 /// What a person asked for by annotations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
@@ -119,6 +128,10 @@ pub struct View<'a> {
     pub comparison: Option<Result<Comparison, String>>,
     /// The Gateways.
     pub gateways: Gateways,
+    /// The nodes.
+    pub nodes: Nodes,
+    /// What is awaited until the revision that the spec asks for can have ports on the nodes. It counts only before that is made.
+    pub ports: Option<String>,
     /// Of the step that is being measured.
     pub verdict: Option<Verdict>,
     /// One word for what a bad verdict found.

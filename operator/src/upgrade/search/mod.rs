@@ -13,7 +13,7 @@ use meshwright_api::{
 
 use self::{
     sights::all,
-    world::{LONG, OLD, OTHER, Seen, Way, World, step},
+    world::{Follow, LONG, NEW, OLD, OTHER, Seen, Way, World, step},
 };
 use super::{
     machine::{Decision, Usage},
@@ -22,10 +22,11 @@ use super::{
 
 fn key(world: &World) -> String {
     format!(
-        "{} {} {} {}",
+        "{} {} {} {:?} {}",
         world.active,
         world.old,
         world.new,
+        world.nodes,
         serde_json::to_string(&world.position).unwrap()
     )
 }
@@ -47,7 +48,9 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
         let asked = before.position.as_ref().is_some_and(|p| p.phase == UpgradePhase::Retire);
         assert!(asked || seen.usage == Usage::Gone, "nothing in use is removed\n{}", context());
         assert_ne!(*gone, after.active, "{}", context());
+        assert!(!after.nodes.contains(gone.as_str()), "nodes are served by it\n{}", context());
     }
+    check_nodes(before, seen, after);
     let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
     // What was well a moment ago may be unwell for a moment.
     let was_well = before.position.as_ref().is_some_and(|p| {
@@ -55,9 +58,11 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
         p.blocked_since.is_none() && waits
     });
     let why = after.position.as_ref().and_then(|p| p.rollback.as_ref()).map(|r| r.cause.as_str());
-    assert!(!was_well || !matches!(why, Some("NotReady" | "ProxiesNotReady")), "at once\n{}", context());
-    let gathers = |p: &UpgradeStatus| {
-        matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake) && p.measured_since.is_none()
+    let late = matches!(why, Some("NotReady" | "ProxiesNotReady" | "NodesNotServed"));
+    assert!(!(was_well && late), "at once\n{}", context());
+    let gathers = |p: &UpgradeStatus| match p.phase {
+        UpgradePhase::Shift => p.measured_since.is_none(),
+        phase => phase == UpgradePhase::Bake,
     };
     let blocked = after.position.as_ref().is_some_and(|p| gathers(p) && p.blocked_since.is_some());
     assert!(!(seen.paused && blocked), "a pause counts\n{}", context());
@@ -102,6 +107,31 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
     }
 }
 
+// Nodes go where there is a revision, after the gateways and not without them, and who serves them is not left alone with the rest.
+fn check_nodes(before: &World, seen: &Seen, after: &World) {
+    let context = || format!("before {before:#?}\nseen {seen:#?}\nafter {after:#?}");
+    let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
+    let is_there = if after.wanted() == NEW { after.new } else { after.old };
+    assert!(is_there, "nodes are given to a revision that is not there\n{}", context());
+    if let Some(p) = &after.position {
+        let over = p.phase >= UpgradePhase::Promote && p.phase < UpgradePhase::RollingBack;
+        let may = over || p.phase == UpgradePhase::Bake && p.measured_since.is_some();
+        assert_eq!(after.wanted() == NEW, may, "{}", context());
+        let only_new = matches!(routing_of(after).behind, Behind::Only(name) if name == NEW);
+        assert!(!may || only_new, "nodes go before the gateways\n{}", context());
+    }
+    if phase(after) == Some(UpgradePhase::Promote) && phase(before) != Some(UpgradePhase::Promote) {
+        assert_eq!(after.nodes, [NEW].into(), "nodes are left behind\n{}", context());
+    }
+    let back = |w: &World| w.position.as_ref().and_then(|p| p.rollback.clone()?.traffic_back).is_some();
+    let nowhere = phase(before) == Some(UpgradePhase::RollingBack) && !back(before) && back(after);
+    assert!(!nowhere || !after.nodes.contains(NEW), "nodes stay with what is bad\n{}", context());
+    if seen.paused && phase(before) == phase(after) && phase(before) < Some(UpgradePhase::RollingBack) {
+        assert_eq!(before.wanted(), after.wanted(), "a pause moves no node\n{}", context());
+    }
+    assert!(after.new || !after.nodes.contains(NEW), "nodes are served by what was removed\n{}", context());
+}
+
 // Under these sights, seen again and again, it comes to an end.
 fn ends(way: &Way, world: &World, seen: &Seen, is_end: impl Fn(&World) -> bool) {
     let (mut world, mut path) = (world.clone(), Vec::new());
@@ -127,7 +157,7 @@ fn goes_on_unasked(before: &World, after: &World) -> bool {
 }
 
 fn search(way: &Way) -> usize {
-    let start = World { position: None, active: OLD, old: true, new: false };
+    let start = World::installed();
     let mut known = BTreeMap::from([(key(&start), start.clone())]);
     let mut queue = VecDeque::from([start]);
     while let Some(world) = queue.pop_front() {
@@ -168,6 +198,11 @@ fn search(way: &Way) -> usize {
                     let insufficient = Some(VerdictResult::Insufficient);
                     ends(way, &world, &Seen { verdict: insufficient, ..good.clone() }, over);
                 }
+                if way.baseline && phase == Some(UpgradePhase::Bake) {
+                    // Nodes that never come over send it back, unless they have come already.
+                    let refuses = Seen { follow: Follow::OnlyBack, ..good.clone() };
+                    ends(way, &world, &refuses, |w| over(w) || back(w));
+                }
                 let retires = world.position.as_ref().is_some_and(|p| p.phase == UpgradePhase::Retire);
                 if !retires && way.baseline {
                     ends(way, &world, &Seen { rollback: true, ..good }, back);
@@ -203,7 +238,7 @@ fn every_state_keeps_its_promises_and_leads_to_an_end() {
 #[test]
 fn what_went_back_is_not_tried_again_until_it_is_asked_for() {
     let way = &Way::new(Strategy::Canary, Approval::Never, OnInsufficient::Wait, true);
-    let mut world = World { position: None, active: OLD, old: true, new: false };
+    let mut world = World::installed();
     let bad = Seen { verdict: Some(VerdictResult::Fail), ..Seen::good() };
     for _ in 0..30 {
         world = step(way, &world, &bad).1;

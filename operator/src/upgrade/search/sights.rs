@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 use meshwright_api::{UpgradePhase, VerdictResult};
 
-use super::world::{A_WHILE, LONG, OLD, OTHER, Seen, Way};
+use super::world::{A_WHILE, Follow, LONG, OLD, OTHER, Seen, Way};
 use crate::upgrade::machine::Usage;
 
 fn each<T: Copy>(of: Vec<Seen>, values: &[T], set: impl Fn(&mut Seen, T)) -> Vec<Seen> {
@@ -42,7 +42,10 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
             all = each(all, &both, |s, v| s.unseen = v);
             each(each(all, &both, |s, v| s.blocked = v), &both, |s, v| s.accepts = v)
         }
-        UpgradePhase::InstallCanary => each(all, &both, |s, v| s.ready = v),
+        UpgradePhase::InstallCanary => {
+            all = each(all, &both, |s, v| s.no_ports = v);
+            each(all, &both, |s, v| s.ready = v)
+        }
         UpgradePhase::Compare => {
             all = each(all, &[None, Some(Ok(0)), Some(Ok(1)), Some(Err(()))], |s, v| s.compared = v);
             all = each(all, &both, |s, v| s.accepts = v);
@@ -51,16 +54,22 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
         }
         UpgradePhase::Shift | UpgradePhase::Bake => {
             use VerdictResult::{Fail, Insufficient, Pass};
+            let late = each(all.clone(), &[Follow::Nobody, Follow::Some], |s, v| s.follow = v);
+            let late = each(late, &both, |s, v| s.settled = v);
             all = each(all, &[None, Some(Pass), Some(Fail), Some(Insufficient)], |s, v| s.verdict = v);
             all = each(all, &both, |s, v| s.settled = v);
             all = each(all, &both, |s, v| s.stuck = v);
+            all.extend(late.into_iter().filter(|_| phase == UpgradePhase::Bake));
             each(all, &both, |s, v| s.agrees = v)
         }
         UpgradePhase::Drain => {
             all = each(with_usage(all), &both, |s, v| s.settled = v);
             each(all, &both, |s, v| s.ends_warmth = v)
         }
-        UpgradePhase::RollingBack => each(all, &both, |s, v| s.back = v),
+        UpgradePhase::RollingBack => {
+            all = each(all, &[Follow::Nobody, Follow::Some, Follow::All], |s, v| s.follow = v);
+            each(all, &both, |s, v| s.back = v)
+        }
         UpgradePhase::RolledBack => {
             all = each(with_usage(all), &both, |s, v| s.retry = v);
             each(all, &both, |s, v| s.held = v)

@@ -1,5 +1,7 @@
 //! What the search remembers between two reconciles, what it may see in one, and one step of the state machine.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
@@ -8,9 +10,12 @@ use meshwright_api::{
     Approval, Blocker, Comparison, OnInsufficient, Strategy, Upgrade, UpgradeStatus, Verdict, VerdictResult,
 };
 
-use crate::upgrade::{
-    Settings, View,
-    machine::{Decision, Gateways, Health, Revision, Trouble, Usage, Wishes, next},
+use crate::{
+    mesh_control_plane::nodes,
+    upgrade::{
+        Settings, View,
+        machine::{Decision, Gateways, Health, Nodes, Revision, Trouble, Usage, Wishes, next},
+    },
 };
 
 pub(super) const OLD: &str = "mesh-00000001";
@@ -25,13 +30,47 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-/// What is remembered between two reconciles: the record, and which revisions exist.
+/// What is remembered between two reconciles: the record, which revisions exist, and which of them serve nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct World {
     pub(super) position: Option<UpgradeStatus>,
     pub(super) active: &'static str,
     pub(super) old: bool,
     pub(super) new: bool,
+    pub(super) nodes: BTreeSet<&'static str>,
+}
+
+impl World {
+    /// A mesh that is installed.
+    pub(super) fn installed() -> Self {
+        Self { position: None, active: OLD, old: true, new: false, nodes: [OLD].into() }
+    }
+
+    /// The revision that the nodes are given to.
+    pub(super) fn wanted(&self) -> &'static str {
+        let wanted = nodes::wanted(self.active, self.position.as_ref());
+        if wanted == NEW { NEW } else { OLD }
+    }
+
+    fn follow(&mut self, follow: Follow) {
+        let wanted = self.wanted();
+        match follow {
+            Follow::Nobody => {}
+            Follow::OnlyBack if wanted == NEW => {}
+            Follow::Some => drop(self.nodes.insert(wanted)),
+            Follow::All | Follow::OnlyBack => self.nodes = [wanted].into(),
+        }
+    }
+}
+
+/// Which nodes have gone over to whom they were given since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    Nobody,
+    Some,
+    All,
+    /// All of them, but never to the new revision.
+    OnlyBack,
 }
 
 /// What may be seen.
@@ -53,6 +92,8 @@ pub(super) struct Seen {
     pub(super) settled: bool,
     pub(super) back: bool,
     pub(super) stuck: bool,
+    pub(super) follow: Follow,
+    pub(super) no_ports: bool,
     pub(super) verdict: Option<VerdictResult>,
     pub(super) usage: Usage,
     pub(super) agrees: bool,
@@ -81,6 +122,8 @@ impl Seen {
             settled: true,
             back: true,
             stuck: false,
+            follow: Follow::All,
+            no_ports: false,
             verdict: Some(VerdictResult::Pass),
             usage: Usage::Gone,
             agrees: true,
@@ -135,6 +178,12 @@ fn wishes(world: &World, seen: &Seen) -> Wishes {
 }
 
 pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
+    let mut world = world.clone();
+    world.follow(seen.follow);
+    let world = &world;
+    // As `in_use` of a revision: who serves a node is used, whatever else is seen.
+    let in_use = |name: &str| if world.nodes.contains(name) { Usage::Used } else { seen.usage };
+    let awaited = |is: bool| is.then(|| "nodes".to_owned());
     let mut position = world.position.clone();
     if let Some(p) = &mut position {
         age(p, seen.elapsed);
@@ -163,12 +212,12 @@ pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
         unseen: seen.unseen.then(|| "budgets".to_owned()),
         opens: seen.closed.then(|| now() + LONG),
         held_back: seen.held.then(|| "0.1.0".to_owned()),
-        from: Health { exists: world.old, ready: seen.old_ready, trouble: None, in_use: seen.usage },
+        from: Health { exists: world.old, ready: seen.old_ready, trouble: None, in_use: in_use(OLD) },
         to: Health {
             exists: world.new,
             ready: world.new && seen.ready,
             trouble: trouble(seen.trouble),
-            in_use: seen.usage,
+            in_use: in_use(NEW),
         },
         blockers: if seen.blocked { vec![blocker] } else { Vec::new() },
         comparison: seen.compared.map(|c| {
@@ -181,6 +230,11 @@ pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
             waiting: None,
             trouble: trouble(seen.stuck),
         },
+        nodes: Nodes {
+            forward: awaited(world.nodes.contains(OLD)),
+            back: awaited(world.nodes.contains(NEW)),
+        },
+        ports: awaited(seen.no_ports),
         verdict: seen.verdict.map(verdict),
         verdict_cause: "ErrorsRose".to_owned(),
         requests: None,
@@ -218,7 +272,6 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
     back(&mut p.since);
     p.measured_since.iter_mut().for_each(&back);
     p.blocked_since.iter_mut().for_each(&back);
-    p.approvals.iter_mut().for_each(|a| back(&mut a.time));
     p.started = Time(now() - LONG);
 }
 
@@ -226,6 +279,7 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
 fn forget(p: &mut UpgradeStatus) {
     p.done.clear();
     p.accepted.clear();
+    p.approvals.iter_mut().for_each(|a| a.time = Time(now()));
     (p.waiting, p.deadline, p.share, p.verdict, p.comparison) = (None, None, None, None, None);
     if let Some(rollback) = &mut p.rollback {
         rollback.decided = Time(now());

@@ -8,8 +8,9 @@ use std::{
 use envoy_types::pb::google::rpc::Status;
 use meshwright_xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl};
 
-/// The names of the secrets the agent itself serves.
-pub const LOCAL_SECRETS: [&str; 2] = ["workload", "roots"];
+/// Secrets that the agent itself serves: these, and pods' certificates, which are called by the identities that they name.
+const LOCAL_SECRETS: [&str; 2] = ["workload", "roots"];
+const PODS_SECRETS: &str = "spiffe://";
 
 const WILDCARDS: [TypeUrl; 2] = [TypeUrl::Cluster, TypeUrl::Listener];
 const FAILED_PRECONDITION: i32 = 9;
@@ -110,6 +111,17 @@ impl State {
     /// A secret the control plane never sees.
     pub fn set_local_secret(&mut self, secret: Resource) {
         self.candidate.edit(TypeUrl::Secret).insert(secret);
+        self.bump();
+    }
+
+    /// Takes such a secret away. Envoy keeps it as long as it asks for it.
+    pub fn remove_local_secret(&mut self, name: &str) {
+        self.candidate.edit(TypeUrl::Secret).forget(name);
+        self.bump();
+    }
+
+    /// Something that is put into what Envoy is offered has changed.
+    pub fn touch(&mut self) {
         self.bump();
     }
 
@@ -356,7 +368,7 @@ impl State {
 }
 
 fn is_local(kind: TypeUrl, name: &str) -> bool {
-    kind == TypeUrl::Secret && LOCAL_SECRETS.contains(&name)
+    kind == TypeUrl::Secret && (LOCAL_SECRETS.contains(&name) || name.starts_with(PODS_SECRETS))
 }
 
 fn request(kind: TypeUrl) -> DeltaDiscoveryRequest {

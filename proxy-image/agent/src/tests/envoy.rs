@@ -47,13 +47,13 @@ use super::fake::{ControlPlane, DEADLINE, args, eventually};
 use crate::{Args, run::serve_until};
 
 /// None if there is nothing to test with; a wrong path must not look like that.
-pub(super) fn envoy_binary() -> Option<PathBuf> {
+pub(crate) fn envoy_binary() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("ENVOY_BIN")?);
     assert!(path.is_file(), "ENVOY_BIN names {}, which does not exist", path.display());
     Some(path)
 }
 
-pub(super) async fn free_address() -> SocketAddr {
+pub(crate) async fn free_address() -> SocketAddr {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
@@ -67,10 +67,15 @@ fn ads() -> ConfigSource {
 
 /// mTLS with the agent's own two secrets.
 fn mutual_tls() -> TransportSocket {
+    mutual_tls_as("workload")
+}
+
+/// mTLS with this certificate of the agent's.
+pub(crate) fn mutual_tls_as(certificate: &str) -> TransportSocket {
     let secret = |name: &str| SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) };
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
-            tls_certificate_sds_secret_configs: vec![secret("workload")],
+            tls_certificate_sds_secret_configs: vec![secret(certificate)],
             validation_context_type: Some(ValidationContextType::ValidationContextSdsSecretConfig(secret(
                 "roots",
             ))),
@@ -85,7 +90,7 @@ fn mutual_tls() -> TransportSocket {
     }
 }
 
-pub(super) fn listener(name: &str, port: u16, transport_socket: Option<TransportSocket>) -> Resource {
+pub(crate) fn listener(name: &str, port: u16, transport_socket: Option<TransportSocket>) -> Resource {
     let manager = HttpConnectionManager {
         stat_prefix: "http".to_owned(),
         route_specifier: Some(RouteSpecifier::Rds(Rds {
@@ -162,7 +167,7 @@ fn route(text: &str) -> Resource {
     route_to(Action::DirectResponse(answer))
 }
 
-pub(super) fn route_to(action: Action) -> Resource {
+pub(crate) fn route_to(action: Action) -> Resource {
     let path_specifier = Some(PathSpecifier::Prefix("/".to_owned()));
     let route = Route {
         r#match: Some(RouteMatch { path_specifier, ..RouteMatch::default() }),
@@ -194,7 +199,7 @@ pub(super) fn snapshot(port: u16, text: &str) -> Snapshot {
         .with(TypeUrl::Route, [route(text)])
 }
 
-pub(super) async fn get(address: SocketAddr, path: &str) -> Option<String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<String> {
     let exchange = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -211,7 +216,7 @@ pub(super) async fn says(address: SocketAddr, path: &str, status: &str, text: &s
 }
 
 /// The Envoy that was started with this directory's bootstrap.
-pub(super) fn envoy_pid(dir: &Path) -> Option<i32> {
+pub(crate) fn envoy_pid(dir: &Path) -> Option<i32> {
     let needle = dir.join("bootstrap.json").display().to_string();
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -222,7 +227,7 @@ pub(super) fn envoy_pid(dir: &Path) -> Option<i32> {
 
 pub(super) async fn settings(control_plane: &ControlPlane, dir: &Path, envoy: PathBuf) -> Args {
     let mut args = args("gateway-0", control_plane.address.clone(), dir);
-    args.envoy = envoy;
+    args.proxy.envoy = envoy;
     args.health_addr = free_address().await;
     args.metrics_addr = free_address().await;
     args
@@ -330,7 +335,7 @@ async fn envoy_speaks_mutual_tls_with_the_agents_certificate() {
 }
 
 /// Answers everything with 200 and its name.
-pub(super) async fn backend(text: &'static str) -> u16 {
+pub(crate) async fn backend(text: &'static str) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let router = axum::Router::new().fallback(move || async move { text });

@@ -26,6 +26,10 @@ use meshwright_proto::certificates::{
     SignCertificateRequest, SignCertificateResponse,
     certificate_service_server::{CertificateService, CertificateServiceServer},
 };
+use meshwright_proto::nodes::{
+    NodeOrder, NodeReport, SignIdentityRequest,
+    node_service_server::{NodeService, NodeServiceServer},
+};
 use meshwright_proto::reports::{
     ReportRequest, ReportResponse,
     report_service_server::{ReportService, ReportServiceServer},
@@ -81,9 +85,9 @@ pub fn args(pod: &str, control_plane: String, dir: &Path) -> Args {
         "--concurrency",
         "1",
     ]);
-    args.run_dir = dir.to_owned();
-    args.token_file = dir.join("token");
-    args.trust_file = dir.join("ca.crt");
+    args.proxy.run_dir = dir.to_owned();
+    args.workload.token_file = dir.join("token");
+    args.workload.trust_file = dir.join("ca.crt");
     args
 }
 
@@ -99,17 +103,19 @@ impl Agent {
         meshwright_runtime::install_crypto();
         let stop = CancellationToken::new();
         let relay = Relay::default();
-        let credentials = Credentials::new(args, identity::Metrics::default()).unwrap();
+        let credentials = Credentials::new(&args.workload, identity::Metrics::default()).unwrap();
         let credentials = credentials.with_least_wait(Duration::from_secs(1));
         let (a, c, r, s) = (args.clone(), credentials.clone(), relay.clone(), stop.clone());
-        tokio::spawn(async move { identity::run(&a, &c, &r, s).await.unwrap() });
+        tokio::spawn(async move { identity::run(&a.workload, &c, &r, s).await.unwrap() });
         let (observed, phase) = (watch::Sender::default(), watch::Sender::default());
         let connection = watch::Sender::new(None);
         let subject = Subject::new(args, phase.subscribe(), relay.clone());
         tokio::spawn(report::run(subject, observed.subscribe(), connection.subscribe(), stop.clone()));
         let (a, r, s) = (args.clone(), relay.clone(), stop.clone());
-        tokio::spawn(async move { upstream::run(&a, &credentials, &r, &connection, s).await });
-        let (socket, s) = (args.xds_socket(), stop.clone());
+        tokio::spawn(async move {
+            upstream::run(&a.workload, &upstream::gateway(&a), &credentials, &r, &connection, s).await
+        });
+        let (socket, s) = (args.proxy.xds_socket(), stop.clone());
         tokio::spawn(async move { downstream::serve(&socket, relay, s).await });
         Self { observed, phase, stop }
     }
@@ -143,11 +149,20 @@ struct Shared {
     is_old: Arc<AtomicBool>,
     report_calls: Arc<AtomicUsize>,
     drain: CancellationToken,
+    /// Whom it talks to.
+    client: SpiffeId,
+    orders: watch::Sender<NodeOrder>,
+    node_reports: Arc<Mutex<Vec<NodeReport>>>,
 }
 
 impl ControlPlane {
-    /// Also writes the trust and token files of an agent.
+    /// Of a gateway. Also writes the trust and token files of an agent.
     pub async fn start(dir: &Path) -> Self {
+        Self::start_for(dir, "spiffe://cluster.local/ns/shop/sa/front-meshwright").await
+    }
+
+    /// Of whoever shows this identity.
+    pub async fn start_for(dir: &Path, client: &str) -> Self {
         let (root, issuing) = authorities(dir);
         std::fs::write(dir.join("token"), "test-token\n").unwrap();
         let snapshots = watch::Sender::new(Arc::new(Snapshot::default()));
@@ -164,6 +179,9 @@ impl ControlPlane {
             is_old: Arc::default(),
             report_calls: Arc::default(),
             drain: stop.clone(),
+            client: client.parse().unwrap(),
+            orders: watch::Sender::default(),
+            node_reports: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -173,6 +191,16 @@ impl ControlPlane {
 
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// What it says about the node.
+    pub fn order(&self, change: impl FnOnce(&mut NodeOrder)) {
+        self.shared.orders.send_modify(change);
+    }
+
+    /// What it was told about the node.
+    pub fn node_reports(&self) -> Vec<NodeReport> {
+        self.shared.node_reports.lock().unwrap().clone()
     }
 
     /// After `stop`: another replica at the same address, which knows nothing of the streams before.
@@ -277,6 +305,7 @@ fn serve(shared: Shared, listener: TcpListener) {
     let router = tonic::transport::Server::builder()
         .add_service(CertificateServiceServer::new(shared.clone()))
         .add_service(ReportServiceServer::new(shared.clone()))
+        .add_service(NodeServiceServer::new(shared.clone()))
         .add_service(AggregatedDiscoveryServiceServer::new(shared));
     tokio::spawn(async move {
         tokio::select! {
@@ -295,14 +324,53 @@ impl CertificateService for Shared {
         if request.metadata().get("authorization").is_none_or(|token| token != "Bearer test-token") {
             return Err(Status::unauthenticated("token"));
         }
-        let id = SpiffeId::workload("cluster.local", "shop", "front-meshwright").unwrap();
-        let leaf =
-            sign_leaf(&self.issuing, &request.get_ref().csr_der, &id, &[], Timestamp::now(), DAY).unwrap();
         self.signed.fetch_add(1, Ordering::SeqCst);
-        Ok(Response::new(SignCertificateResponse {
+        Ok(self.sign(&request.get_ref().csr_der, &self.client))
+    }
+}
+
+impl Shared {
+    fn sign(&self, csr: &[u8], id: &SpiffeId) -> Response<SignCertificateResponse> {
+        let leaf = sign_leaf(&self.issuing, csr, id, &[], Timestamp::now(), DAY).unwrap();
+        Response::new(SignCertificateResponse {
             chain_der: vec![leaf.to_vec(), self.issuing.cert().to_vec()],
             roots_der: self.roots.iter().map(|root| root.to_vec()).collect(),
-        }))
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for Shared {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<NodeOrder, Status>> + Send>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<NodeReport>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        authenticate(&request, &self.client)?;
+        let (mut reports, told, drain) =
+            (request.into_inner(), self.node_reports.clone(), self.drain.clone());
+        tokio::spawn(drain.run_until_cancelled_owned(async move {
+            while let Ok(Some(report)) = reports.message().await {
+                told.lock().unwrap().push(report);
+            }
+        }));
+        let orders = tokio_stream::wrappers::WatchStream::new(self.orders.subscribe());
+        let orders = orders.map(Ok).take_until(self.drain.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(orders)))
+    }
+
+    async fn sign_identity(
+        &self,
+        request: Request<SignIdentityRequest>,
+    ) -> Result<Response<SignCertificateResponse>, Status> {
+        authenticate(&request, &self.client)?;
+        let SignIdentityRequest { csr_der, identity } = request.into_inner();
+        let known = self.orders.borrow().members.values().any(|member| member.identity == identity);
+        if !known {
+            return Err(Status::permission_denied("no pod of this node has that identity"));
+        }
+        Ok(self.sign(&csr_der, &identity.parse().unwrap()))
     }
 }
 
@@ -323,10 +391,14 @@ impl AggregatedDiscoveryService for Shared {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<server::Responses>, Status> {
-        authenticate(&request)?;
+        authenticate(&request, &self.client)?;
         let mut inbound = request.into_inner();
         let first = server::first_request(&mut inbound).await?;
-        if first.node.as_ref().is_none_or(|node| node.id != "gateway-0.shop") {
+        if first
+            .node
+            .as_ref()
+            .is_none_or(|node| !["gateway-0.shop", "node-0.mesh"].contains(&node.id.as_str()))
+        {
             return Err(Status::invalid_argument("node"));
         }
         let events = self.events.clone();
@@ -348,18 +420,18 @@ impl ReportService for Shared {
         if self.is_old.load(Ordering::SeqCst) {
             return Err(Status::unimplemented("reports"));
         }
-        authenticate(&request)?;
+        authenticate(&request, &self.client)?;
         self.reports.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ReportResponse {}))
     }
 }
 
-fn authenticate<T>(request: &Request<T>) -> Result<(), Status> {
+fn authenticate<T>(request: &Request<T>, client: &SpiffeId) -> Result<(), Status> {
     let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
     let certs = info.and_then(TlsConnectInfo::peer_certs);
     let id = certs.as_deref().and_then(|all| peer_identity(all.first()?).ok());
     match id {
-        Some(id) if id.as_str() == "spiffe://cluster.local/ns/shop/sa/front-meshwright" => Ok(()),
+        Some(id) if id == *client => Ok(()),
         _ => Err(Status::unauthenticated("client certificate")),
     }
 }

@@ -14,12 +14,13 @@ use crate::{
 
 async fn renews_with(control_plane: &ControlPlane, dir: &Path, shown: &Identity) {
     let args = args("gateway-0", control_plane.address.clone(), dir);
-    let credentials = Credentials::new(&args, Metrics::default()).unwrap();
+    let credentials = Credentials::new(&args.workload, Metrics::default()).unwrap();
     credentials.identity.set(shown).unwrap();
     let before = control_plane.signed();
     let stop = CancellationToken::new();
     let (own, token) = (credentials.clone(), stop.clone());
-    let task = tokio::spawn(async move { identity::run(&args, &own, &Relay::default(), token).await });
+    let task =
+        tokio::spawn(async move { identity::run(&args.workload, &own, &Relay::default(), token).await });
     eventually("renewed", async || control_plane.signed() > before).await;
     credentials.wait().await;
     stop.cancel();

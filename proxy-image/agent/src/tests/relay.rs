@@ -102,7 +102,7 @@ async fn acks_and_nacks_go_upstream_only_when_envoy_has_judged() {
     control_plane.publish(snapshot("1", "1"));
     let args = args("gateway-0", control_plane.address.clone(), dir.path());
     let _agent = Agent::without_envoy(&args);
-    let mut envoy = FakeEnvoy::connect(&args.xds_socket()).await;
+    let mut envoy = FakeEnvoy::connect(&args.proxy.xds_socket()).await;
 
     let clusters = envoy.expect(TypeUrl::Cluster, &["c"]).await;
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -138,7 +138,7 @@ async fn our_secrets_stay_here_and_others_are_relayed() {
     control_plane.publish(snapshot("1", "1"));
     let args = args("gateway-0", control_plane.address.clone(), dir.path());
     let _agent = Agent::without_envoy(&args);
-    let mut envoy = FakeEnvoy::connect(&args.xds_socket()).await;
+    let mut envoy = FakeEnvoy::connect(&args.proxy.xds_socket()).await;
     envoy.expect(TypeUrl::Cluster, &["c"]).await;
     envoy.subscribe(TypeUrl::Secret, &["workload", "roots", "kubernetes://shop/cert"]);
     let mut seen = std::collections::BTreeSet::new();
@@ -161,7 +161,7 @@ async fn a_new_envoy_is_served_while_the_control_plane_is_away_and_both_catch_up
     control_plane.publish(snapshot("1", "1"));
     let args = args("gateway-0", control_plane.address.clone(), dir.path());
     let _agent = Agent::without_envoy(&args);
-    let mut envoy = FakeEnvoy::connect(&args.xds_socket()).await;
+    let mut envoy = FakeEnvoy::connect(&args.proxy.xds_socket()).await;
     let clusters = envoy.expect(TypeUrl::Cluster, &["c"]).await;
     envoy.answer(&clusters, None);
     envoy.subscribe(TypeUrl::Listener, &[]);
@@ -171,7 +171,7 @@ async fn a_new_envoy_is_served_while_the_control_plane_is_away_and_both_catch_up
 
     control_plane.stop();
     drop(envoy);
-    let mut envoy = FakeEnvoy::connect(&args.xds_socket()).await;
+    let mut envoy = FakeEnvoy::connect(&args.proxy.xds_socket()).await;
     let clusters = envoy.expect(TypeUrl::Cluster, &["c"]).await;
     envoy.answer(&clusters, None);
     envoy.subscribe(TypeUrl::Listener, &[]);

@@ -82,8 +82,8 @@ async fn a_websocket_lives_until_the_drain_deadline() {
     );
     let mut args = settings(&control_plane, dir.path(), envoy).await;
     // In less than about this Envoy cuts nothing by itself.
-    args.drain_deadline = Duration::from_secs(16);
-    let (deadline, shutdown) = (args.drain_deadline, Shutdown::default());
+    args.proxy.drain_deadline = Duration::from_secs(16);
+    let (deadline, shutdown) = (args.proxy.drain_deadline, Shutdown::default());
     let agent = tokio::spawn(serve_until(args, shutdown.clone()));
     eventually("a listener", async || TcpStream::connect(front).await.is_ok()).await;
 

@@ -55,7 +55,12 @@ fn next(last: &Output, step: &Step, lingering: BTreeSet<ClusterRef>) -> Output {
         }
     });
     let endpoints = found.collect();
-    Output { gateways: edges.into_iter().filter(|_| !step.gone).collect(), endpoints, kept }
+    Output {
+        gateways: edges.into_iter().filter(|_| !step.gone).collect(),
+        endpoints,
+        kept,
+        mesh: Arc::default(),
+    }
 }
 
 fn translator() -> (Translator, Nacks) {

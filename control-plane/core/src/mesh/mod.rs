@@ -1,0 +1,94 @@
+//! The mesh between services: which pods are in it, what their proxies have to do. Pure, as everything here.
+
+mod membership;
+mod nodes;
+mod peers;
+mod protocol;
+mod resolver;
+mod services;
+#[cfg(test)]
+mod tests;
+mod touched;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::endpoints::Endpoints;
+use crate::model::ObjectKey;
+
+pub use membership::{
+    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, LABELS, On, Outside, Rules, enrolls,
+    is_foreign_sidecar, membership,
+};
+pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
+pub use resolver::{MeshResolver, resolve};
+pub use touched::Touched;
+
+/// What node proxies do, all nodes together. Parts that did not change are the same allocation as in the resolution before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mesh {
+    /// The nodes of which there is something to say: those that have members, a MeshNode, or pods outside that might be taken for members.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// Services that can be called by their addresses.
+    pub services: Arc<BTreeMap<ObjectKey, Arc<MeshService>>>,
+    /// Who speaks mutual TLS, by address: pods that a MeshNode lists with the very uid that the pod has, and that are members.
+    pub peers: Arc<BTreeMap<String, Peer>>,
+    /// Every namespace, and whether its pods are members unless they say otherwise.
+    pub namespaces: Arc<BTreeMap<String, bool>>,
+}
+
+/// One node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Pods that are to be in the mesh, by uid.
+    pub members: BTreeMap<String, Member>,
+    /// Uids of its pods that stay outside although their namespace's pods are members unless they say otherwise: the network plugin must
+    /// not hold them up.
+    pub outside: BTreeSet<String>,
+    /// Who is to serve it: MeshRevision and epoch.
+    pub claim: Option<(String, i64)>,
+}
+
+/// A pod that is to be in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The Pod.
+    pub pod: ObjectKey,
+    /// SPIFFE id of its service account.
+    pub identity: Arc<str>,
+    /// Its addresses; empty until it has a network.
+    pub addresses: Vec<String>,
+}
+
+/// A pod that takes mutual TLS at port 15008.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Peer {
+    /// Uid of the Pod.
+    pub uid: Arc<str>,
+    /// SPIFFE id that it shows.
+    pub identity: Arc<str>,
+}
+
+/// A Service with cluster IPs, as a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshService {
+    /// Its cluster IPs.
+    pub addresses: Vec<String>,
+    /// Its TCP ports.
+    pub ports: BTreeMap<u16, MeshPort>,
+}
+
+/// One of a Service's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshPort {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where to.
+    pub endpoints: Arc<Endpoints>,
+}
+
+/// The identities that endpoints may show, sorted, each once.
+pub fn identities(endpoints: &Endpoints, peers: &BTreeMap<String, Peer>) -> BTreeSet<Arc<str>> {
+    let all = endpoints.zones.values().flatten();
+    all.filter_map(|endpoint| peers.get(&endpoint.address)).map(|peer| peer.identity.clone()).collect()
+}

@@ -1,0 +1,62 @@
+//! Nodes with their members.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Member, Node, Rules, Touched, enrolls, membership};
+use crate::model::{ObjectKey, Pod, World};
+
+/// The touched nodes; None for those of which there is nothing to say any more.
+pub(super) fn nodes(
+    known: &BTreeMap<String, Arc<Node>>,
+    touched: &Touched,
+    world: &World,
+    rules: &Rules,
+    trust_domain: &str,
+) -> BTreeMap<String, Option<Arc<Node>>> {
+    let frames = touched.nodes.iter().map(|name| {
+        let mut node = known.get(name).map(|node| (**node).clone()).unwrap_or_default();
+        node.members.retain(|uid, _| !touched.has_uid(uid));
+        node.outside.retain(|uid| !touched.has_uid(uid));
+        node.claim = world.mesh_nodes.get(name).map(|found| (found.wanted.clone(), found.epoch));
+        (name, node)
+    });
+    let mut nodes: BTreeMap<&String, Node> = frames.collect();
+    let mut identities = Identities { trust_domain, made: BTreeMap::new() };
+    for key in touched.pods() {
+        let Some(pod) = world.pods.get(key) else { continue };
+        let Some(node) = nodes.get_mut(&pod.node) else { continue };
+        let namespace = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
+        if membership(pod, key, namespace, rules).is_ok() {
+            node.members.insert(pod.uid.clone(), member(pod, key, &mut identities));
+        } else if namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules)) {
+            node.outside.insert(pod.uid.clone());
+        }
+    }
+    let finished = nodes.into_iter().map(|(name, node)| {
+        let node = (node != Node::default()).then(|| Arc::new(node));
+        (name.clone(), node)
+    });
+    finished.collect()
+}
+
+fn member<'a>(pod: &'a Pod, key: &'a ObjectKey, identities: &mut Identities<'a>) -> Member {
+    Member {
+        pod: key.clone(),
+        identity: identities.of(&key.namespace, &pod.service_account),
+        addresses: pod.addresses.clone(),
+    }
+}
+
+/// SPIFFE ids of service accounts; many pods have the same.
+struct Identities<'a> {
+    trust_domain: &'a str,
+    made: BTreeMap<(&'a str, &'a str), Arc<str>>,
+}
+
+impl<'a> Identities<'a> {
+    fn of(&mut self, namespace: &'a str, account: &'a str) -> Arc<str> {
+        let make = || format!("spiffe://{}/ns/{namespace}/sa/{account}", self.trust_domain).into();
+        self.made.entry((namespace, account)).or_insert_with(make).clone()
+    }
+}

@@ -1,0 +1,108 @@
+//! From the cluster to what node proxies do.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Mesh, Node, Peer, Rules, Touched, enrolls, nodes, peers, services};
+use crate::model::World;
+
+/// Resolution after resolution of a world that changes a little each time.
+#[derive(Debug)]
+pub struct MeshResolver {
+    rules: Rules,
+    trust_domain: String,
+    mesh: Arc<Mesh>,
+    /// By node; put together they are the mesh's.
+    peers: BTreeMap<String, Vec<(String, Peer)>>,
+}
+
+impl MeshResolver {
+    /// Knows an empty world.
+    pub fn new(rules: Rules, trust_domain: impl Into<String>) -> Self {
+        Self { rules, trust_domain: trust_domain.into(), mesh: Arc::default(), peers: BTreeMap::new() }
+    }
+
+    /// What node proxies have to do in a world where since the last time nothing changed but what was touched. Whatever is what it was before
+    /// is the same allocation, the whole mesh included.
+    pub fn resolve(&mut self, world: &World, touched: &Touched) -> Arc<Mesh> {
+        let known = self.mesh.clone();
+        let services = touched.services.iter().map(|key| {
+            let service = services::service(known.services.get(key).map(AsRef::as_ref), key, world);
+            (key.clone(), service)
+        });
+        let services = shared(&known.services, patched(&known.services, services));
+        let namespaces = touched.namespaces.iter().map(|name| {
+            let enrolls = world.namespaces.get(name).map(|found| enrolls(name, found, &self.rules));
+            (name.clone(), enrolls)
+        });
+        let namespaces = shared(&known.namespaces, patched(&known.namespaces, namespaces));
+        let touched = touched.with_pods_of_namespaces(world);
+        let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &self.trust_domain);
+        let nodes = patched(&known.nodes, nodes.into_iter());
+        let peers = self.peers(&nodes, &touched, world);
+        let is_same = matches!(nodes, Cow::Borrowed(_))
+            && Arc::ptr_eq(&services, &known.services)
+            && Arc::ptr_eq(&namespaces, &known.namespaces)
+            && Arc::ptr_eq(&peers, &known.peers);
+        if !is_same {
+            self.mesh = Arc::new(Mesh { nodes: nodes.into_owned(), services, peers, namespaces });
+        }
+        self.mesh.clone()
+    }
+
+    fn peers(
+        &mut self,
+        nodes: &BTreeMap<String, Arc<Node>>,
+        touched: &Touched,
+        world: &World,
+    ) -> Arc<BTreeMap<String, Peer>> {
+        let known = &self.mesh.peers;
+        let mut has_changed = false;
+        for name in &touched.nodes {
+            let both = nodes.get(name).zip(world.mesh_nodes.get(name));
+            let peers = both.map(|(node, reported)| peers::of_node(node, reported));
+            if self.peers.get(name) != peers.as_ref() {
+                has_changed = true;
+                match peers {
+                    Some(peers) => self.peers.insert(name.clone(), peers),
+                    None => self.peers.remove(name),
+                };
+            }
+        }
+        if !has_changed {
+            return known.clone();
+        }
+        let peers = peers::all(self.peers.values());
+        if **known == peers { known.clone() } else { Arc::new(peers) }
+    }
+}
+
+/// Resolves a world of which nothing is known.
+pub fn resolve(world: &World, rules: &Rules, trust_domain: &str) -> Arc<Mesh> {
+    MeshResolver::new(rules.clone(), trust_domain).resolve(world, &Touched::all(world))
+}
+
+/// The map with other values for some keys, None for those that are gone; borrowed if it is what it was. Equal values stay as they are.
+fn patched<K: Ord + Clone, V: Clone + PartialEq>(
+    known: &BTreeMap<K, V>,
+    values: impl Iterator<Item = (K, Option<V>)>,
+) -> Cow<'_, BTreeMap<K, V>> {
+    let mut next = Cow::Borrowed(known);
+    for (key, value) in values {
+        if known.get(&key) != value.as_ref() {
+            match value {
+                Some(value) => next.to_mut().insert(key, value),
+                None => next.to_mut().remove(&key),
+            };
+        }
+    }
+    next
+}
+
+fn shared<T: Clone>(known: &Arc<T>, next: Cow<'_, T>) -> Arc<T> {
+    match next {
+        Cow::Borrowed(_) => known.clone(),
+        Cow::Owned(next) => Arc::new(next),
+    }
+}

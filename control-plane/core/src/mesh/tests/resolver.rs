@@ -1,0 +1,191 @@
+use super::*;
+
+const IN: &[(&str, &str)] = &[("meshwright.io/mesh", "enabled")];
+
+/// Two members on two nodes, both listed, and one pod that is not in the mesh.
+fn world() -> World {
+    let mut world = World::default();
+    add_namespace(&mut world, "shop", IN);
+    add_namespace(&mut world, "other", &[]);
+    add_pod(&mut world, "shop", "cart-0", pod("u-cart", "n1", &["10.0.1.1", "fd00::1:1"]));
+    let account = "pay".to_owned();
+    add_pod(
+        &mut world,
+        "shop",
+        "pay-0",
+        Pod { service_account: account, ..pod("u-pay", "n2", &["10.0.2.1"]) },
+    );
+    add_pod(&mut world, "other", "plain", pod("u-plain", "n1", &["10.0.1.9"]));
+    add_mesh_node(&mut world, "n1", 3, &[("u-cart", &["10.0.1.1", "fd00::0001:0001"])]);
+    add_mesh_node(&mut world, "n2", 1, &[("u-pay", &["10.0.2.1"])]);
+    add_service(
+        &mut world,
+        "cart",
+        &["10.96.0.1", "fd00:96::1"],
+        vec![port("http", 80, None), port("db", 3306, None)],
+    );
+    add_slice(&mut world, "cart", &["http", "db"], &["10.0.1.1"]);
+    world
+}
+
+fn peers(mesh: &Mesh) -> Vec<(&str, &str, &str)> {
+    mesh.peers.iter().map(|(address, peer)| (address.as_str(), &*peer.uid, &*peer.identity)).collect()
+}
+
+fn addresses(mesh: &Mesh) -> Vec<&str> {
+    mesh.peers.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn members_peers_and_services_are_found() {
+    let mesh = fresh(&world());
+    let cart = "spiffe://example.org/ns/shop/sa/default";
+    let expected = [
+        ("10.0.1.1", "u-cart", cart),
+        ("10.0.2.1", "u-pay", "spiffe://example.org/ns/shop/sa/pay"),
+        ("fd00::1:1", "u-cart", cart),
+    ];
+    assert_eq!(peers(&mesh), expected);
+    let node = &mesh.nodes["n1"];
+    assert_eq!(node.members.keys().collect::<Vec<_>>(), ["u-cart"]);
+    assert_eq!(node.members["u-cart"].pod, ObjectKey::new("shop", "cart-0"));
+    assert_eq!(node.claim, Some(("mesh-1".to_owned(), 3)));
+    assert_eq!(*mesh.namespaces, BTreeMap::from([("other".to_owned(), false), ("shop".to_owned(), true)]));
+    let service = &mesh.services[&ObjectKey::new("shop", "cart")];
+    assert_eq!(service.addresses, ["10.96.0.1", "fd00:96::1"]);
+    assert_eq!((service.ports[&80].protocol, service.ports[&3306].protocol), (Protocol::Http, Protocol::Tcp));
+    let to = |port: u16| {
+        service.ports[&port].endpoints.zones[""].iter().map(|endpoint| endpoint.port).collect::<Vec<_>>()
+    };
+    assert_eq!((to(80), to(3306)), (vec![8080], vec![8081]));
+    assert_eq!(identities(&service.ports[&80].endpoints, &mesh.peers), [Arc::from(cart)].into());
+}
+
+#[test]
+fn pods_that_stay_outside_are_told_where_they_might_be_taken_for_members() {
+    let mut world = world();
+    let mut resolver = resolver();
+    let outside = |mesh: &Mesh, node: &str| mesh.nodes[node].outside.iter().cloned().collect::<Vec<_>>();
+    assert_eq!(outside(&resolver.resolve(&world), "n1"), [""; 0], "nobody expects those of namespace other");
+    let host = Pod { host_network: true, ..pod("u-host", "n1", &[]) };
+    add_pod(&mut world, "shop", "host", host.clone());
+    assert_eq!(outside(&resolver.resolve(&world), "n1"), ["u-host"]);
+    add_pod(&mut world, "shop", "host", Pod { uid: "u-again".to_owned(), node: "n3".to_owned(), ..host });
+    let mesh = resolver.resolve(&world);
+    assert_eq!((outside(&mesh, "n1"), outside(&mesh, "n3")), (vec![], vec!["u-again".to_owned()]));
+    add_namespace(&mut world, "shop", &[]);
+    assert!(!resolver.resolve(&world).nodes.contains_key("n3"));
+}
+
+#[test]
+fn a_service_without_addresses_or_without_tcp_is_no_destination() {
+    let mut world = World::default();
+    add_service(&mut world, "headless", &[], vec![port("http", 80, None)]);
+    let udp = ServicePort { protocol: "UDP".to_owned(), ..port("dns", 53, None) };
+    add_service(&mut world, "udp", &["10.96.0.1"], vec![udp.clone()]);
+    add_service(&mut world, "dns", &["10.96.0.2"], vec![udp, port("dns-tcp", 53, None)]);
+    let mesh = fresh(&world);
+    assert_eq!(mesh.services.keys().collect::<Vec<_>>(), [&ObjectKey::new("shop", "dns")]);
+    assert_eq!(mesh.services[&ObjectKey::new("shop", "dns")].ports[&53].protocol, Protocol::Tcp);
+}
+
+#[test]
+fn a_pod_of_the_same_name_with_another_uid_is_no_peer() {
+    let mut world = world();
+    let mut resolver = resolver();
+    resolver.resolve(&world);
+    // A StatefulSet's pod comes back, on the same node and even at the same address.
+    add_pod(&mut world, "shop", "cart-0", pod("u-new", "n1", &["10.0.1.1"]));
+    let mesh = resolver.resolve(&world);
+    assert_eq!(addresses(&mesh), ["10.0.2.1"]);
+    assert_eq!(mesh.nodes["n1"].members.keys().collect::<Vec<_>>(), ["u-new"]);
+    add_mesh_node(&mut world, "n1", 3, &[("u-cart", &["10.0.1.1"]), ("u-new", &["10.0.1.1"])]);
+    assert_eq!(resolver.resolve(&world).peers["10.0.1.1"].uid.as_ref(), "u-new");
+}
+
+#[test]
+fn who_leaves_is_no_peer_even_while_it_is_listed() {
+    for leave in [
+        // By its namespace, by its own label, by its end.
+        (|world| add_namespace(world, "shop", &[])) as fn(&mut World),
+        |world| {
+            let label = labels(&[("meshwright.io/mesh", "disabled")]);
+            add_pod(world, "shop", "cart-0", Pod { labels: label, ..pod("u-cart", "n1", &["10.0.1.1"]) });
+        },
+        |world| drop(world.pods.remove(&ObjectKey::new("shop", "cart-0"))),
+    ] {
+        let mut world = world();
+        let mut resolver = resolver();
+        assert!(resolver.resolve(&world).peers.contains_key("10.0.1.1"));
+        leave(&mut world);
+        let mesh = resolver.resolve(&world);
+        assert!(!mesh.peers.contains_key("10.0.1.1") && !mesh.peers.contains_key("fd00::1:1"));
+        assert!(mesh.nodes["n1"].members.is_empty(), "the node itself stays: it has a MeshNode");
+    }
+}
+
+#[test]
+fn a_node_speaks_only_for_its_own_pods_and_their_own_addresses() {
+    let mut world = world();
+    // Another node's pod; an address that is not the pod's; a pod that is not in the mesh.
+    let lies: &[(&str, &[&str])] =
+        &[("u-pay", &["10.0.2.1"]), ("u-cart", &["10.0.2.7"]), ("u-plain", &["10.0.1.9"])];
+    add_mesh_node(&mut world, "n1", 3, lies);
+    add_mesh_node(&mut world, "n2", 1, &[]);
+    assert_eq!(addresses(&fresh(&world)), [""; 0]);
+}
+
+#[test]
+fn without_its_mesh_node_a_pod_is_a_member_and_no_peer() {
+    let mut world = world();
+    let mut resolver = resolver();
+    resolver.resolve(&world);
+    world.mesh_nodes.remove("n2");
+    let mesh = resolver.resolve(&world);
+    assert_eq!(addresses(&mesh), ["10.0.1.1", "fd00::1:1"]);
+    assert_eq!((mesh.nodes["n2"].members.len(), mesh.nodes["n2"].claim.clone()), (1, None));
+    world.pods.remove(&ObjectKey::new("shop", "pay-0"));
+    assert!(!resolver.resolve(&world).nodes.contains_key("n2"));
+}
+
+#[test]
+fn an_address_that_two_identities_claim_is_nobodys() {
+    let mut world = world();
+    // Node n2 is lost; its pod's address is given to a pod of n1.
+    add_pod(&mut world, "shop", "new", pod("u-new", "n1", &["10.0.2.1"]));
+    add_mesh_node(&mut world, "n1", 3, &[("u-new", &["10.0.2.1"])]);
+    assert_eq!(addresses(&fresh(&world)), [""; 0]);
+    // Another replica of the same workload is as good.
+    let account = "pay".to_owned();
+    add_pod(&mut world, "shop", "new", Pod { service_account: account, ..pod("u-new", "n1", &["10.0.2.1"]) });
+    assert_eq!(addresses(&fresh(&world)), ["10.0.2.1"]);
+}
+
+#[test]
+fn what_did_not_change_is_the_same_allocation() {
+    let mut world = world();
+    add_service(&mut world, "pay", &["10.96.0.2"], vec![port("grpc", 80, None)]);
+    let mut resolver = resolver();
+    let before = resolver.resolve(&world);
+    assert!(Arc::ptr_eq(&before, &resolver.resolve(&world)));
+    // Other objects that say the same.
+    add_namespace(&mut world, "shop", &[("meshwright.io/mesh", "enabled"), ("team", "a")]);
+    add_slice(&mut world, "cart", &["http", "db"], &["10.0.1.1"]);
+    assert!(Arc::ptr_eq(&before, &resolver.resolve(&world)));
+
+    add_slice(&mut world, "cart", &["http"], &["10.0.1.1"]);
+    let moved = resolver.resolve(&world);
+    let [cart, pay] = ["cart", "pay"].map(|name| ObjectKey::new("shop", name));
+    let endpoints = |mesh: &Mesh, port: u16| mesh.services[&cart].ports[&port].endpoints.clone();
+    assert!(Arc::ptr_eq(&endpoints(&before, 80), &endpoints(&moved, 80)));
+    assert!(endpoints(&moved, 3306).is_empty());
+    assert!(Arc::ptr_eq(&before.services[&pay], &moved.services[&pay]));
+    assert!(Arc::ptr_eq(&before.peers, &moved.peers) && Arc::ptr_eq(&before.namespaces, &moved.namespaces));
+    assert!(Arc::ptr_eq(&before.nodes["n1"], &moved.nodes["n1"]));
+
+    add_pod(&mut world, "shop", "cart-1", pod("u-cart-1", "n1", &[]));
+    let joined = resolver.resolve(&world);
+    assert!(!Arc::ptr_eq(&moved.nodes["n1"], &joined.nodes["n1"]));
+    assert!(Arc::ptr_eq(&moved.nodes["n2"], &joined.nodes["n2"]));
+    assert!(Arc::ptr_eq(&moved.services, &joined.services) && Arc::ptr_eq(&moved.peers, &joined.peers));
+}

@@ -1,0 +1,79 @@
+//! What may be something else than at the resolution before.
+
+use std::collections::BTreeSet;
+
+use crate::model::{ObjectKey, Pod, World};
+
+/// Names of what was added, changed or removed. What is not named here is taken for unchanged; naming too much costs time and nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Namespaces.
+    pub namespaces: BTreeSet<String>,
+    /// Pods, by [`Touched::pod`].
+    pods: BTreeSet<ObjectKey>,
+    /// Every uid that they had.
+    uids: BTreeSet<String>,
+    /// Nodes whose MeshNode it is, and those of the pods.
+    pub nodes: BTreeSet<String>,
+    /// Services themselves, or their EndpointSlices.
+    pub services: BTreeSet<ObjectKey>,
+}
+
+impl Touched {
+    /// Everything that there is.
+    pub fn all(world: &World) -> Self {
+        let mut all = Self {
+            namespaces: world.namespaces.keys().cloned().collect(),
+            nodes: world.mesh_nodes.keys().cloned().collect(),
+            services: world.services.keys().cloned().collect(),
+            ..Self::default()
+        };
+        world.pods.iter().for_each(|(key, pod)| all.pod(key.clone(), [Some(&**pod)]));
+        all
+    }
+
+    /// A pod with what it was and what it is: it never moves, but another of its name may be on another node.
+    pub fn pod<'a>(&mut self, key: ObjectKey, states: impl IntoIterator<Item = Option<&'a Pod>>) {
+        for state in states.into_iter().flatten() {
+            self.nodes.insert(state.node.clone());
+            self.uids.insert(state.uid.clone());
+        }
+        self.pods.insert(key);
+    }
+
+    /// Takes in the other's.
+    pub fn merge(&mut self, other: Self) {
+        let Self { namespaces, pods, uids, nodes, services } = other;
+        self.namespaces.extend(namespaces);
+        self.pods.extend(pods);
+        self.uids.extend(uids);
+        self.nodes.extend(nodes);
+        self.services.extend(services);
+    }
+
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        let Self { namespaces, pods, uids: _, nodes, services } = self;
+        namespaces.is_empty() && pods.is_empty() && nodes.is_empty() && services.is_empty()
+    }
+
+    pub(super) fn pods(&self) -> &BTreeSet<ObjectKey> {
+        &self.pods
+    }
+
+    /// Whether this is, or was, a touched pod.
+    pub(super) fn has_uid(&self, uid: &str) -> bool {
+        self.uids.contains(uid)
+    }
+
+    /// With the pods of its namespaces: another label may make members of all of them.
+    pub(super) fn with_pods_of_namespaces(&self, world: &World) -> Self {
+        let mut touched = self.clone();
+        for namespace in &self.namespaces {
+            let from = world.pods.range(ObjectKey::new(namespace, "")..);
+            let pods = from.take_while(|(key, _)| key.namespace == *namespace);
+            pods.for_each(|(key, pod)| touched.pod(key.clone(), [Some(&**pod)]));
+        }
+        touched
+    }
+}

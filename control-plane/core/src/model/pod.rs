@@ -1,0 +1,33 @@
+//! Pods, and who serves nodes.
+
+use std::collections::BTreeMap;
+
+/// A pod that has a node and has not ended. Of all pods of a cluster no more is kept than decides about membership.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Pod {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `spec.nodeName`.
+    pub node: String,
+    /// Those of `metadata.labels` that [`crate::mesh::LABELS`] names.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.serviceAccountName`; empty for the mirror of a static pod only.
+    pub service_account: String,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// `status.podIPs`; empty until the pod has a network.
+    pub addresses: Vec<String>,
+    /// The first of its containers, init containers included, that [`crate::mesh::is_foreign_sidecar`] knows.
+    pub sidecar: Option<String>,
+}
+
+/// Who serves a node, and what it has reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct MeshNode {
+    /// `spec.revision`.
+    pub wanted: String,
+    /// `spec.epoch`.
+    pub epoch: i64,
+    /// `status.pods`: addresses by uid.
+    pub pods: BTreeMap<String, Vec<String>>,
+}

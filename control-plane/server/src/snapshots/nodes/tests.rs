@@ -1,0 +1,93 @@
+//! Which nodes are translated, and when.
+
+use envoy_types::pb::envoy::config::core::v3::{address, socket_address};
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use meshwright_core::mesh::{Node, Peer};
+use prost::Message;
+
+use super::*;
+use crate::nodes::tests::{member, mesh};
+
+fn start() -> (NodeTranslator, NodeRegistry) {
+    let registry = NodeRegistry::default();
+    let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+    (NodeTranslator::new(registry.clone(), "cluster.local", metrics), registry)
+}
+
+#[test]
+fn a_node_gets_a_snapshot_when_it_has_a_stream_and_another_when_something_changed_for_it() {
+    let (mut translator, registry) = start();
+    let first = Arc::new(mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2")], None));
+    translator.publish(&first);
+    assert_eq!(translator.generation, 0, "nobody asked");
+
+    let one = registry.subscribe("n1", NodeSlot::A);
+    assert_eq!(one.borrow().generation(), 0);
+    translator.publish(&first);
+    let two = registry.subscribe("n2", NodeSlot::A);
+    translator.publish(&first);
+    translator.publish(&first);
+    assert_eq!((one.borrow().generation(), two.borrow().generation()), (1, 2));
+
+    let mut second = Mesh::clone(&first);
+    let other = Node { members: [member("u3", "10.0.0.3")].into(), ..Node::default() };
+    second.nodes.insert("n2".to_owned(), Arc::new(other));
+    (second.namespaces, second.services) = (Arc::default(), Arc::default());
+    let second = Arc::new(second);
+    translator.publish(&second);
+    assert_eq!((one.borrow().generation(), two.borrow().generation()), (1, 3), "n1 is as it was");
+
+    let peer = Peer { uid: "u3".into(), identity: "spiffe://cluster.local/ns/shop/sa/of-u3".into() };
+    let peers = Arc::new([("10.0.0.3".to_owned(), peer)].into());
+    let third = Arc::new(Mesh { peers, ..Mesh::clone(&second) });
+    translator.publish(&third);
+    assert_eq!((one.borrow().generation(), two.borrow().generation()), (4, 5), "peers are for everybody");
+
+    drop(two);
+    let fourth = Arc::new(Mesh { peers: Arc::default(), ..Mesh::clone(&third) });
+    translator.publish(&fourth);
+    assert_eq!((one.borrow().generation(), translator.generation), (6, 6), "n2 has no stream");
+    let two = registry.subscribe("n2", NodeSlot::A);
+    translator.publish(&fourth);
+    assert_eq!(two.borrow().generation(), 7, "it is back");
+}
+
+#[test]
+fn listeners_have_the_ports_of_the_slot() {
+    let (mut translator, registry) = start();
+    let both = NodeSlot::ALL.map(|slot| registry.subscribe("n1", slot));
+    translator.publish(&Arc::new(mesh(&[("n1", "u1", "10.0.0.1")], None)));
+    let ports = both.map(|snapshots| {
+        let snapshot = snapshots.borrow();
+        ["pod/u1/outbound", "pod/u1/inbound"].map(|name| {
+            let resource = snapshot.get(TypeUrl::Listener, name).expect(name);
+            let listener = Listener::decode(resource.body().value.as_slice()).unwrap();
+            match listener.address.and_then(|address| address.address) {
+                Some(address::Address::SocketAddress(socket)) => socket.port_specifier,
+                _ => None,
+            }
+        })
+    });
+    let expected = [[15101, 15108], [15201, 15208]];
+    assert_eq!(
+        ports,
+        expected.map(|two| two.map(|port| Some(socket_address::PortSpecifier::PortValue(port))))
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_opens_while_nothing_happens_is_served() {
+    let (translator, registry) = start();
+    let mesh = Arc::new(mesh(&[("n1", "u1", "10.0.0.1")], None));
+    let (outputs, receiver) = watch::channel(None);
+    let drain = CancellationToken::new();
+    let running = tokio::spawn(translator.run(receiver, drain.clone()));
+    let mut early = registry.subscribe("n1", NodeSlot::A);
+    early.mark_unchanged();
+    outputs.send_replace(Some(Arc::new(Output { mesh, ..Output::default() })));
+    early.changed().await.unwrap();
+    let mut late = registry.subscribe("n1", NodeSlot::B);
+    late.wait_for(|snapshot| snapshot.generation() > 0).await.unwrap();
+    drain.cancel();
+    running.await.unwrap();
+}

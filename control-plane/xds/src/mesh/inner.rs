@@ -1,0 +1,160 @@
+//! Internal listeners: what all pods of a node share, so that each pod's own listeners can be small. They are the same on all nodes and never
+//! change while a revision lasts.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
+use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
+use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3::FilterStateInput;
+use envoy_types::pb::google::protobuf::StringValue;
+use envoy_types::pb::xds::core::v3::TypedExtensionConfig;
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::matcher_list::predicate::single_predicate;
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::matcher_list::predicate::{
+    MatchType, SinglePredicate,
+};
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::matcher_list::{FieldMatcher, Predicate};
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::on_match;
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::{MatcherList, MatcherType, OnMatch};
+use envoy_types::pb::xds::r#type::matcher::v3::{Matcher, StringMatcher, string_matcher};
+use envoy_types::util::pack_any;
+
+use super::destinations::{self, CHAIN};
+use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
+use super::parts::{
+    chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
+};
+use super::{endpoint, http, state};
+use crate::Resource;
+use crate::envoy::common::duration;
+
+/// A client that says nothing for so long is taken for one that waits for the server, where nothing was declared. Applications on this node
+/// send their first bytes at once.
+const DETECTION: Duration = Duration::from_millis(200);
+
+/// All of them.
+pub(super) fn listeners() -> [Resource; 3] {
+    [node(), detect(), sender()].map(|listener| resource(&listener.name.clone(), listener))
+}
+
+/// Everything that pods send arrives here, with its original destination in the filter state.
+fn node() -> Listener {
+    let chains = [
+        chain(destinations::HTTP, vec![http::connection_manager()]),
+        by_destination(destinations::TCP),
+        chain(
+            destinations::DETECT,
+            vec![
+                state::on_new_connection(vec![state::handed_on(state::value(
+                    state::DESTINATION,
+                    "%DOWNSTREAM_LOCAL_ADDRESS%",
+                ))]),
+                tcp_filter(tcp_proxy("detect", DETECT)),
+            ],
+        ),
+        chain(
+            destinations::PEER,
+            vec![state::on_new_connection(vec![server_name()]), tcp_filter(tcp_proxy("peer", MTLS))],
+        ),
+        chain(destinations::DIRECT, vec![tcp_filter(tcp_proxy("direct", PASSTHROUGH))]),
+    ];
+    Listener {
+        listener_filters: vec![
+            original_dst(),
+            destinations::unknown(),
+            destinations::discovered(destinations::SERVICES),
+            destinations::discovered(destinations::PEERS),
+        ],
+        filter_chain_matcher: Some(by_chain(chains.iter().map(|chain| chain.name.as_str()))),
+        filter_chains: chains.to_vec(),
+        ..internal_listener(NODE)
+    }
+}
+
+/// HTTP or not, by the first bytes.
+fn detect() -> Listener {
+    let is_http = FilterChainMatch {
+        application_protocols: ["http/1.0", "http/1.1", "h2c"].map(str::to_owned).to_vec(),
+        ..FilterChainMatch::default()
+    };
+    let http = FilterChain {
+        filter_chain_match: Some(is_http),
+        ..chain(destinations::HTTP, vec![http::connection_manager()])
+    };
+    Listener {
+        listener_filters: vec![
+            original_dst(),
+            listener_filter("envoy.filters.listener.http_inspector", HttpInspector {}),
+        ],
+        listener_filters_timeout: Some(duration(DETECTION)),
+        continue_on_listener_filters_timeout: true,
+        filter_chains: vec![http, by_destination(destinations::TCP)],
+        ..internal_listener(DETECT)
+    }
+}
+
+/// From a Service's cluster to the pod that it chose: the address is the endpoint's id, the identity comes with its metadata.
+fn sender() -> Listener {
+    let subject = format!("%DYNAMIC_METADATA({}:{})%", endpoint::PEER, endpoint::IDENTITY);
+    let values = vec![server_name(), state::unless_empty(state::value(state::SUBJECT, &subject))];
+    Listener {
+        listener_filters: vec![
+            state::on_accept(vec![state::value(
+                state::DESTINATION,
+                "%DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%",
+            )]),
+            original_dst(),
+        ],
+        filter_chains: vec![chain(
+            "mtls",
+            vec![state::on_new_connection(values), tcp_filter(tcp_proxy("mtls", MTLS))],
+        )],
+        ..internal_listener(SENDER)
+    }
+}
+
+/// To the cluster that is named like the destination.
+fn by_destination(name: &str) -> FilterChain {
+    let cluster = state::value(state::CLUSTER, "%DOWNSTREAM_LOCAL_ADDRESS%");
+    chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(tcp_proxy("tcp", PASSTHROUGH))])
+}
+
+fn server_name() -> FilterStateValue {
+    state::value(state::SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT%")
+}
+
+/// The chain that the filter state names. A list, not a map: equal listeners have equal bytes.
+fn by_chain<'a>(names: impl Iterator<Item = &'a str>) -> Matcher {
+    let action = |name: &str| TypedExtensionConfig {
+        name: "chain".to_owned(),
+        typed_config: Some(pack_any(StringValue { value: name.to_owned() })),
+    };
+    let matchers = names.map(|name| FieldMatcher {
+        predicate: Some(named(name)),
+        on_match: Some(OnMatch {
+            on_match: Some(on_match::OnMatch::Action(action(name))),
+            ..OnMatch::default()
+        }),
+    });
+    Matcher {
+        matcher_type: Some(MatcherType::MatcherList(MatcherList { matchers: matchers.collect() })),
+        on_no_match: None,
+    }
+}
+
+fn named(name: &str) -> Predicate {
+    let input = FilterStateInput { key: CHAIN.to_owned(), ..FilterStateInput::default() };
+    let exact = string_matcher::MatchPattern::Exact(name.to_owned());
+    Predicate {
+        match_type: Some(MatchType::SinglePredicate(SinglePredicate {
+            input: Some(TypedExtensionConfig {
+                name: "chain".to_owned(),
+                typed_config: Some(pack_any(input)),
+            }),
+            matcher: Some(single_predicate::Matcher::ValueMatch(StringMatcher {
+                match_pattern: Some(exact),
+                ..StringMatcher::default()
+            })),
+        })),
+    }
+}

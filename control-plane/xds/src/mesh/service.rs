@@ -1,0 +1,96 @@
+//! What Services become: names, clusters, endpoints.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use meshwright_core::mesh::Protocol;
+use meshwright_core::model::ObjectKey;
+
+use super::parts::resource;
+use super::{endpoint, upstream};
+use crate::Resource;
+use crate::envoy::common::ads;
+
+/// As for gateways: a node that vanished does not answer; another pod is tried after this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A port of a Service, as far as its endpoints do not matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Port {
+    /// `outbound|<port>|<service>|<namespace>`: its endpoints, and the prefix of its statistics.
+    pub name: Arc<str>,
+    /// Where it is called, `address:port`.
+    pub destinations: Vec<String>,
+    pub protocol: Protocol,
+}
+
+impl Port {
+    pub fn new(service: &ObjectKey, port: u16, addresses: &[String], protocol: Protocol) -> Self {
+        Self {
+            name: name(service, port),
+            destinations: addresses.iter().filter_map(|address| destination(address, port)).collect(),
+            protocol,
+        }
+    }
+
+    /// The cluster that requests to `destination` go to. What may be TCP goes to the cluster named by the destination, because that is all
+    /// that is known of a connection.
+    pub fn cluster<'a>(&'a self, destination: &'a str) -> &'a str {
+        match self.protocol {
+            Protocol::Http => &self.name,
+            Protocol::Tcp | Protocol::Detect => destination,
+        }
+    }
+
+    pub fn clusters(&self) -> Vec<Resource> {
+        match self.protocol {
+            Protocol::Http => vec![cluster(&self.name, &self.name, self.protocol)],
+            Protocol::Tcp | Protocol::Detect => {
+                self.destinations.iter().map(|name| cluster(name, &self.name, self.protocol)).collect()
+            }
+        }
+    }
+}
+
+/// `outbound|<port>|<service>|<namespace>`.
+pub(super) fn name(service: &ObjectKey, port: u16) -> Arc<str> {
+    format!("outbound|{port}|{}|{}", service.name, service.namespace).into()
+}
+
+/// As Envoy writes an address with a port; none for what is no address.
+pub(super) fn destination(address: &str, port: u16) -> Option<String> {
+    address.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port).to_string())
+}
+
+/// Nothing of it depends on who the endpoints are: they bring their own identities along, and whether they take mutual TLS.
+fn cluster(name: &str, endpoints: &str, protocol: Protocol) -> Resource {
+    let cluster = Cluster {
+        alt_stat_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig {
+            eds_config: Some(ads()),
+            service_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
+        }),
+        lb_policy: LbPolicy::LeastRequest as i32,
+        common_lb_config: Some(CommonLbConfig {
+            // As for gateways: pods that drain get nothing new, however many they are.
+            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            ..CommonLbConfig::default()
+        }),
+        transport_socket: Some(upstream::handing_on(Some(endpoint::PEER))),
+        ..upstream::outside(upstream::cluster(name, CONNECT_TIMEOUT))
+    };
+    let cluster = match protocol {
+        Protocol::Tcp => cluster,
+        Protocol::Http | Protocol::Detect => {
+            Cluster { typed_extension_protocol_options: upstream::http_options(), ..cluster }
+        }
+    };
+    resource(name, cluster)
+}

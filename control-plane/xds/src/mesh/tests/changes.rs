@@ -1,0 +1,164 @@
+//! What a change of the mesh changes, and what it leaves alone.
+
+use super::*;
+
+#[test]
+fn equal_meshes_give_equal_bytes() {
+    let (one, other) = (snapshot(&shop(), "n1"), snapshot(&shop(), "n1"));
+    assert_eq!(differences(&one, &other), [""; 0]);
+    for kind in
+        [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::Route, TypeUrl::ExtensionConfig]
+    {
+        assert!(!names(&one, kind).is_empty(), "{kind}");
+    }
+}
+
+/// The snapshots of a node before and after a change, where the second is made from what the first left. It has to be the one that is made
+/// from nothing.
+fn change(before: &Cluster, after: &Cluster, name: &str) -> [Snapshot; 2] {
+    let known = shared(before);
+    let first = node(&known, &before.mesh, name, PORTS);
+    let second = node(&known.next(&after.mesh), &after.mesh, name, PORTS);
+    assert_eq!(differences(&second, &snapshot(after, name)), [""; 0], "made from nothing it is another");
+    [first, second]
+}
+
+fn changed(before: &Cluster, after: &Cluster, name: &str) -> Vec<String> {
+    let [first, second] = change(before, after, name);
+    differences(&first, &second)
+}
+
+#[test]
+fn a_pod_that_joins_changes_only_its_own_listeners() {
+    let after = shop().pod("n1", "new", &[]);
+    let expected = ["Listener pod/uid-new/inbound", "Listener pod/uid-new/outbound"];
+    assert_eq!(changed(&shop(), &after, "n1"), expected);
+    assert_eq!(changed(&shop(), &after, "n2"), [""; 0]);
+}
+
+#[test]
+fn listeners_of_pods_that_stay_are_the_same_allocations() {
+    let before = shop();
+    let [first, second] = change(&before, &before.clone().pod("n1", "new", &[]), "n1");
+    for name in names(&first, TypeUrl::Listener) {
+        let of = |snapshot: &Snapshot| snapshot.get(TypeUrl::Listener, &name).unwrap().clone();
+        assert!(Arc::ptr_eq(&of(&first), &of(&second)), "{name}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_another_gets_other_listeners() {
+    let mut after = shop();
+    let found = Arc::make_mut(after.mesh.nodes.get_mut("n1").unwrap());
+    found.members.get_mut("uid-cart").unwrap().identity = spiffe("other");
+    let expected = ["Listener pod/uid-cart/inbound", "Listener pod/uid-cart/outbound"];
+    assert_eq!(changed(&shop(), &after, "n1"), expected);
+}
+
+#[test]
+fn a_pod_that_leaves_takes_its_listeners_along() {
+    let mut after = shop();
+    Arc::make_mut(after.mesh.nodes.get_mut("n1").unwrap()).members.remove("uid-cart");
+    let expected = ["Listener pod/uid-cart/inbound", "Listener pod/uid-cart/outbound"];
+    assert_eq!(changed(&shop(), &after, "n1"), expected);
+}
+
+#[test]
+fn a_service_never_touches_a_listener() {
+    let before = shop();
+    let new = before.clone().service("new", &["10.96.0.9"], 80, Protocol::Tcp, &[("10.0.2.1", 80)]);
+    let other = before.clone().without_service("db").service(
+        "db",
+        &["10.96.0.2"],
+        3306,
+        Protocol::Detect,
+        &[("10.0.2.1", 3306)],
+    );
+    for after in [new, other, before.clone().without_service("web")] {
+        let [first, second] = change(&before, &after, "n1");
+        let listeners = |snapshot: &Snapshot| snapshot.resources(TypeUrl::Listener).unwrap().clone();
+        assert!(Arc::ptr_eq(&listeners(&first), &listeners(&second)));
+        assert!(!differences(&first, &second).is_empty());
+    }
+}
+
+#[test]
+fn a_new_service_is_told_by_what_belongs_to_its_protocol() {
+    let with = |protocol| shop().service("new", &["10.96.0.9"], 80, protocol, &[("10.0.2.1", 80)]);
+    let common = ["ClusterLoadAssignment outbound|80|new|shop", "TypedExtensionConfig node/services"];
+    let (http, by_address) = ("Cluster outbound|80|new|shop", "Cluster 10.96.0.9:80");
+    let routes = "RouteConfiguration node/http";
+    for (protocol, own) in [
+        (Protocol::Http, vec![http, routes]),
+        (Protocol::Tcp, vec![by_address, routes]),
+        (Protocol::Detect, vec![by_address, routes]),
+    ] {
+        let mut expected = [common.to_vec(), own].concat();
+        if protocol == Protocol::Tcp {
+            expected.retain(|name| *name != routes);
+        }
+        expected.sort_unstable();
+        assert_eq!(changed(&shop(), &with(protocol), "n1"), expected, "{protocol:?}");
+    }
+}
+
+#[test]
+fn endpoints_change_endpoints_only() {
+    let after = shop().service("web", &[], 80, Protocol::Http, &[("10.0.1.2", 8080), ("10.0.2.1", 8080)]);
+    assert_eq!(changed(&shop(), &after, "n2"), ["ClusterLoadAssignment outbound|80|web|shop"]);
+}
+
+#[test]
+fn who_takes_mutual_tls_changes_endpoints_and_the_list_of_peers() {
+    // Without the Service that has nobody else.
+    let before = shop().without_service("db").service(
+        "web",
+        &[],
+        80,
+        Protocol::Http,
+        &[("10.0.1.2", 8080), ("10.0.2.1", 8080)],
+    );
+    let expected = ["ClusterLoadAssignment outbound|80|web|shop", "TypedExtensionConfig node/peers"];
+    assert_eq!(changed(&before, &before.clone().without_peer("10.0.2.1"), "n1"), expected);
+}
+
+#[test]
+fn a_service_is_there_while_one_of_its_endpoints_takes_mutual_tls() {
+    let without = |cluster: Cluster| cluster.without_peer("10.0.2.1");
+    let expected = [
+        "Cluster 10.96.0.2:3306",
+        "ClusterLoadAssignment outbound|3306|db|shop",
+        "TypedExtensionConfig node/peers",
+        "TypedExtensionConfig node/services",
+    ];
+    assert_eq!(changed(&shop(), &without(shop()), "n1"), expected);
+    assert_eq!(changed(&without(shop()), &shop(), "n1"), expected);
+}
+
+#[test]
+fn what_did_not_change_is_shared_by_all_nodes_and_with_what_was_before() {
+    let cluster = shop();
+    let first = shared(&cluster);
+    let after = cluster.clone().service("web", &[], 80, Protocol::Http, &[("10.0.1.2", 8081)]);
+    let second = first.next(&after.mesh);
+    let of = |shared: &Shared, name: &str, kind| {
+        node(shared, &after.mesh, name, PORTS).resources(kind).unwrap().clone()
+    };
+    for kind in [TypeUrl::Cluster, TypeUrl::Route, TypeUrl::ExtensionConfig] {
+        assert!(Arc::ptr_eq(&of(&first, "n1", kind), &of(&second, "n2", kind)), "{kind}");
+    }
+    let db =
+        |shared: &Shared| of(shared, "n1", TypeUrl::Endpoint).get("outbound|3306|db|shop").unwrap().clone();
+    assert!(Arc::ptr_eq(&db(&first), &db(&second)));
+    assert_ne!(*of(&first, "n1", TypeUrl::Endpoint), *of(&second, "n1", TypeUrl::Endpoint));
+    assert!(Arc::ptr_eq(&of(&second, "n1", TypeUrl::Listener), &of(&second, "n1", TypeUrl::Listener)));
+}
+
+#[test]
+fn each_slot_has_listeners_of_its_own() {
+    let (cluster, other) = (shop(), Ports { outbound: 15201, inbound: 15208 });
+    let shared = shared(&cluster);
+    let [a, b] = [PORTS, other].map(|ports| node(&shared, &cluster.mesh, "n2", ports));
+    let expected = ["Listener pod/uid-db/inbound", "Listener pod/uid-db/outbound"];
+    assert_eq!(differences(&a, &b), expected);
+}

@@ -1,0 +1,92 @@
+//! What pods' processes do: plain clients that know of no proxy.
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::application::read_head;
+use super::network::Namespace;
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Namespace {
+    /// `GET` with these headers on a new connection: head and body of the answer.
+    pub async fn get(&self, address: &str, headers: &str) -> Result<(String, String), String> {
+        let mut stream = self.connect(address).await.map_err(|e| e.to_string())?;
+        get(&mut stream, "HTTP/1.1", headers).await
+    }
+
+    /// Whom the application saw, or what went wrong.
+    pub async fn source(&self, address: &str) -> String {
+        match self.get(address, "").await {
+            Ok((head, body)) if head.starts_with("HTTP/1.1 200") => {
+                body.lines().next().unwrap_or_default().to_owned()
+            }
+            Ok((head, _)) => head.lines().next().unwrap_or_default().to_owned(),
+            Err(error) => error,
+        }
+    }
+
+    /// The answer to a request with HTTP/2.
+    pub async fn get_http2(&self, address: &str) -> Result<String, String> {
+        let stream = self.connect(address).await.map_err(|e| e.to_string())?;
+        let answer = async {
+            let (mut client, connection) = h2::client::handshake(stream).await?;
+            tokio::spawn(connection);
+            let request = http::Request::get(format!("http://{address}/two")).body(()).unwrap_or_default();
+            let (response, _) = client.send_request(request, true)?;
+            let mut body = response.await?.into_body();
+            let mut text = Vec::new();
+            while let Some(data) = body.data().await {
+                let data: Bytes = data?;
+                text.extend_from_slice(&data);
+            }
+            Ok::<_, h2::Error>(String::from_utf8_lossy(&text).into_owned())
+        };
+        let answer = timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?;
+        answer.map_err(|e| e.to_string())
+    }
+
+    /// Waits for the greeting, says something, hears it back, closes its half and hears the last word.
+    pub async fn talk(&self, address: &str) -> Result<String, String> {
+        let talk = async {
+            let mut stream = self.connect(address).await?;
+            let greeting = line(&mut stream).await?;
+            stream.write_all(b"ping\n").await?;
+            let echo = line(&mut stream).await?;
+            stream.shutdown().await?;
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest).await?;
+            Ok::<_, std::io::Error>(format!("{greeting} {echo} {}", rest.trim_end()))
+        };
+        timeout(PATIENCE, talk).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
+/// A request on this connection.
+pub async fn get(stream: &mut TcpStream, version: &str, headers: &str) -> Result<(String, String), String> {
+    let answer = async {
+        let request = format!("GET /path?q=1 {version}\r\nHost: shop.example\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
+        let head = read_head(stream).await.ok_or("no answer")?;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await.map_err(|e| e.to_string())?;
+        Ok((head, String::from_utf8_lossy(&body).into_owned()))
+    };
+    timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?
+}
+
+pub async fn line(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    loop {
+        match stream.read_u8().await? {
+            b'\n' => return Ok(String::from_utf8_lossy(&line).into_owned()),
+            byte => line.push(byte),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Envoy in the network of a node, with what an agent would give it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
+use envoy_types::pb::envoy::config::bootstrap::v3::{Admin, Bootstrap, LayeredRuntime, RuntimeLayer};
+use envoy_types::pb::envoy::config::cluster::v3 as cds;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::config::core::v3::{
+    self as core, Address, ApiConfigSource, Pipe, address, api_config_source::ApiType, grpc_service,
+};
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use envoy_types::pb::envoy::extensions::bootstrap::internal_listener::v3::InternalListener;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::google::protobuf;
+use envoy_types::util::pack_any;
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::ads::Node;
+use super::network::within;
+use super::until;
+use crate::envoy::common::ads;
+use crate::mesh::parts::extension;
+
+/// Ends with this.
+pub struct Envoy {
+    process: Child,
+    admin: std::path::PathBuf,
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Envoy {
+    /// One worker: two pods that share a connection do so on one worker only.
+    pub fn start(network: &Path, directory: &Path, node: &Node) -> Self {
+        let admin = directory.join(format!("{}.admin", node.name));
+        let file = directory.join(format!("{}.pb", node.name));
+        std::fs::write(&file, bootstrap(&admin, node).encode_to_vec()).unwrap();
+        let mut command = Command::new(std::env::var_os("ENVOY_BIN").unwrap());
+        command.args([
+            "--disable-hot-restart",
+            "--concurrency",
+            if std::env::var_os("MEASURE").is_some() { "2" } else { "1" },
+            "--log-level",
+            "error",
+        ]);
+        command.args(["--file-flush-interval-msec", "50", "-c"]).arg(&file).stdout(Stdio::null());
+        let process = within(network, || command.spawn().unwrap());
+        Self { process, admin }
+    }
+
+    /// Waits until it has everything that it was sent at its start.
+    pub async fn is_ready(&self) {
+        until("Envoy is ready", async || {
+            self.ask("/ready").await.filter(|answer| answer.contains("LIVE")).map(drop)
+        })
+        .await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+    /// What its admin says; None as long as it does not listen.
+    pub async fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(&self.admin).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+}
+
+fn bootstrap(admin: &Path, node: &Node) -> Bootstrap {
+    let grpc = core::GrpcService {
+        target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc_service::EnvoyGrpc {
+            cluster_name: "xds".to_owned(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let source = ApiConfigSource {
+        api_type: ApiType::DeltaGrpc as i32,
+        transport_api_version: core::ApiVersion::V3 as i32,
+        grpc_services: vec![grpc],
+        set_node_on_first_message_only: true,
+        ..ApiConfigSource::default()
+    };
+    Bootstrap {
+        node: Some(core::Node { id: node.name.clone(), cluster: "lab".to_owned(), ..core::Node::default() }),
+        admin: Some(Admin { address: Some(pipe(admin)), ..Admin::default() }),
+        dynamic_resources: Some(DynamicResources {
+            ads_config: Some(source),
+            cds_config: Some(ads()),
+            lds_config: Some(ads()),
+            ..DynamicResources::default()
+        }),
+        static_resources: Some(StaticResources { clusters: vec![xds(&node.socket)], ..Default::default() }),
+        bootstrap_extensions: vec![extension(
+            "envoy.bootstrap.internal_listener",
+            InternalListener::default(),
+        )],
+        layered_runtime: Some(LayeredRuntime { layers: vec![runtime()] }),
+        stats_config: std::env::var_os("STATS").map(|_| envoy_types::pb::envoy::config::metrics::v3::StatsConfig { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::StatsMatcher { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::stats_matcher::StatsMatcher::InclusionList(envoy_types::pb::envoy::r#type::matcher::v3::ListStringMatcher { patterns: vec![envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher { match_pattern: Some(envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Prefix("server.".into())), ignore_case: false }] })) }), ..Default::default() }),
+        deferred_stat_options: Some(envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions { enable_deferred_creation_stats: true }),
+        cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager { enable_deferred_cluster_creation: true, ..Default::default() }),
+        ..Bootstrap::default()
+    }
+}
+
+/// With this feature of Envoy 1.40 an internal connection that ends right after an answer was written loses the answer.
+fn runtime() -> RuntimeLayer {
+    let off = protobuf::Value { kind: Some(protobuf::value::Kind::BoolValue(false)) };
+    let feature = "envoy.reloadable_features.enable_send_rst_on_user_space_socket".to_owned();
+    let layer = protobuf::Struct { fields: [(feature, off)].into() };
+    RuntimeLayer { name: "static".to_owned(), layer_specifier: Some(LayerSpecifier::StaticLayer(layer)) }
+}
+
+fn xds(socket: &Path) -> cds::Cluster {
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(pipe(socket)),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    };
+    let locality = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(
+                ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default()),
+            ),
+        })),
+        ..HttpProtocolOptions::default()
+    };
+    cds::Cluster {
+        name: "xds".to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: "xds".to_owned(),
+            endpoints: vec![locality],
+            ..ClusterLoadAssignment::default()
+        }),
+        typed_extension_protocol_options: [(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+            pack_any(options),
+        )]
+        .into(),
+        ..cds::Cluster::default()
+    }
+}
+
+fn pipe(path: &Path) -> Address {
+    let pipe = Pipe { path: path.display().to_string(), ..Pipe::default() };
+    Address { address: Some(address::Address::Pipe(pipe)) }
+}

@@ -1,0 +1,159 @@
+use super::*;
+use std::process::Command;
+
+async fn figures(envoy: &Envoy) -> (f64, f64) {
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let answer = envoy.ask("/memory").await.unwrap();
+    let allocated: f64 =
+        answer.split("\"allocated\": \"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", envoy.pid())).unwrap();
+    let rss = status
+        .lines()
+        .find(|l| l.starts_with("VmRSS"))
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<f64>()
+        .unwrap();
+    (allocated / 1000.0, rss * 1.024)
+}
+
+fn world(pods: usize, services: usize, eps: usize, protocol: Protocol, accounts: usize) -> Cluster {
+    let mut c = Cluster::default();
+    for i in 0..pods {
+        let uid = format!("uid-m{i}");
+        let member = Member {
+            pod: ObjectKey::new("shop", format!("m{i}")),
+            identity: spiffe(["front", "cart", "back"][i % accounts]),
+            addresses: vec![],
+        };
+        Arc::make_mut(c.mesh.nodes.entry("n1".into()).or_default()).members.insert(uid, member);
+    }
+    for i in 0..services {
+        let ep: Vec<String> =
+            (0..eps).map(|k| format!("10.{}.{}.{}", 100 + i / 250, i % 250, k + 1)).collect();
+        for e in &ep {
+            Arc::make_mut(&mut c.mesh.peers)
+                .insert(e.clone(), Peer { uid: "x".into(), identity: spiffe("back") });
+        }
+        let ep: Vec<(&str, u16)> = ep.iter().map(|e| (e.as_str(), 8080)).collect();
+        c = c.service(
+            &format!("service-{i}"),
+            &[&format!("10.{}.{}.1", 96 + i / 250, i % 250)],
+            80,
+            protocol,
+            &ep,
+        );
+    }
+    c
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measure() {
+    if obstacle().is_some() || std::env::var_os("MEASURE").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let id = format!("mwlab-x{}", std::process::id());
+    for i in 0..200 {
+        assert!(Command::new("ip").args(["netns", "add", &format!("{id}-m{i}")]).status().unwrap().success());
+    }
+    for n in ["n1", "blackhole"] {
+        Command::new("ip").args(["netns", "add", &format!("{id}-{n}")]).status().unwrap();
+    }
+    let path = |n: &str| format!("/run/netns/{id}-{n}");
+    let authority = Authority::new();
+    let paths = (0..200)
+        .map(|i| (format!("pod:uid-m{i}"), path(&format!("m{i}"))))
+        .chain([("blackhole".to_owned(), path("blackhole"))])
+        .collect();
+    let node = Node::start_with("n1", directory.path(), &authority, paths, |s| {
+        ads::change(s, TypeUrl::Listener, |_: &mut envoy_types::pb::envoy::config::listener::v3::Listener| {})
+    });
+    let shared = Shared::new(TRUST_DOMAIN);
+    let empty = world(0, 0, 1, Protocol::Http, 1);
+    for (what, w, n) in [
+        ("1000 http services 1 ep", world(0, 1000, 1, Protocol::Http, 1), 1000),
+        ("1000 http services 3 eps", world(0, 1000, 3, Protocol::Http, 1), 1000),
+        ("1000 tcp services 1 ep", world(0, 1000, 1, Protocol::Tcp, 1), 1000),
+        ("200 pods", world(200, 0, 1, Protocol::Http, 3), 200),
+    ] {
+        let shared = shared.next(&empty.mesh);
+        node.publish(&shared, &empty.mesh);
+        let envoy = Envoy::start(Path::new(&path("n1")), directory.path(), &node);
+        envoy.is_ready().await;
+        let base = figures(&envoy).await;
+        let show = |what: &str, n: usize, f: (f64, f64)| {
+            println!(
+                "{what}: allocated {:.1} kB each, rss {:.1} kB each, {base:?} {f:?}",
+                (f.0 - base.0) / n as f64,
+                (f.1 - base.1) / n as f64
+            )
+        };
+        node.publish(&shared.next(&w.mesh), &w.mesh);
+        let f = figures(&envoy).await;
+        show(what, n, f);
+        println!("stats {}", envoy.ask("/stats").await.unwrap().lines().count());
+    }
+    for n in Command::new("sh")
+        .arg("-c")
+        .arg(format!("ip netns list | grep -o '^{id}-[a-z0-9]*'"))
+        .output()
+        .map(|o| String::from_utf8(o.stdout).unwrap())
+        .unwrap()
+        .lines()
+    {
+        Command::new("ip").args(["netns", "del", n]).status().unwrap();
+    }
+}
+
+#[test]
+fn speed() {
+    if std::env::var_os("MEASURE").is_none() {
+        return;
+    }
+    let mut w = world(0, 1000, 5, Protocol::Http, 1);
+    for n in 0..100 {
+        for i in 0..200 {
+            let member = Member {
+                pod: ObjectKey::new("shop", format!("m{n}-{i}")),
+                identity: spiffe("front"),
+                addresses: vec![],
+            };
+            Arc::make_mut(w.mesh.nodes.entry(format!("node-{n}")).or_default())
+                .members
+                .insert(format!("uid-{n}-{i}"), member);
+        }
+    }
+    let all = |s: &Shared, w: &Cluster| {
+        for n in 0..100 {
+            node(s, &w.mesh, &format!("node-{n}"), PORTS);
+        }
+    };
+    let t = Instant::now();
+    let s = Shared::new(TRUST_DOMAIN).next(&w.mesh);
+    println!("first: {:?}", t.elapsed());
+    let t = Instant::now();
+    all(&s, &w);
+    println!("100 nodes of 200 pods first: {:?}", t.elapsed());
+    let w2 = w.clone().service("service-5", &[], 80, Protocol::Http, &[("10.100.5.1", 8080)]);
+    let t = Instant::now();
+    let s2 = s.next(&w2.mesh);
+    println!("endpoints of one: {:?}", t.elapsed());
+    let t = Instant::now();
+    all(&s2, &w2);
+    println!("100 nodes again: {:?}", t.elapsed());
+    let w3 = w2.clone().service("new", &["10.200.0.1"], 80, Protocol::Http, &[("10.100.5.1", 8080)]);
+    let t = Instant::now();
+    let s3 = s2.next(&w3.mesh);
+    println!("a new service: {:?}", t.elapsed());
+    let w4 = w3.clone().without_peer("10.100.5.2");
+    let t = Instant::now();
+    let s4 = s3.next(&w4.mesh);
+    println!("a peer: {:?}", t.elapsed());
+    let w5 = w4.clone().pod("node-7", "late", &[]);
+    let t = Instant::now();
+    all(&s4.next(&w5.mesh), &w5);
+    println!("a pod, 100 nodes: {:?}", t.elapsed());
+}

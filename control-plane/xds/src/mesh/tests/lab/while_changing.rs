@@ -1,0 +1,119 @@
+//! Services, endpoints and pods come and go under open connections; and what is said in the handshake.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_do_not_notice_what_comes_and_goes() {
+    let Some(mut lab) = lab(mesh(), |_| {}).await else { return };
+    let mut tcp = lab.pod("front").connect("10.88.0.2:3306").await.unwrap();
+    assert_eq!(client::line(&mut tcp).await.unwrap(), "hello 10.77.0.21");
+    let mut http = lab.pod("front").connect("10.88.0.1:80").await.unwrap();
+    let mut direct = lab.pod("front").connect("10.77.0.99:3306").await.unwrap();
+    assert_eq!(client::line(&mut direct).await.unwrap(), "hello 10.77.0.11");
+    assert!(client::get(&mut http, "HTTP/1.1", "").await.is_ok());
+
+    // A Service of each protocol that was not there; another pod.
+    let back = |port| [("10.77.0.21", port)];
+    lab.publish(
+        mesh()
+            .service("new", &["10.88.0.8"], 80, Protocol::Http, &back(8080))
+            .service("new-db", &["10.88.0.9"], 3306, Protocol::Tcp, &back(3306))
+            .service("new-any", &["10.88.0.10"], 80, Protocol::Detect, &back(8080))
+            .pod("n1", "late", &[]),
+    );
+    let front = lab.pod("front");
+    for address in ["10.88.0.8:80", "10.88.0.10:80"] {
+        until(address, async || (front.source(address).await == "from 10.77.0.21").then_some(())).await;
+    }
+    assert_eq!(front.talk("10.88.0.9:3306").await.unwrap(), "hello 10.77.0.21 ping bye");
+
+    // One that becomes another protocol, and one that goes: of it connections remain.
+    lab.publish(
+        mesh()
+            .without_service("db")
+            .service("any", &[], 8000, Protocol::Http, &back(8080))
+            .without_service("web"),
+    );
+    let front = lab.pod("front");
+    until("web is gone", async || (!front.source("10.88.0.1:80").await.starts_with("from")).then_some(()))
+        .await;
+    assert_eq!(front.source("10.88.0.3:8000").await, "from 10.77.0.21");
+    for stream in [&mut tcp, &mut direct] {
+        stream.write_all(b"still here\n").await.unwrap();
+        assert_eq!(client::line(stream).await.unwrap(), "still here");
+    }
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_gets_plaintext_as_soon_as_it_is_not_listed_any_more() {
+    let Some(mut lab) = lab(mesh(), |_| {}).await else { return };
+    assert_eq!(lab.pod("front").source("10.77.0.21:8080").await, "from 10.77.0.21");
+    lab.publish(mesh().without_peer("10.77.0.21"));
+    let front = lab.pod("front");
+    until("plaintext", async || (front.source("10.77.0.21:8080").await == "from 10.77.0.11").then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_handshake_names_protocol_and_port() {
+    // Somebody who takes mutual TLS and never answers.
+    let silent = |port| [("10.77.0.99", port)];
+    let mut cluster = mesh()
+        .service("web", &[], 80, Protocol::Http, &silent(8081))
+        .service("db", &[], 3306, Protocol::Tcp, &silent(3307))
+        .service("any", &[], 8000, Protocol::Detect, &silent(8082));
+    Arc::make_mut(&mut cluster.mesh.peers)
+        .insert("10.77.0.99".to_owned(), Peer { uid: "x".into(), identity: spiffe("x") });
+    let Some(lab) = lab(cluster, |_| {}).await else { return };
+    let listener = lab.pod("outside").listen(PORT);
+    let (sender, mut hellos) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut hello = vec![0; 16 * 1024];
+            let count = stream.read(&mut hello).await.unwrap_or(0);
+            hello.truncate(count);
+            let _ = sender.send(hello);
+        }
+    });
+    let front = lab.pod("front");
+    for (address, protocol, port) in [
+        ("10.88.0.1:80", tls::HTTP1, "8081"),
+        ("10.88.0.3:8000", tls::HTTP1, "8082"),
+        ("10.88.0.2:3306", tls::TCP, "3307"),
+        ("10.77.0.99:99", tls::TCP, "99"),
+    ] {
+        let _ = front.source(address).await;
+        let hello = hellos.recv().await.unwrap();
+        assert!(offers(&hello, protocol) && names(&hello, port), "{address}: {}", text(&hello));
+        for other in [tls::HTTP1, tls::HTTP2, tls::TCP].iter().filter(|other| **other != protocol) {
+            assert!(!offers(&hello, other), "{address} offers {other}, too");
+        }
+    }
+    let _ = front.get_http2("10.88.0.1:80").await;
+    let hello = hellos.recv().await.unwrap();
+    assert!(offers(&hello, tls::HTTP2) && names(&hello, "8081"), "{}", text(&hello));
+}
+
+/// Whether a ClientHello has this among its protocols, with its length before it.
+fn offers(hello: &[u8], protocol: &str) -> bool {
+    contains(hello, &[&[u8::try_from(protocol.len()).unwrap()], protocol.as_bytes()].concat())
+}
+
+/// Whether a ClientHello has this as its name: of type host, with its length.
+fn names(hello: &[u8], name: &str) -> bool {
+    contains(hello, &[&[0, 0, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat())
+}
+
+fn contains(hello: &[u8], part: &[u8]) -> bool {
+    hello.windows(part.len()).any(|window| window == part)
+}
+
+fn text(hello: &[u8]) -> String {
+    String::from_utf8_lossy(hello).into_owned()
+}

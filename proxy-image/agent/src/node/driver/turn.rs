@@ -1,0 +1,239 @@
+//! One look at everything, and what follows from it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use meshwright_proto::nodes::{NodeOrder, NodeReport};
+use tokio::time::Instant;
+
+use super::{Driver, Serving, TICK, namespaces_file};
+use crate::node::{
+    duty::{Duty, Named, Situation, duty},
+    keep::World,
+    netns, store,
+};
+
+/// So long may a pod that cannot be captured keep the others from being reported, after a restart or a hand-over.
+const SETTLED: Duration = Duration::from_secs(15);
+/// After the deadline of an end, what has to be taken back takes this long at most.
+const CLEARED: Duration = Duration::from_secs(10);
+
+/// Copies of what others last said, so that a [`World`] can be made of them.
+pub(super) struct Said {
+    pub(super) order: Arc<NodeOrder>,
+    certified: Arc<BTreeSet<String>>,
+    opened: Arc<BTreeSet<String>>,
+    listed: Option<BTreeSet<String>>,
+}
+
+impl Driver {
+    /// Returns when to look again at the latest.
+    pub(super) fn turn(&mut self, ending: bool) -> Instant {
+        let now = Instant::now();
+        if ending {
+            self.ending_since.get_or_insert(now);
+        }
+        if self.outlets.heard.borrow().order.is_none() && !ending {
+            return now + TICK;
+        }
+        if self.looked.is_none_or(|looked| now >= looked + TICK) {
+            self.looked = Some(now);
+            self.keep.forget_lost(netns::is_namespace, now);
+        }
+        let named = self.named(now);
+        self.take_over(named, now);
+        self.change_duty(named, now);
+        let said = self.said();
+        let tasks = self.keep.advance(self.world(&said), now);
+        self.write_down();
+        tasks.into_iter().for_each(|task| self.perform(task));
+        self.search(self.keep.sought(self.world(&said)), now);
+        self.settle(&said, now);
+        self.tell(&said);
+        self.serve_plugin(&said, now);
+        self.metrics.set_stages(self.keep.stages());
+        self.keep.wakes().map_or(now + TICK, |time| time.min(now + TICK))
+    }
+
+    fn said(&mut self) -> Said {
+        let outlets = &mut self.outlets;
+        Said {
+            order: outlets.heard.borrow_and_update().order.clone().unwrap_or_default(),
+            certified: outlets.certified.borrow_and_update().clone(),
+            opened: self.opened.borrow_and_update().clone(),
+            listed: outlets.listed.borrow_and_update().clone(),
+        }
+    }
+
+    pub(super) fn world<'a>(&self, said: &'a Said) -> World<'a> {
+        let leaves = self.duty == Duty::Leaves || self.duty == Duty::Left;
+        // What was reported before everything had settled says nothing: the control plane keeps to what it heard before that.
+        let counts = leaves || self.serving.as_ref().is_some_and(|serving| serving.settled);
+        World {
+            order: &said.order,
+            certified: &said.certified,
+            opened: &said.opened,
+            listed: said.listed.as_ref().filter(|_| counts),
+            serves: self.serving.is_some(),
+            leaves,
+        }
+    }
+
+    fn named(&mut self, now: Instant) -> Named {
+        let heard = self.outlets.heard.borrow().clone();
+        match heard.order {
+            Some(order) => {
+                let live = heard.live_since.is_some() || self.ending_since.is_some();
+                self.naming.named(&order, live, &self.args.workload.revision, now)
+            }
+            None => Named::Unknown,
+        }
+    }
+
+    fn take_over(&mut self, named: Named, now: Instant) {
+        let held = self.hands.claims.held();
+        let said = self.said();
+        let prepared = self.keep.is_settled(self.world(&said)) && self.looked_once(&said);
+        let revision = &self.args.workload.revision;
+        let Some(takeover) = self.naming.takeover(named, held.as_ref(), revision, prepared, now) else {
+            return;
+        };
+        match self.hands.claims.take(takeover.epoch, takeover.over_dead) {
+            Ok(true) => {
+                tracing::info!(epoch = takeover.epoch, before = ?held, "serves this node from now on")
+            }
+            Ok(false) => {}
+            Err(e) => tracing::warn!(error = %format!("{e:#}"), "take this node over"),
+        }
+    }
+
+    // Before its first look at the members nothing stands, and nothing is missed.
+    fn looked_once(&self, said: &Said) -> bool {
+        said.order.members.keys().all(|uid| self.keep.knows(uid))
+    }
+
+    fn change_duty(&mut self, named: Named, now: Instant) {
+        let held = self.hands.claims.held();
+        let ours = held.as_ref().is_some_and(|held| held.revision == self.args.workload.revision);
+        let overdue = self.ending_since.filter(|since| now >= *since + self.args.drain_deadline);
+        if overdue.is_some() {
+            self.keep.give_up();
+        }
+        let given_up =
+            overdue.is_some_and(|since| !ours || now >= since + self.args.drain_deadline + CLEARED);
+        let cleared = if ours { self.keep.is_cleared() } else { self.connected == Some(0) };
+        let next = duty(Situation {
+            named,
+            held: held.as_ref(),
+            revision: &self.args.workload.revision,
+            ending: self.ending_since.is_some(),
+            cleared: cleared || given_up,
+        });
+        let before = std::mem::replace(&mut self.duty, next);
+        if before != next {
+            tracing::info!(?before, after = ?next, "duty");
+        }
+        match next {
+            Duty::Serves(epoch) => {
+                self.metrics.epoch.set(epoch);
+                if self.serving.is_none() {
+                    self.serving = Some(Serving { since: now, settled: false });
+                    let redirected = store::read_json(&self.redirected_file());
+                    self.keep.restore(&redirected, now);
+                    self.stored.redirected = redirected;
+                }
+                self.plugin.begin(&self.hands.claims);
+            }
+            // Rules are taken back by who set them.
+            Duty::Leaves if ours => self.plugin.uninstall(&self.hands.claims),
+            Duty::Left if ours && named == (Named::Nobody { meant: true }) => self.give_up_node(),
+            _ => self.stand_back(),
+        }
+        if next == Duty::Leaves && !ours {
+            self.count(now);
+        }
+    }
+
+    fn stand_back(&mut self) {
+        self.metrics.epoch.set(0);
+        if self.serving.take().is_some() {
+            self.plugin.end();
+            self.stored.redirected.clear();
+        }
+    }
+
+    fn give_up_node(&mut self) {
+        self.plugin.uninstall(&self.hands.claims);
+        if let Err(e) = store::remove(&self.redirected_file()) {
+            tracing::warn!(error = %e, "forget what was redirected");
+        }
+        match self.hands.claims.give_up() {
+            Ok(()) => tracing::info!("this node is as it was before"),
+            Err(e) => tracing::warn!(error = %format!("{e:#}"), "give this node up"),
+        }
+        self.stand_back();
+    }
+
+    fn redirected_file(&self) -> std::path::PathBuf {
+        self.args.paths.node_dir.join("redirected.json")
+    }
+
+    /// Before anything is done: after a crash it is known where something may have been done.
+    fn write_down(&mut self) {
+        if self.serving.is_some() {
+            let redirected = self.keep.redirected();
+            if redirected != self.stored.redirected {
+                let written =
+                    self.hands.claims.acting(|| store::write_json(&self.redirected_file(), &redirected));
+                warn_of(written, "write down what is redirected");
+                self.stored.redirected = redirected;
+            }
+        }
+        let namespaces = self.keep.namespaces();
+        if namespaces != self.stored.namespaces {
+            warn_of(
+                store::write_json(&namespaces_file(&self.args), &namespaces),
+                "write down where envoy listens",
+            );
+            self.relay.set_namespaces(namespaces.clone());
+            self.stored.namespaces = namespaces;
+        }
+    }
+
+    fn settle(&mut self, said: &Said, now: Instant) {
+        let settled = self.keep.is_settled(self.world(said));
+        if let Some(serving) = &mut self.serving {
+            serving.settled |= settled || now >= serving.since + SETTLED;
+        }
+    }
+
+    fn tell(&mut self, said: &Said) {
+        let settled = self.serving.as_ref().is_some_and(|serving| serving.settled);
+        let (serving_epoch, captured) = match self.duty {
+            Duty::Serves(epoch) if settled => (epoch, self.keep.captured(self.world(said))),
+            _ => (0, Vec::new()),
+        };
+        let report = NodeReport {
+            node: self.args.place.node_name.clone(),
+            revision: self.args.workload.revision.clone(),
+            serving_epoch,
+            captured,
+        };
+        self.outlets.report.send_if_modified(|known| {
+            let changed = *known != report;
+            *known = report;
+            changed
+        });
+        let wanted = self.keep.identities();
+        self.outlets.wanted.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
+    }
+}
+
+fn warn_of(outcome: anyhow::Result<()>, what: &str) {
+    if let Err(e) = outcome {
+        tracing::warn!(error = %format!("{e:#}"), "{what}");
+    }
+}

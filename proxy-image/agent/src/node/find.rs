@@ -1,0 +1,129 @@
+//! Where the namespaces of running pods are: container runtimes write down what network plugins did for each sandbox.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::netns::{Netns, known_as};
+
+/// A pod whose namespace is sought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sought {
+    /// Uid of the Pod.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its addresses; one of them must be in the namespace.
+    pub addresses: Vec<String>,
+}
+
+/// What was written down for a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    #[serde(default)]
+    netns: String,
+    #[serde(rename = "cniArgs", default)]
+    args: Vec<(String, String)>,
+}
+
+impl Entry {
+    fn argument(&self, name: &str) -> Option<&str> {
+        self.args.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the sandbox is this pod's. One of an earlier pod of that name is not; where the runtime tells no uid, the address decides.
+    fn is_of(&self, pod: &Sought) -> bool {
+        self.argument("K8S_POD_NAMESPACE") == Some(&pod.namespace)
+            && self.argument("K8S_POD_NAME") == Some(&pod.name)
+            && self.argument("K8S_POD_UID").is_none_or(|uid| uid == pod.uid)
+    }
+}
+
+/// Everything that is written down. Files come and go while we read.
+pub fn read(cache: &Path) -> Vec<Entry> {
+    let files = std::fs::read_dir(cache.join("results")).into_iter().flatten().flatten();
+    files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
+}
+
+/// Paths of the pod's namespace, if the entries are right.
+pub fn candidates(entries: &[Entry], pod: &Sought, directory: &Path) -> Vec<PathBuf> {
+    let of_pod = entries.iter().filter(|entry| entry.is_of(pod));
+    let mut paths: Vec<_> = of_pod.filter_map(|entry| known_as(directory, &entry.netns)).collect();
+    paths.sort();
+    // A pod with several networks has an entry for each.
+    paths.dedup();
+    paths
+}
+
+/// The namespaces of those that were found, by uid.
+pub fn find(cache: &Path, directory: &Path, sought: &[Sought]) -> Vec<(String, PathBuf)> {
+    let entries = read(cache);
+    let mut found = Vec::new();
+    for pod in sought {
+        let is_its_own = |path: &PathBuf| {
+            let has = Netns::open(path).and_then(|netns| netns.has_one_of(&pod.addresses));
+            has.inspect_err(
+                |e| tracing::debug!(error = %format!("{e:#}"), uid = pod.uid, "look into a namespace"),
+            )
+            .unwrap_or(false)
+        };
+        let path = candidates(&entries, pod, directory).into_iter().find(is_its_own);
+        found.extend(path.map(|path| (pod.uid.clone(), path)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str) -> Entry {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn of(name: &str, uid: &str, netns: &str) -> Entry {
+        entry(&format!(
+            r#"{{"kind":"cniCacheV1","containerId":"c","config":"e30=","ifName":"eth0","networkName":"pods","netns":"{netns}",
+               "cniArgs":[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","{name}"],["K8S_POD_INFRA_CONTAINER_ID","c"],["K8S_POD_UID","{uid}"]],
+               "result":{{"cniVersion":"1.0.0","ips":[]}}}}"#
+        ))
+    }
+
+    #[test]
+    fn a_pod_is_found_by_namespace_name_and_uid() {
+        let pod =
+            Sought { uid: "u1".into(), namespace: "shop".into(), name: "cart-0".into(), addresses: vec![] };
+        let without_uid = entry(
+            r#"{"netns":"/var/run/netns/cni-4","cniArgs":[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","cart-0"]]}"#,
+        );
+        let elsewhere = entry(
+            r#"{"netns":"/run/netns/cni-5","cniArgs":[["K8S_POD_NAMESPACE","other"],["K8S_POD_NAME","cart-0"]]}"#,
+        );
+        let entries = [
+            of("cart-0", "u0", "/var/run/netns/cni-0"),
+            of("cart-0", "u1", "/var/run/netns/cni-1"),
+            of("cart-0", "u1", "/var/run/netns/cni-1"),
+            of("cart-0", "u1", "/proc/77/ns/net"),
+            of("cart-1", "u1", "/var/run/netns/cni-3"),
+            without_uid,
+            elsewhere,
+            entry("{}"),
+        ];
+        let paths = candidates(&entries, &pod, Path::new("/run/netns"));
+        assert_eq!(paths, ["/run/netns/cni-1", "/run/netns/cni-4"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(folder.path()).is_empty());
+        let results = folder.path().join("results");
+        std::fs::create_dir(&results).unwrap();
+        std::fs::write(results.join("broken"), "{").unwrap();
+        std::fs::write(results.join("fine"), r#"{"netns":"/run/netns/cni-1"}"#).unwrap();
+        std::fs::create_dir(results.join("folder")).unwrap();
+        assert_eq!(read(folder.path()), [entry(r#"{"netns":"/run/netns/cni-1"}"#)]);
+    }
+}

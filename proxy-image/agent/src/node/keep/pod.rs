@@ -1,0 +1,263 @@
+//! One pod's way into the mesh and out of it, without I/O.
+//!
+//! In: its namespace is known → it has a certificate and Envoy its listeners → Envoy listens in it → its rules are set and tried → it is
+//! captured, and reported. Out: it is reported no more → whoever sends to it has stopped → its new connections are left alone → its redirected
+//! connections have ended → its listeners are closed → its rules are removed. No step back or forth ends a connection.
+
+mod views;
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+
+/// So long after the last report with it, nobody sends mutual TLS to a pod any more: the news has gone through the control plane to every node.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// A control plane that is away for longer than this does not keep a pod in.
+const UNTOLD: Duration = Duration::from_secs(60);
+/// What is still connected through the proxy this long after its pod left is cut.
+pub const PARTING: Duration = Duration::from_secs(3600);
+/// Envoy closes a listener at once; one that is away has none.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often the rules of a captured pod are looked at, give or take a quarter: a node's pods never all at once.
+const CHECK: Duration = Duration::from_secs(300);
+/// How soon the connections of a pod that leaves are counted again, at first.
+const COUNT: Duration = Duration::from_secs(1);
+
+/// What is to be done in the pod's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Job {
+    /// See whether Envoy listens.
+    AwaitListeners,
+    /// Set the rules, and try them.
+    Redirect,
+    /// See whether the rules are still there, and mend them.
+    Check,
+    /// Leave new connections alone.
+    Part,
+    /// Count redirected connections.
+    Count,
+    /// See whether Envoy listens no more.
+    AwaitClosed,
+    /// Remove the rules.
+    Clear,
+}
+
+/// What the rest of the world says about a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// It is to be in the mesh.
+    pub wanted: bool,
+    /// We are who sets rules on this node.
+    pub serves: bool,
+    /// There is a certificate for its identity.
+    pub certified: bool,
+    /// Envoy has taken its listeners.
+    pub opened: bool,
+    /// The control plane has a report without it.
+    pub told: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Sought,
+    Opening,
+    Open,
+    Captured,
+    Unlisted { since: Instant, until: Option<Instant> },
+    Parting { deadline: Instant },
+    Closing { deadline: Instant },
+    Clearing,
+    Gone,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pod {
+    stage: Stage,
+    namespace: Option<PathBuf>,
+    /// The rules in its namespace are ours, or may be.
+    redirected: bool,
+    /// The ports to which it was ever redirected.
+    ports: BTreeSet<u16>,
+    /// What is under way. What was begun in another namespace does not count any more.
+    job: Option<(Job, u64)>,
+    jobs: u64,
+    /// Nobody waits for its connections any more.
+    hurries: bool,
+    due: Instant,
+    wakes: Option<Instant>,
+    backoff: Backoff,
+    problem: Option<String>,
+}
+
+impl Pod {
+    /// Nothing is known of it but that it is to be in the mesh.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            stage: Stage::Sought,
+            namespace: None,
+            redirected: false,
+            ports: BTreeSet::new(),
+            job: None,
+            jobs: 0,
+            hurries: false,
+            due: now,
+            wakes: None,
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(10)),
+            problem: None,
+        }
+    }
+
+    /// There are rules in its namespace, set before by us or by who served before us.
+    pub fn restore(&mut self, namespace: PathBuf, ports: impl IntoIterator<Item = u16>, now: Instant) {
+        self.found(namespace, now);
+        self.redirected = true;
+        self.ports.extend(ports);
+    }
+
+    /// Its namespace is there. One that is another than before has none of what the other had.
+    pub fn found(&mut self, namespace: PathBuf, now: Instant) {
+        if self.namespace.as_ref() == Some(&namespace) {
+            return;
+        }
+        self.lost(now);
+        self.namespace = Some(namespace);
+    }
+
+    /// Its namespace is gone, with everything in it.
+    pub fn lost(&mut self, now: Instant) {
+        self.namespace = None;
+        (self.redirected, self.job, self.problem) = (false, None, None);
+        self.ports.clear();
+        self.go(Stage::Sought, now);
+    }
+
+    /// Goes for good as soon as what is under way has ended, whatever is connected.
+    pub fn give_up(&mut self) {
+        self.hurries = true;
+    }
+
+    /// What to do now, if anything. Its end is told by [`Pod::ended`].
+    pub fn step(&mut self, seen: Seen, now: Instant) -> Option<(Job, u64)> {
+        if self.job.is_some() {
+            return None;
+        }
+        while let Some(next) = self.next(seen, now) {
+            self.go(next, now);
+        }
+        let (job, timer) = match self.stage {
+            Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
+            Stage::Open => (Some(Job::Redirect).filter(|_| seen.serves), None),
+            Stage::Captured => (Some(Job::Check), None),
+            Stage::Unlisted { until: Some(until), .. } => {
+                (Some(Job::Part).filter(|_| now >= until), Some(until))
+            }
+            Stage::Unlisted { since, until: None } => (None, Some(since + UNTOLD)),
+            Stage::Parting { deadline } => (Some(Job::Count), Some(deadline)),
+            Stage::Closing { deadline } => (Some(Job::AwaitClosed), Some(deadline)),
+            Stage::Clearing => (Some(Job::Clear), None),
+            Stage::Sought | Stage::Gone => (None, None),
+        };
+        // What waits for others is looked at when they say something.
+        let later = job.filter(|_| now < self.due).map(|_| self.due);
+        self.wakes = later.into_iter().chain(timer.filter(|timer| now < *timer)).min();
+        let job = job.filter(|_| now >= self.due)?;
+        self.wakes = None;
+        // From here on it may be; after a crash nobody knows.
+        self.redirected |= job == Job::Redirect;
+        self.jobs += 1;
+        self.job = Some((job, self.jobs));
+        self.job
+    }
+
+    // Where the pod goes without anything to be done in its namespace.
+    fn next(&mut self, seen: Seen, now: Instant) -> Option<Stage> {
+        // Who serves now has the rules.
+        self.redirected &= seen.serves;
+        match self.stage {
+            Stage::Clearing if !self.redirected => Some(Stage::Gone),
+            Stage::Clearing | Stage::Gone if self.hurries => None,
+            _ if self.hurries => Some(Stage::Clearing),
+            Stage::Sought if self.namespace.is_some() => Some(Stage::Opening),
+            Stage::Sought if !seen.wanted => Some(Stage::Gone),
+            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => Some(match self.redirected {
+                true => Stage::Unlisted { since: now, until: None },
+                false => Stage::Parting { deadline: now + PARTING },
+            }),
+            // Envoy was started anew before anything was redirected.
+            Stage::Open if !seen.opened => Some(Stage::Opening),
+            Stage::Captured if !seen.serves => Some(Stage::Open),
+            Stage::Unlisted { .. } | Stage::Parting { .. } | Stage::Closing { .. } | Stage::Clearing
+                if seen.wanted =>
+            {
+                Some(Stage::Opening)
+            }
+            Stage::Gone if seen.wanted => Some(Stage::Sought),
+            Stage::Unlisted { .. } if !seen.serves => Some(Stage::Parting { deadline: now + PARTING }),
+            Stage::Unlisted { since, until: None } if seen.told || now >= since + UNTOLD => {
+                Some(Stage::Unlisted { since, until: Some(now + GRACE) })
+            }
+            Stage::Parting { deadline } if now >= deadline => {
+                Some(Stage::Closing { deadline: now + CLOSING })
+            }
+            Stage::Closing { deadline } if now >= deadline => Some(Stage::Clearing),
+            _ => None,
+        }
+    }
+
+    /// A job has ended: with 0 it is done, with anything else so much is left to wait for.
+    pub fn ended(&mut self, job: (Job, u64), outcome: Result<usize, String>, now: Instant) {
+        if self.job != Some(job) {
+            return;
+        }
+        self.job = None;
+        match outcome {
+            Ok(0) => {
+                self.problem = None;
+                self.backoff.reset();
+                let next = match job.0 {
+                    Job::AwaitListeners => Stage::Open,
+                    Job::Redirect => Stage::Captured,
+                    Job::Part => Stage::Parting { deadline: now + PARTING },
+                    Job::Count => Stage::Closing { deadline: now + CLOSING },
+                    Job::AwaitClosed => Stage::Clearing,
+                    Job::Clear => {
+                        self.redirected = false;
+                        Stage::Gone
+                    }
+                    Job::Check => self.stage,
+                };
+                self.go(next, now);
+                if matches!(job.0, Job::Redirect | Job::Check) {
+                    self.due = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
+                }
+            }
+            Ok(_) if job.0 == Job::Count => self.due = now + self.backoff.next_delay().max(COUNT),
+            Ok(_) => self.due = now + self.backoff.next_delay().min(COUNT),
+            Err(problem) => {
+                self.problem = Some(problem);
+                self.due = now + self.backoff.next_delay();
+            }
+        }
+    }
+
+    fn go(&mut self, stage: Stage, now: Instant) {
+        // A timer that begins is no reason to hurry.
+        if std::mem::discriminant(&stage) != std::mem::discriminant(&self.stage) {
+            self.due = now;
+            self.backoff.reset();
+        }
+        self.stage = stage;
+    }
+
+    /// When to look at it again, if nothing happens.
+    pub fn wakes(&self) -> Option<Instant> {
+        self.wakes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Puts the parts of a node's agent together.
+
+use anyhow::Context;
+use meshwright_proto::nodes::NodeReport;
+use meshwright_runtime::{CancellationToken, Shutdown, admin::serve, install_crypto, telemetry};
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{
+    args::Args,
+    certificates,
+    driver::{self, Driver},
+    envoy::BLACK_HOLE,
+    follow::{self, Heard},
+    health,
+    metrics::Metrics,
+};
+use crate::{
+    args::{admin_socket, xds_socket},
+    downstream, http,
+    identity::{self, Credentials},
+    relay::{Relay, pods::Pods},
+    upstream,
+};
+
+/// Runs until SIGTERM, and then until nothing is left to do on the node; any part that fails ends the process, and the kubelet starts it again.
+///
+/// # Errors
+/// When a part cannot be started, or ended.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals()?;
+    install_crypto();
+    let _telemetry = telemetry::init("node-agent", &args.telemetry)?;
+    serve_until(args, shutdown).await
+}
+
+/// [`run`] without process-wide effects.
+///
+/// # Errors
+/// As there.
+pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let (mut parts, driver) = start(&args, &stop)?;
+    let ended = tokio::select! {
+        ended = driver.run(shutdown.drain()) => ended.context("keep the pods of this node"),
+        // No other part ends before it is told to.
+        Some(ended) = parts.join_next() => {
+            ended.context("run a part of the agent").and_then(|ended| ended).and_then(|()| anyhow::bail!("a part of the agent ended"))
+        }
+        () = shutdown.force().cancelled_owned() => Ok(()),
+    };
+    stop.cancel();
+    ended?;
+    while let Some(ended) = parts.join_next().await {
+        ended.context("end a part of the agent")??;
+    }
+    Ok(())
+}
+
+type Parts = JoinSet<anyhow::Result<()>>;
+
+fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver)> {
+    let relay = Relay::of_node(Pods::new(&args.run_dir.join(BLACK_HOLE).display().to_string()));
+    let (metrics, own) = (Metrics::default(), identity::Metrics::default());
+    let registry = metrics.registry(&own, &relay.restarts());
+    let credentials = Credentials::own(&args.workload, args.id()?, own)?;
+    let (heard, listed) = (watch::Sender::new(Heard::default()), watch::Sender::default());
+    let (certified, wanted) = (watch::Sender::default(), watch::Sender::default());
+    let (node, revision) = (args.place.node_name.clone(), args.workload.revision.clone());
+    let report = watch::Sender::new(NodeReport { node, revision, ..NodeReport::default() });
+    let connection = watch::Sender::new(None);
+
+    let mut parts = Parts::new();
+    let health = health::Health {
+        admin_socket: admin_socket(&args.run_dir),
+        configured: relay.configured(),
+        heard: heard.subscribe(),
+    };
+    let scrape = http::metrics(registry, admin_socket(&args.run_dir));
+    for (router, addr) in [(health::router(health), args.health_addr), (scrape, args.metrics_addr)] {
+        let stop = stop.clone();
+        parts.spawn(async move { Ok(serve(router, addr, stop).await?) });
+    }
+    let certificates = certificates::Outlets {
+        wanted: wanted.subscribe(),
+        certified: certified.clone(),
+        connection: connection.subscribe(),
+        failures: metrics.certificate_failures.clone(),
+    };
+    let follow = follow::Outlets { report: report.subscribe(), heard: heard.clone(), listed: listed.clone() };
+    let outlets = driver::Outlets {
+        heard: heard.subscribe(),
+        listed: listed.subscribe(),
+        certified: certified.subscribe(),
+        wanted,
+        report,
+    };
+    // First of all: what it knows of the process before keeps Envoy's listeners where they are.
+    let driver = Driver::new(args, &relay, outlets, metrics)?;
+
+    let (to, connected, token) = (relay.clone(), connection.subscribe(), stop.clone());
+    parts.spawn(async move {
+        tokio::join!(
+            certificates::run(certificates, &to, token.clone()),
+            follow::run(follow, connected, token)
+        );
+        Ok(())
+    });
+    let (socket, from, token) = (xds_socket(&args.run_dir), relay.clone(), stop.clone());
+    parts.spawn(async move { downstream::serve(&socket, from, token).await });
+    let (workload, own, to, token) =
+        (args.workload.clone(), credentials.clone(), relay.clone(), stop.clone());
+    parts.spawn(async move { identity::run(&workload, &own, &to, token).await });
+    let (workload, node, token) = (args.workload.clone(), args.node(), stop.clone());
+    parts.spawn(async move {
+        upstream::run(&workload, &node, &credentials, &relay, &connection, token).await;
+        Ok(())
+    });
+    Ok((parts, driver))
+}

@@ -1,0 +1,70 @@
+//! Where placeholders can be in Envoy's messages.
+
+use envoy_types::pb::envoy::config::{
+    cluster::v3::Cluster,
+    core::v3::{Address, BindConfig, SocketAddress, address::Address as Kind},
+    listener::v3::Listener,
+};
+use envoy_types::pb::google::protobuf::Any;
+use envoy_types::util::pack_any;
+use prost::Message;
+
+/// The placeholder of the namespace that leads nowhere.
+pub const BLACK_HOLE: &str = "blackhole";
+
+/// The message with the change, or none if it changed nothing or is another message.
+pub fn edited<M: Message + Default + prost::Name>(
+    body: &Any,
+    edit: impl FnOnce(&mut M) -> bool,
+) -> Option<Any> {
+    let mut message = M::decode(body.value.as_slice()).ok()?;
+    edit(&mut message).then(|| pack_any(message))
+}
+
+/// What is to be put where.
+pub struct Places<'a> {
+    /// Path of the namespace that leads nowhere.
+    pub black_hole: &'a str,
+    /// The placeholder of the pod whose listener it is.
+    pub pod: Option<String>,
+    /// Path of its namespace.
+    pub path: Option<&'a str>,
+}
+
+impl Places<'_> {
+    /// Returns whether anything changed.
+    pub fn in_listener(&self, listener: &mut Listener) -> bool {
+        let first = listener.address.iter_mut();
+        let more = listener.additional_addresses.iter_mut().filter_map(|more| more.address.as_mut());
+        first.chain(more).fold(false, |changed, address| self.in_address(address) | changed)
+    }
+
+    /// Returns whether anything changed.
+    pub fn in_cluster(&self, cluster: &mut Cluster) -> bool {
+        cluster.upstream_bind_config.as_mut().is_some_and(|bind| self.in_bind_config(bind))
+    }
+
+    fn in_bind_config(&self, bind: &mut BindConfig) -> bool {
+        let first = bind.source_address.iter_mut();
+        let more = bind.extra_source_addresses.iter_mut().filter_map(|more| more.address.as_mut());
+        first.chain(more).fold(false, |changed, address| self.in_socket_address(address) | changed)
+    }
+
+    fn in_address(&self, address: &mut Address) -> bool {
+        match &mut address.address {
+            Some(Kind::SocketAddress(address)) => self.in_socket_address(address),
+            _ => false,
+        }
+    }
+
+    fn in_socket_address(&self, address: &mut SocketAddress) -> bool {
+        let place = &mut address.network_namespace_filepath;
+        let found = match self.path {
+            _ if *place == BLACK_HOLE => self.black_hole,
+            Some(path) if self.pod.as_ref() == Some(place) => path,
+            _ => return false,
+        };
+        found.clone_into(place);
+        true
+    }
+}

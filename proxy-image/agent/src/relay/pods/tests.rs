@@ -1,0 +1,212 @@
+use envoy_types::pb::envoy::config::core::v3::{
+    Address, BindConfig, SocketAddress, address::Address as Kind, socket_address::PortSpecifier,
+};
+use envoy_types::pb::envoy::config::listener::v3::AdditionalAddress;
+use envoy_types::util::pack_any;
+use prost::Message;
+
+use super::{places::BLACK_HOLE, *};
+
+fn socket(namespace: &str) -> SocketAddress {
+    SocketAddress {
+        address: "0.0.0.0".to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(15101)),
+        network_namespace_filepath: namespace.to_owned(),
+        ..SocketAddress::default()
+    }
+}
+
+fn address(namespace: &str) -> Address {
+    Address { address: Some(Kind::SocketAddress(socket(namespace))) }
+}
+
+fn listener(name: &str, namespace: &str, more: &str, prefix: &str) -> Resource {
+    let listener = Listener {
+        name: name.to_owned(),
+        stat_prefix: prefix.to_owned(),
+        address: Some(address(namespace)),
+        additional_addresses: vec![AdditionalAddress {
+            address: Some(address(more)),
+            ..AdditionalAddress::default()
+        }],
+        ..Listener::default()
+    };
+    Resource::new(name, pack_any(listener))
+}
+
+fn cluster(name: &str, namespace: &str) -> Resource {
+    let bind = BindConfig { source_address: Some(socket(namespace)), ..BindConfig::default() };
+    Resource::new(
+        name,
+        pack_any(Cluster { name: name.to_owned(), upstream_bind_config: Some(bind), ..Cluster::default() }),
+    )
+}
+
+fn of_pod(uid: &str, prefix: &str) -> [Resource; 2] {
+    let (at, prefix) = (format!("pod:{uid}"), prefix.to_owned());
+    DIRECTIONS.map(|direction| listener(&format!("pod/{uid}/{direction}"), &at, &at, &prefix))
+}
+
+fn source(generation: u64, listeners: impl IntoIterator<Item = Resource>) -> Snapshot {
+    let clusters = [cluster("a", BLACK_HOLE), cluster("b", "")];
+    let mut snapshot =
+        Snapshot::default().with(TypeUrl::Cluster, clusters).with(TypeUrl::Listener, listeners);
+    snapshot.set_generation(generation);
+    snapshot
+}
+
+fn namespaces(all: &[(&str, &str)]) -> BTreeMap<String, String> {
+    all.iter().map(|(uid, path)| ((*uid).to_owned(), (*path).to_owned())).collect()
+}
+
+fn names(snapshot: &Snapshot) -> Vec<String> {
+    let listeners = snapshot.resources(TypeUrl::Listener).unwrap().iter();
+    listeners
+        .map(|listener| {
+            format!("{} {}", listener.name(), listener.version().split('@').nth(1).unwrap_or("-"))
+        })
+        .collect()
+}
+
+fn decoded<M: Message + Default>(snapshot: &Snapshot, kind: TypeUrl, name: &str) -> M {
+    M::decode(snapshot.get(kind, name).unwrap().body().value.as_slice()).unwrap()
+}
+
+fn settled(pods: &mut Pods, generation: u64) {
+    pods.on_downstream(Event::Settled { kind: TypeUrl::Listener, generation });
+}
+
+fn refuse(pods: &mut Pods, snapshot: &Snapshot, name: &str) -> Event {
+    let resource = snapshot.get(TypeUrl::Listener, name).unwrap();
+    let resources = vec![(resource.name().clone(), resource.version().clone())];
+    pods.on_downstream(Event::Nack {
+        kind: TypeUrl::Listener,
+        resources,
+        message: "address in use".to_owned(),
+    })
+}
+
+#[test]
+fn placeholders_become_paths_and_nothing_else_changes() {
+    let mut pods = Pods::new("/run/proxy/blackhole");
+    pods.set_namespaces(namespaces(&[("u1", "/run/netns/cni-1")]));
+    let others = [listener("node", "", "pod:u1", "x"), listener("pod/u1/odd", "pod:u2", BLACK_HOLE, "x")];
+    let out = pods.render(&source(1, of_pod("u1", "x").into_iter().chain(others)));
+
+    let outbound: Listener = decoded(&out, TypeUrl::Listener, "pod/u1/outbound");
+    assert_eq!(outbound.address, Some(address("/run/netns/cni-1")));
+    assert_eq!(outbound.additional_addresses[0].address, Some(address("/run/netns/cni-1")));
+    assert_eq!(outbound.stat_prefix, "x");
+    let node: Listener = decoded(&out, TypeUrl::Listener, "node");
+    assert_eq!(
+        node.additional_addresses[0].address,
+        Some(address("pod:u1")),
+        "only in the pod's own listeners"
+    );
+    let odd: Listener = decoded(&out, TypeUrl::Listener, "pod/u1/odd");
+    assert_eq!(odd.address, Some(address("pod:u2")), "another pod's namespace never");
+    assert_eq!(odd.additional_addresses[0].address, Some(address("/run/proxy/blackhole")));
+    let clusters =
+        ["a", "b"].map(|name| decoded::<Cluster>(&out, TypeUrl::Cluster, name).upstream_bind_config.unwrap());
+    assert_eq!(
+        clusters.map(|bind| bind.source_address.unwrap()),
+        [socket("/run/proxy/blackhole"), socket("")]
+    );
+}
+
+#[test]
+fn a_listener_is_there_as_long_as_its_namespace_is_also_when_the_control_plane_takes_it_away() {
+    let mut pods = Pods::new("/hole");
+    let both = || of_pod("u1", "x").into_iter().chain(of_pod("u2", "x"));
+    assert_eq!(names(&pods.render(&source(1, both()))), [""; 0]);
+    pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
+    assert_eq!(names(&pods.render(&source(2, both()))), ["pod/u1/inbound /n/1", "pod/u1/outbound /n/1"]);
+    assert_eq!(
+        names(&pods.render(&source(3, of_pod("u2", "x")))),
+        ["pod/u1/inbound /n/1", "pod/u1/outbound /n/1"]
+    );
+    pods.set_namespaces(namespaces(&[("u1", "/n/1"), ("u2", "/n/2")]));
+    assert_eq!(
+        pods.render(&source(4, of_pod("u2", "x"))).resources(TypeUrl::Listener).unwrap().iter().count(),
+        4
+    );
+    pods.set_namespaces(namespaces(&[("u1", "/n/9"), ("u2", "/n/2")]));
+    let out = pods.render(&source(5, of_pod("u2", "x")));
+    assert_eq!(names(&out), ["pod/u2/inbound /n/2", "pod/u2/outbound /n/2"], "its namespace is another now");
+    pods.set_namespaces(BTreeMap::new());
+    assert_eq!(names(&pods.render(&source(6, both()))), [""; 0]);
+}
+
+#[test]
+fn what_does_not_change_is_not_made_again() {
+    let mut pods = Pods::new("/hole");
+    pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
+    let first = source(1, of_pod("u1", "x"));
+    let (one, two) = (pods.render(&first), pods.render(&first));
+    for kind in [TypeUrl::Cluster, TypeUrl::Listener] {
+        assert!(Arc::ptr_eq(one.resources(kind).unwrap(), two.resources(kind).unwrap()), "{kind}");
+    }
+    let three = pods.render(&source(2, of_pod("u1", "x")));
+    let of = |snapshot: &Snapshot| snapshot.get(TypeUrl::Listener, "pod/u1/inbound").unwrap().clone();
+    assert!(Arc::ptr_eq(&of(&one), &of(&three)), "equal content, another map");
+}
+
+#[test]
+fn a_pod_is_open_when_envoy_has_judged_what_it_has_now() {
+    let mut pods = Pods::new("/hole");
+    pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
+    pods.render(&source(3, of_pod("u1", "x")));
+    settled(&mut pods, 2);
+    assert!(pods.opened().is_empty());
+    settled(&mut pods, 3);
+    assert_eq!(pods.opened(), ["u1".to_owned()].into());
+    pods.render(&source(4, of_pod("u1", "x")));
+    assert_eq!(pods.opened(), ["u1".to_owned()].into(), "nothing of it is new");
+    pods.render(&source(5, of_pod("u1", "y")));
+    assert!(pods.opened().is_empty());
+    settled(&mut pods, 5);
+    assert!(!pods.opened().is_empty());
+    pods.envoy_restarted();
+    assert!(pods.opened().is_empty());
+}
+
+#[test]
+fn what_envoy_refuses_of_a_pod_stays_here_and_what_it_took_before_is_offered_again() {
+    let mut pods = Pods::new("/hole");
+    pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
+    let good = pods.render(&source(1, of_pod("u1", "good")));
+    settled(&mut pods, 1);
+    let bad = pods.render(&source(2, of_pod("u1", "bad")));
+    let Event::Nack { resources, .. } = refuse(&mut pods, &bad, "pod/u1/inbound") else { panic!() };
+    assert!(resources.is_empty(), "the control plane could not mend it");
+    settled(&mut pods, 2);
+    assert_eq!(pods.refusal("u1").as_deref(), Some("address in use"));
+    let version =
+        |snapshot: &Snapshot, name: &str| snapshot.get(TypeUrl::Listener, name).unwrap().version().clone();
+    let out = pods.render(&source(3, of_pod("u1", "bad")));
+    assert_eq!(version(&out, "pod/u1/inbound"), version(&good, "pod/u1/inbound"));
+    assert_eq!(version(&out, "pod/u1/outbound"), version(&bad, "pod/u1/outbound"));
+    assert_eq!(pods.opened(), ["u1".to_owned()].into(), "the older one still stands");
+    pods.envoy_restarted();
+    let out = pods.render(&source(4, of_pod("u1", "bad")));
+    assert_eq!(
+        version(&out, "pod/u1/inbound"),
+        version(&bad, "pod/u1/inbound"),
+        "another process may judge differently"
+    );
+}
+
+#[test]
+fn a_listener_that_was_never_taken_is_tried_again_in_another_namespace() {
+    let mut pods = Pods::new("/hole");
+    pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
+    let out = pods.render(&source(1, of_pod("u1", "x")));
+    refuse(&mut pods, &out, "pod/u1/inbound");
+    assert_eq!(names(&pods.render(&source(2, of_pod("u1", "x")))), ["pod/u1/outbound /n/1"]);
+    settled(&mut pods, 2);
+    assert!(pods.opened().is_empty());
+    pods.set_namespaces(namespaces(&[("u1", "/n/2")]));
+    assert_eq!(names(&pods.render(&source(3, of_pod("u1", "x")))).len(), 2);
+    pods.set_namespaces(BTreeMap::new());
+    assert_eq!(pods.refusal("u1"), None);
+}
