@@ -128,7 +128,7 @@ impl Backend {
     /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them:
     /// three use about 210m together.
     pub fn gateway(fewest: u8) -> String {
-        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), "200m")
+        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), "130m")
     }
 
     /// Every request for this namespace's host to this Service, `a` or `b`.
