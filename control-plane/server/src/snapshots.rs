@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::config::ClusterRef;
+use meshwright_core::endpoints::Endpoints;
 use meshwright_core::{ObjectKey, difference};
 use meshwright_index::{GatewayOutput, Index, Output};
 use meshwright_runtime::CancellationToken;
+use meshwright_xds::envoy::Backends;
 use tokio::time::Instant;
 
-use self::made::Made;
+use self::made::{AllBackends, Made};
 use crate::ads::Registry;
 use crate::metrics::Metrics;
 use crate::nacks::Nacks;
@@ -24,6 +26,8 @@ pub struct Translator {
     made: BTreeMap<ObjectKey, Made>,
     /// What was published last.
     output: Arc<Output>,
+    /// The same, with who of the endpoints is in the mesh.
+    backends: AllBackends,
     registry: Registry,
     nacks: Nacks,
     metrics: Metrics,
@@ -32,7 +36,14 @@ pub struct Translator {
 impl Translator {
     /// Publishes to this registry.
     pub fn new(registry: Registry, nacks: Nacks, metrics: Metrics) -> Self {
-        Self { made: BTreeMap::new(), output: Arc::default(), registry, nacks, metrics }
+        Self {
+            made: BTreeMap::new(),
+            output: Arc::default(),
+            backends: AllBackends::new(),
+            registry,
+            nacks,
+            metrics,
+        }
     }
 
     /// Follows the index until `drain` is cancelled.
@@ -61,9 +72,9 @@ impl Translator {
     /// Brings every Gateway up to date.
     pub fn publish(&mut self, output: Arc<Output>) {
         let last = std::mem::replace(&mut self.output, output.clone());
-        let moved: Vec<_> = difference(&last.endpoints, &output.endpoints, Arc::ptr_eq).collect();
+        let moved = self.follow_backends(&last, &output);
         for (key, gateway) in &output.gateways {
-            self.publish_gateway(key, gateway, &output, &moved);
+            self.publish_gateway(key, gateway, &moved);
         }
         let before = self.made.len();
         self.made.retain(|key, _| output.gateways.contains_key(key));
@@ -75,24 +86,39 @@ impl Translator {
         self.nacks.recheck();
     }
 
-    fn publish_gateway(
-        &mut self,
-        key: &ObjectKey,
-        gateway: &Arc<GatewayOutput>,
-        output: &Output,
-        moved: &[&Arc<ClusterRef>],
-    ) {
+    /// Returns the clusters whose backends are others than before.
+    fn follow_backends(&mut self, last: &Output, output: &Output) -> Vec<Arc<ClusterRef>> {
+        let peers = &output.mesh.peers;
+        let is_same = |one: &Arc<Endpoints>, other: &Arc<Endpoints>| {
+            Arc::ptr_eq(one, other) && Arc::ptr_eq(&last.mesh.peers, peers)
+        };
+        let touched: Vec<_> = difference(&last.endpoints, &output.endpoints, is_same).cloned().collect();
+        let moves = |cluster: &Arc<ClusterRef>| {
+            let found = output.endpoints.get(cluster).map(|found| Backends::new(found.clone(), peers));
+            if self.backends.get(cluster).map(AsRef::as_ref) == found.as_ref() {
+                return false;
+            }
+            match found {
+                Some(found) => self.backends.insert(cluster.clone(), Arc::new(found)),
+                None => self.backends.remove(cluster),
+            };
+            true
+        };
+        touched.into_iter().filter(moves).collect()
+    }
+
+    fn publish_gateway(&mut self, key: &ObjectKey, gateway: &Arc<GatewayOutput>, moved: &[Arc<ClusterRef>]) {
         if !self.made.contains_key(key) {
             self.made.insert(key.clone(), Made::default());
         }
         let Some(made) = self.made.get_mut(key) else { return };
         if made.is_of(gateway) {
-            if !made.follow_endpoints(moved, output) {
+            if !made.follow_backends(moved, &self.backends) {
                 return;
             }
         } else {
             let start = std::time::Instant::now();
-            made.follow(gateway, moved, output, self.nacks.is_behind(key), Instant::now());
+            made.follow(gateway, moved, &self.backends, self.nacks.is_behind(key), Instant::now());
             self.metrics.translated(start.elapsed());
         }
         self.registry.publish(key, made.snapshot().clone(), gateway.config.clone());

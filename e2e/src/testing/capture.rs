@@ -4,7 +4,7 @@
 //! No program of its own: all of it is one marker in the payload of some pods' packets, and a capture that is written to a file and read
 //! later would have to be large enough for minutes of load.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -50,6 +50,8 @@ pub struct Seen {
     pub newest_between: Option<(Ipv4Addr, Ipv4Addr)>,
     /// Who opened a connection to the port of mutual TLS, and of whom.
     pub mutual: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    /// How many connections each address opened to other ports of the pods.
+    pub plain: BTreeMap<Ipv4Addr, u64>,
 }
 
 /// What to look for.
@@ -189,8 +191,12 @@ impl<'a> Tcp<'a> {
 
     fn note(&self, marker: &[u8], seen: &mut Seen) {
         seen.packets += 1;
-        if self.opens && self.to_port == NODE_PORT {
-            seen.mutual.insert((self.from, self.to));
+        match self.opens.then_some(self.to_port) {
+            Some(NODE_PORT) => {
+                seen.mutual.insert((self.from, self.to));
+            }
+            Some(_) => *seen.plain.entry(self.from).or_default() += 1,
+            None => {}
         }
         let found = self.payload.windows(marker.len()).position(|window| window == marker);
         let Some(behind) = found.and_then(|at| self.payload.get(at + marker.len()..)) else { return };
@@ -252,6 +258,7 @@ mod tests {
             packet(B, A, 9080, Tcp::SYN, ""),
         ]);
         assert_eq!(seen.mutual, BTreeSet::from([(A.into(), B.into())]));
+        assert_eq!(seen.plain, BTreeMap::from([(B.into(), 1)]));
     }
 
     #[test]

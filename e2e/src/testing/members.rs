@@ -105,6 +105,15 @@ impl Members {
         self.pods.iter().filter(|pod| pod.app == "a").map(|pod| pod.node.clone()).collect()
     }
 
+    /// Addresses of the gateway's proxies, which are no members.
+    ///
+    /// # Errors
+    /// With the API server's words.
+    pub async fn gateways(&self, env: &Env) -> Result<BTreeSet<Ipv4Addr>> {
+        let proxies = pods(&env.client, &format!("{}=gateway", labels::COMPONENT)).await?;
+        Ok(proxies.iter().map(|pod| pod.address).collect())
+    }
+
     fn caller(&self) -> Result<&Installed> {
         self.pods.iter().find(|pod| pod.app == CALLER).context("the caller")
     }

@@ -1,7 +1,7 @@
 //! The mesh between pods: those that run join it and leave it, what they say then is not readable on the wire, and the proxies of the nodes
 //! are replaced under them. Under load, and nobody notices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +43,7 @@ async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result
         })
         .await?;
         joins(env, members, &capture).await?;
+        gateways_join_in(env, members, &capture).await?;
         let opened = capture.seen().mutual;
         for called in own.iter().chain(&others) {
             ensure!(
@@ -119,6 +120,24 @@ async fn joins(env: &Env, members: &Members, capture: &Capture) -> Result<()> {
         calls.connections - since
     );
     have_risen(members, &counted, &handshakes(env).await?)
+}
+
+/// Waits until each gateway proxy has spoken mutual TLS to a member. From then on none speaks plaintext to any.
+async fn gateways_join_in(env: &Env, members: &Members, capture: &Capture) -> Result<()> {
+    let gateways = members.gateways(env).await?;
+    ensure!(!gateways.is_empty(), "no gateway proxy calls members");
+    eventually("every gateway proxy to speak mutual TLS to members", DEADLINE, || async {
+        let opened: BTreeSet<_> = capture.seen().mutual.into_iter().map(|(from, _)| from).collect();
+        let missing: Vec<_> = gateways.difference(&opened).collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} of {gateways:?} do not")) }
+    })
+    .await?;
+    let plain = || capture.seen().plain.into_iter().filter(|(from, _)| gateways.contains(from));
+    let before: Vec<_> = plain().collect();
+    members.more_connections(env, A_FEW).await?;
+    let now: Vec<_> = plain().collect();
+    ensure!(before == now, "gateway proxies opened plaintext connections: {before:?}, then {now:?}");
+    Ok(())
 }
 
 /// Leaves, and waits until new connections are plaintext again.

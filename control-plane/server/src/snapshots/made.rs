@@ -8,23 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwright_core::config::{BackendProtocol, ClusterRef};
-use meshwright_core::endpoints::Endpoints;
 use meshwright_core::model::SecretState;
 use meshwright_core::{ObjectKey, difference};
-use meshwright_index::{GatewayOutput, Output};
-use meshwright_xds::envoy::{self, EncodedHosts};
+use meshwright_index::GatewayOutput;
+use meshwright_xds::envoy::{self, Backends, EncodedHosts};
 use meshwright_xds::{Resource, Snapshot, TypeUrl};
 use tokio::time::Instant;
 
 /// How long a cluster outlives its last route.
 pub(super) const LINGER: Duration = Duration::from_secs(60);
 
+/// Backends by cluster.
+pub(super) type AllBackends = BTreeMap<Arc<ClusterRef>, Arc<Backends>>;
+
 /// What the last snapshot of a Gateway was made from.
 #[derive(Default)]
 pub(super) struct Made {
     gateway: Option<Arc<GatewayOutput>>,
     /// Of the clusters that linger, too.
-    endpoints: BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
+    backends: AllBackends,
     /// Clusters that no route names any more, and since when.
     lingering: BTreeMap<Arc<ClusterRef>, Instant>,
     hosts: EncodedHosts,
@@ -48,42 +50,42 @@ impl Made {
         self.lingering.values().map(|since| *since + LINGER).min()
     }
 
-    /// Takes endpoints that are others now; false if none is of a cluster here.
-    pub(super) fn follow_endpoints(&mut self, moved: &[&Arc<ClusterRef>], output: &Output) -> bool {
-        if !moved.iter().any(|cluster| self.endpoints.contains_key(*cluster)) {
+    /// Takes backends that are others now; false if none is of a cluster here.
+    pub(super) fn follow_backends(&mut self, moved: &[Arc<ClusterRef>], all: &AllBackends) -> bool {
+        if !moved.iter().any(|cluster| self.backends.contains_key(cluster)) {
             return false;
         }
-        let before = self.endpoints.clone();
-        self.take_endpoints(moved, output);
-        self.edit(|snapshot, made| show_clusters(snapshot, &before, &made.endpoints));
+        let before = self.backends.clone();
+        self.take_backends(moved, all);
+        self.edit(|snapshot, made| show_clusters(snapshot, &before, &made.backends));
         true
     }
 
-    /// Follows another configuration, and endpoints. While a proxy is `behind` no cluster goes: its last good routes may name any.
+    /// Follows another configuration, and backends. While a proxy is `behind` no cluster goes: its last good routes may name any.
     pub(super) fn follow(
         &mut self,
         gateway: &Arc<GatewayOutput>,
-        moved: &[&Arc<ClusterRef>],
-        output: &Output,
+        moved: &[Arc<ClusterRef>],
+        all: &AllBackends,
         behind: bool,
         now: Instant,
     ) {
         let known = self.gateway.replace(gateway.clone());
         let none = BTreeSet::new();
         let named = known.as_ref().map_or(&none, |known| &*known.clusters);
-        let before = self.endpoints.clone();
-        self.take_endpoints(moved, output);
+        let before = self.backends.clone();
+        self.take_backends(moved, all);
         let unnamed = named.difference(&gateway.clusters);
-        let unnamed = unnamed.filter_map(|cluster| self.endpoints.get_key_value(cluster));
+        let unnamed = unnamed.filter_map(|cluster| self.backends.get_key_value(cluster));
         self.lingering.extend(unnamed.map(|(cluster, _)| (cluster.clone(), now)));
         self.let_go(&gateway.clusters, behind, now);
         for cluster in gateway.clusters.difference(named) {
             // The index publishes both together; whatever it is, the cluster has to be known to linger later.
-            let (cluster, found) = match output.endpoints.get_key_value(cluster) {
+            let (cluster, found) = match all.get_key_value(cluster) {
                 Some((cluster, found)) => (cluster.clone(), found.clone()),
                 None => (Arc::new(cluster.clone()), Arc::default()),
             };
-            self.endpoints.insert(cluster, found);
+            self.backends.insert(cluster, found);
         }
         let mut certificate = |key: &ObjectKey| match gateway.certificates.get(key).map(Arc::as_ref) {
             Some(SecretState::Ok(certificate)) => Some(certificate.clone()),
@@ -94,7 +96,7 @@ impl Made {
         self.hosts = translation.hosts;
         let mut resources = translation.resources;
         self.edit(|snapshot, made| {
-            show_clusters(snapshot, &before, &made.endpoints);
+            show_clusters(snapshot, &before, &made.backends);
             for kind in [TypeUrl::Listener, TypeUrl::Route, TypeUrl::Secret] {
                 show(snapshot, kind, resources.remove(&kind).unwrap_or_default());
             }
@@ -104,20 +106,18 @@ impl Made {
     /// Takes away clusters that lingered long enough; false if there is none.
     pub(super) fn expire(&mut self, behind: bool, now: Instant) -> bool {
         let Some(gateway) = self.gateway.clone() else { return false };
-        let before = self.endpoints.clone();
+        let before = self.backends.clone();
         self.let_go(&gateway.clusters, behind, now);
-        let changed = before.len() != self.endpoints.len();
+        let changed = before.len() != self.backends.len();
         if changed {
-            self.edit(|snapshot, made| show_clusters(snapshot, &before, &made.endpoints));
+            self.edit(|snapshot, made| show_clusters(snapshot, &before, &made.backends));
         }
         changed
     }
 
-    fn take_endpoints(&mut self, moved: &[&Arc<ClusterRef>], output: &Output) {
+    fn take_backends(&mut self, moved: &[Arc<ClusterRef>], all: &AllBackends) {
         for cluster in moved {
-            if let (Some(known), Some(found)) =
-                (self.endpoints.get_mut(*cluster), output.endpoints.get(*cluster))
-            {
+            if let (Some(known), Some(found)) = (self.backends.get_mut(cluster), all.get(cluster)) {
                 known.clone_from(found);
             }
         }
@@ -125,7 +125,7 @@ impl Made {
 
     /// Ends the lingering of clusters whose time is over, and of those whose name is wanted again, perhaps spoken to in another way.
     fn let_go(&mut self, named: &BTreeSet<ClusterRef>, behind: bool, now: Instant) {
-        let endpoints = &mut self.endpoints;
+        let backends = &mut self.backends;
         self.lingering.retain(|cluster, since| {
             let mut is_over = now.duration_since(*since) >= LINGER;
             if is_over && behind {
@@ -134,7 +134,7 @@ impl Made {
             }
             let lingers = !is_over && !is_wanted(named, cluster);
             if !lingers {
-                endpoints.remove(cluster);
+                backends.remove(cluster);
             }
             lingers
         });
@@ -154,12 +154,8 @@ fn is_wanted(named: &BTreeSet<ClusterRef>, cluster: &ClusterRef) -> bool {
     protocols.into_iter().any(|protocol| named.contains(&ClusterRef { protocol, ..cluster.clone() }))
 }
 
-/// Shows these clusters and endpoints instead of those.
-fn show_clusters(
-    snapshot: &mut Snapshot,
-    before: &BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
-    after: &BTreeMap<Arc<ClusterRef>, Arc<Endpoints>>,
-) {
+/// Shows these clusters and endpoints instead of those. A cluster that is there changes only when its backends' identities do.
+fn show_clusters(snapshot: &mut Snapshot, before: &AllBackends, after: &AllBackends) {
     let changed = || difference(before, after, Arc::ptr_eq);
     // First, because a cluster that is spoken to in another way now has the same name.
     for cluster in changed().filter(|cluster| !after.contains_key(*cluster)) {
@@ -168,8 +164,10 @@ fn show_clusters(
         snapshot.edit(TypeUrl::Endpoint).remove(&name);
     }
     for (cluster, found) in changed().filter_map(|cluster| after.get_key_value(cluster)) {
-        if !before.contains_key(cluster) {
-            snapshot.edit(TypeUrl::Cluster).insert(envoy::cluster::resource(cluster));
+        let resource = envoy::cluster::resource(cluster, found);
+        let known = snapshot.get(TypeUrl::Cluster, resource.name());
+        if known.is_none_or(|known| known.version() != resource.version()) {
+            snapshot.edit(TypeUrl::Cluster).insert(resource);
         }
         snapshot.edit(TypeUrl::Endpoint).insert(envoy::endpoint::resource(cluster, found));
     }

@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::util::pack_any;
 use meshwright_core::config::{BackendProtocol, ClusterRef};
 
+use super::Backends;
 use super::common::{ads, duration, keepalive, uint32};
 use crate::Resource;
 
@@ -35,8 +36,8 @@ pub fn name(cluster: &ClusterRef) -> String {
     format!("outbound|{}|{}.{}", cluster.port, cluster.service.name, cluster.service.namespace)
 }
 
-/// The cluster resource.
-pub fn resource(cluster: &ClusterRef) -> Resource {
+/// The cluster resource. Of its backends only the identities matter that they have in the mesh.
+pub fn resource(cluster: &ClusterRef, backends: &Backends) -> Resource {
     let name = name(cluster);
     let proto = Cluster {
         name: name.clone(),
@@ -50,6 +51,7 @@ pub fn resource(cluster: &ClusterRef) -> Resource {
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
             ..CommonLbConfig::default()
         }),
+        transport_socket_matches: backends.sockets(cluster.protocol),
         circuit_breakers: Some(unlimited()),
         upstream_connection_options: Some(UpstreamConnectionOptions {
             tcp_keepalive: Some(keepalive()),

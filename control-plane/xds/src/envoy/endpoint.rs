@@ -7,15 +7,16 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 use envoy_types::util::pack_any;
 use meshwright_core::config::ClusterRef;
-use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
+use meshwright_core::endpoints::{Endpoint, EndpointHealth};
 
-use super::{cluster, common::socket_address};
+use super::{Backends, cluster, common::socket_address, mtls};
 use crate::Resource;
+use crate::mesh;
 
 /// The endpoints of one cluster. A pod that terminates but still serves stays listed as DRAINING, so that
 /// what runs on it ends in peace; if nobody else is left it gets new requests too, as from kube-proxy.
-pub fn resource(cluster: &ClusterRef, endpoints: &Endpoints) -> Resource {
-    let name = cluster::name(cluster);
+pub fn resource(cluster: &ClusterRef, backends: &Backends) -> Resource {
+    let (name, endpoints) = (cluster::name(cluster), backends.endpoints());
     let last_resort = !endpoints.has_ready();
     let localities = endpoints.zones.iter().filter(|(_, endpoints)| !endpoints.is_empty());
     let proto = ClusterLoadAssignment {
@@ -23,7 +24,10 @@ pub fn resource(cluster: &ClusterRef, endpoints: &Endpoints) -> Resource {
         endpoints: localities
             .map(|(zone, endpoints)| LocalityLbEndpoints {
                 locality: Some(Locality { zone: zone.clone(), ..Locality::default() }),
-                lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint, last_resort)).collect(),
+                lb_endpoints: endpoints
+                    .iter()
+                    .map(|endpoint| lb_endpoint(endpoint, backends.identity(endpoint), last_resort))
+                    .collect(),
                 ..LocalityLbEndpoints::default()
             })
             .collect(),
@@ -32,17 +36,28 @@ pub fn resource(cluster: &ClusterRef, endpoints: &Endpoints) -> Resource {
     Resource::new(name, pack_any(proto))
 }
 
-fn lb_endpoint(endpoint: &Endpoint, last_resort: bool) -> LbEndpoint {
+fn lb_endpoint(endpoint: &Endpoint, identity: Option<&str>, last_resort: bool) -> LbEndpoint {
     let status = match endpoint.health {
         EndpointHealth::Draining if !last_resort => HealthStatus::Draining,
         EndpointHealth::Ready | EndpointHealth::Draining => HealthStatus::Healthy,
     };
     LbEndpoint {
         health_status: status as i32,
-        host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
-            address: Some(socket_address(&endpoint.address, endpoint.port)),
-            ..EnvoyEndpoint::default()
-        })),
+        metadata: identity.map(mtls::metadata),
+        host_identifier: Some(HostIdentifier::Endpoint(address(endpoint, identity.is_some()))),
         ..LbEndpoint::default()
+    }
+}
+
+/// By the mesh's wire format the host name of who takes mutual TLS, which becomes the server name, is the port of its application.
+fn address(endpoint: &Endpoint, takes_mtls: bool) -> EnvoyEndpoint {
+    let Endpoint { address, port, .. } = endpoint;
+    match takes_mtls {
+        true => EnvoyEndpoint {
+            address: Some(socket_address(address, mesh::PORT)),
+            hostname: port.to_string(),
+            ..EnvoyEndpoint::default()
+        },
+        false => EnvoyEndpoint { address: Some(socket_address(address, *port)), ..EnvoyEndpoint::default() },
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod common;
 pub mod endpoint;
 mod header;
 pub mod listener;
+mod mtls;
 mod origins;
 mod parts;
 mod path;
@@ -26,6 +27,7 @@ use meshwright_core::model::{ObjectKey, TlsCertificate};
 use self::route::Encoder;
 use crate::{Resource, TypeUrl};
 
+pub use self::mtls::Backends;
 pub use self::origins::origins;
 pub use self::parts::{Part, PartKind, parts};
 pub use self::route::EncodedHosts;

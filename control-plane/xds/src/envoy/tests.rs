@@ -9,13 +9,18 @@ mod validate;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::address::Address;
+use envoy_types::pb::envoy::config::core::v3::{Metadata, socket_address::PortSpecifier};
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{RedirectAction, RouteAction, RouteConfiguration};
+use envoy_types::pb::google::protobuf::value;
 use meshwright_core::config::*;
 use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
+use meshwright_core::mesh::Peer;
 use meshwright_core::model::*;
 use prost::Message;
 
@@ -99,8 +104,9 @@ fn translated_with(
 ) -> Translation {
     let mut translation = translate(config, options, certificate, &EncodedHosts::default());
     for cluster in config.clusters() {
-        translation.add(TypeUrl::Endpoint, endpoint::resource(cluster, &endpoints(cluster)));
-        translation.add(TypeUrl::Cluster, cluster::resource(cluster));
+        let backends = Backends::new(Arc::new(endpoints(cluster)), &BTreeMap::new());
+        translation.add(TypeUrl::Endpoint, endpoint::resource(cluster, &backends));
+        translation.add(TypeUrl::Cluster, cluster::resource(cluster, &backends));
     }
     translation
 }
@@ -175,9 +181,64 @@ fn draining_endpoints_are_the_last_resort() {
     let endpoint =
         Endpoint { address: "10.0.0.2".to_owned(), port: 3000, health: EndpointHealth::Draining, node: None };
     let endpoints = Endpoints { zones: [(String::new(), vec![endpoint])].into() };
-    let resource = endpoint::resource(&service("cart"), &endpoints);
+    let backends = Backends::new(Arc::new(endpoints), &BTreeMap::new());
+    let resource = endpoint::resource(&service("cart"), &backends);
     let assignment = ClusterLoadAssignment::decode(resource.body().value.as_slice()).unwrap();
     assert_eq!(assignment.endpoints[0].lb_endpoints[0].health_status, 1);
+}
+
+/// A pod of the mesh, one that is not, and one of the mesh with another identity.
+#[test]
+fn backends_in_the_mesh_get_mutual_tls_each_with_its_own_identity() {
+    let endpoint = |last: u8| Endpoint {
+        address: format!("10.0.0.{last}"),
+        port: 3000,
+        health: EndpointHealth::Ready,
+        node: None,
+    };
+    let endpoints = Arc::new(Endpoints { zones: [(String::new(), [1, 2, 3].map(endpoint).to_vec())].into() });
+    let peer = |last: u8, account: &str| {
+        let identity = format!("spiffe://td/ns/shop/sa/{account}");
+        (format!("10.0.0.{last}"), Peer { uid: format!("uid-{last}").into(), identity: identity.into() })
+    };
+    let peers = BTreeMap::from([peer(1, "cart"), peer(3, "other"), peer(9, "elsewhere")]);
+    let backends = Backends::new(endpoints.clone(), &peers);
+    let resource = endpoint::resource(&service("cart"), &backends);
+    let assignment = ClusterLoadAssignment::decode(resource.body().value.as_slice()).unwrap();
+    let seen = assignment.endpoints[0].lb_endpoints.iter().map(|found| {
+        let Some(HostIdentifier::Endpoint(endpoint)) = &found.host_identifier else { panic!("{found:?}") };
+        let Some(Address::SocketAddress(address)) = endpoint.address.as_ref().unwrap().address.as_ref()
+        else {
+            panic!("{endpoint:?}")
+        };
+        let named = |metadata: &Metadata| {
+            let value =
+                metadata.filter_metadata["envoy.transport_socket_match"].fields["identity"].kind.clone();
+            match value {
+                Some(value::Kind::StringValue(identity)) => identity,
+                other => panic!("{other:?}"),
+            }
+        };
+        let port = match address.port_specifier {
+            Some(PortSpecifier::PortValue(port)) => port,
+            _ => 0,
+        };
+        (address.address.as_str(), port, endpoint.hostname.as_str(), found.metadata.as_ref().map(named))
+    });
+    let identity = |account: &str| Some(format!("spiffe://td/ns/shop/sa/{account}"));
+    let expected = [
+        ("10.0.0.1", 15008, "3000", identity("cart")),
+        ("10.0.0.2", 3000, "", None),
+        ("10.0.0.3", 15008, "3000", identity("other")),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    let resource = cluster::resource(&service("cart"), &backends);
+    let cluster = Cluster::decode(resource.body().value.as_slice()).unwrap();
+    let names: Vec<_> = cluster.transport_socket_matches.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["spiffe://td/ns/shop/sa/cart", "spiffe://td/ns/shop/sa/other"]);
+    let plain = cluster::resource(&service("cart"), &Backends::new(endpoints, &BTreeMap::new()));
+    let cluster = Cluster::decode(plain.body().value.as_slice()).unwrap();
+    assert_eq!(cluster.transport_socket_matches, []);
 }
 
 #[test]

@@ -31,7 +31,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod upstream;
 
 use meshwright_core::mesh::Mesh;
@@ -40,7 +40,7 @@ pub use self::shared::Shared;
 use crate::{Snapshot, TypeUrl};
 
 /// Where pods of the mesh take mutual TLS, on the wire.
-const PORT: u16 = 15008;
+pub(crate) const PORT: u16 = 15008;
 /// What pods' connections are redirected to, in either slot: nobody's service.
 const OUTBOUND_PORTS: [u16; 2] = [15101, 15201];
 

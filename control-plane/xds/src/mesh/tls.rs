@@ -19,12 +19,14 @@ use super::parts::{extension, transport_socket};
 use crate::envoy::common::{ads, boolean, uint32};
 
 /// HTTP/2, HTTP/1 and anything else, by the wire format.
-pub(super) const HTTP2: &str = "mw1-h2";
-pub(super) const HTTP1: &str = "mw1-http";
+pub(crate) const HTTP2: &str = "mw1-h2";
+pub(crate) const HTTP1: &str = "mw1-http";
 pub(super) const TCP: &str = "mw1-tcp";
 
 /// The secret with the trust anchors.
 const ROOTS: &str = "roots";
+/// The secret with a gateway's own certificate.
+const GATEWAY: &str = "workload";
 /// A secret that there never is: who lost its identity gets no certificate.
 const NOBODY: &str = "nobody";
 const SOCKET: &str = "envoy.transport_sockets.tls";
@@ -48,7 +50,7 @@ pub(super) fn client(trust_domain: &str) -> TransportSocket {
                 "envoy.tls.certificate_selectors.on_demand_secret",
                 selector,
             )),
-            ..common(trust_domain)
+            ..common(of(trust_domain))
         }),
         // A resumed session would be one that another certificate began.
         max_session_keys: uint32(0),
@@ -64,7 +66,7 @@ pub(super) fn server(trust_domain: &str, identity: &str) -> TransportSocket {
         common_tls_context: Some(CommonTlsContext {
             alpn_protocols: [HTTP2, HTTP1, TCP].map(str::to_owned).to_vec(),
             tls_certificate_sds_secret_configs: vec![own],
-            ..common(trust_domain)
+            ..common(of(trust_domain))
         }),
         require_client_certificate: boolean(true),
         disable_stateful_session_resumption: true,
@@ -74,11 +76,30 @@ pub(super) fn server(trust_domain: &str, identity: &str) -> TransportSocket {
     transport_socket(SOCKET, context)
 }
 
-fn common(trust_domain: &str) -> CommonTlsContext {
-    let prefix = MatchPattern::Prefix(format!("spiffe://{trust_domain}/"));
+/// Shows a gateway's own certificate to a pod of that identity, and to no other. The server name is the endpoint's host name.
+pub(crate) fn gateway(identity: &str, alpn: &str) -> TransportSocket {
+    let own = SdsSecretConfig { name: GATEWAY.to_owned(), sds_config: Some(ads()) };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            alpn_protocols: vec![alpn.to_owned()],
+            tls_certificate_sds_secret_configs: vec![own],
+            ..common(MatchPattern::Exact(identity.to_owned()))
+        }),
+        auto_host_sni: true,
+        ..UpstreamTlsContext::default()
+    };
+    transport_socket(SOCKET, context)
+}
+
+/// Any identity of the trust domain.
+fn of(trust_domain: &str) -> MatchPattern {
+    MatchPattern::Prefix(format!("spiffe://{trust_domain}/"))
+}
+
+fn common(peer: MatchPattern) -> CommonTlsContext {
     let matcher = SubjectAltNameMatcher {
         san_type: SanType::Uri as i32,
-        matcher: Some(StringMatcher { match_pattern: Some(prefix), ignore_case: false }),
+        matcher: Some(StringMatcher { match_pattern: Some(peer), ignore_case: false }),
         ..SubjectAltNameMatcher::default()
     };
     let validation = CombinedCertificateValidationContext {

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use meshwright_core::mesh::{Mesh, Peer};
 use meshwright_proto::inspection::RenderedGateway;
 
 use super::*;
@@ -19,6 +20,8 @@ struct Step {
     named: Vec<Option<bool>>,
     /// The last octet of each cluster's endpoint.
     addresses: Vec<u8>,
+    /// As whom each address is in the mesh.
+    in_mesh: Vec<Option<bool>>,
     /// Whether the index knows of clusters that linger.
     keeps: bool,
     gone: bool,
@@ -30,9 +33,19 @@ struct Step {
 fn step() -> impl Strategy<Value = Step> {
     let named = vec(option::of(any::<bool>()), 3);
     let flags = (any::<bool>(), proptest::bool::weighted(0.1), 80_u16..82, any::<bool>(), any::<bool>());
-    (named, vec(0_u8..2, 3), flags).prop_map(|(named, addresses, (keeps, gone, port, expires, refused))| {
-        Step { named, addresses, keeps, gone, port, expires, refused }
-    })
+    let endpoints = (vec(0_u8..2, 3), vec(option::of(any::<bool>()), 2));
+    (named, endpoints, flags).prop_map(
+        |(named, (addresses, in_mesh), (keeps, gone, port, expires, refused))| Step {
+            named,
+            addresses,
+            in_mesh,
+            keeps,
+            gone,
+            port,
+            expires,
+            refused,
+        },
+    )
 }
 
 /// What the index would publish; what did not change has the same address.
@@ -55,12 +68,17 @@ fn next(last: &Output, step: &Step, lingering: BTreeSet<ClusterRef>) -> Output {
         }
     });
     let endpoints = found.collect();
-    Output {
-        gateways: edges.into_iter().filter(|_| !step.gone).collect(),
-        endpoints,
-        kept,
-        mesh: Arc::default(),
-    }
+    let peers = step.in_mesh.iter().enumerate().filter_map(|(last, is_other)| {
+        let identity =
+            if (*is_other)? { "spiffe://td/ns/shop/sa/other" } else { "spiffe://td/ns/shop/sa/cart" };
+        Some((format!("10.0.0.{last}"), Peer { uid: "".into(), identity: identity.into() }))
+    });
+    let peers: BTreeMap<_, _> = peers.collect();
+    let mesh = match *last.mesh.peers == peers {
+        true => last.mesh.clone(),
+        false => Arc::new(Mesh { peers: Arc::new(peers), ..Mesh::default() }),
+    };
+    Output { gateways: edges.into_iter().filter(|_| !step.gone).collect(), endpoints, kept, mesh }
 }
 
 fn translator() -> (Translator, Nacks) {
@@ -119,7 +137,8 @@ proptest! {
                     let version = found.remove(&name);
                     prop_assert!(version.is_some(), "{} lingers", name);
                     if let (TypeUrl::Endpoint, Some(known)) = (kind, output.endpoints.get(cluster)) {
-                        let resource = meshwright_xds::envoy::endpoint::resource(cluster, known);
+                        let backends = Backends::new(known.clone(), &output.mesh.peers);
+                        let resource = meshwright_xds::envoy::endpoint::resource(cluster, &backends);
                         expected.insert(name.clone(), resource.version().to_string());
                         found.extend(version.map(|version| (name, version)));
                     }

@@ -115,6 +115,6 @@ fn a_setting_of_the_whole_table_is_a_change_of_its_hosts() {
 fn clusters_that_linger_are_not_told() {
     let config = shop(vec![entry("/a", to("cart"))]);
     let (base, mut snapshot) = (of(&config), snapshot(&config));
-    snapshot.edit(TypeUrl::Cluster).insert(cluster::resource(&service("gone")));
+    snapshot.edit(TypeUrl::Cluster).insert(cluster::resource(&service("gone"), &Backends::default()));
     assert_eq!(parts(&snapshot, &config), base);
 }
