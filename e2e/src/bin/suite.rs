@@ -15,12 +15,13 @@ use tokio::runtime::Handle;
 /// It waits for minutes, and needs nothing but the mesh's own namespace.
 const CONTEST: &str = "faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought";
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 12] = [
+const NOT_OUTSIDE: [(&str, &str); 13] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
     ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
+    ("node_proxies::killed_agents_of_the_nodes_are_missed_by_nobody", SIGNALS),
     ("node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices", PACKETS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),

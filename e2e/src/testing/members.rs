@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use meshwright_api::{MeshNode, labels};
 use serde::Deserialize;
@@ -16,6 +16,8 @@ use super::{Backend, DEADLINE, Env, apply_yaml, eventually, mesh_nodes, rolled_o
 
 /// Name of the Deployment that calls.
 const CALLER: &str = "caller";
+/// Name of the DaemonSet that comes later.
+const LATE: &str = "late";
 /// Of the pods that are called.
 const CALLED: &str = "app=a";
 /// What the caller's user agents begin with, before the number of the connection.
@@ -135,14 +137,30 @@ impl Members {
     /// # Errors
     /// After the deadline, with those for which that is not so.
     pub async fn are_listed(&self, env: &Env, listed: bool) -> Result<()> {
-        let what = if listed { "every member to be listed" } else { "no former member to be listed" };
-        eventually(what, DEADLINE, || async {
-            let nodes = mesh_nodes(env).await.map_err(|e| format!("{e:#}"))?;
-            let wrong = not_so(&self.pods, &nodes, listed);
-            if wrong.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{} of {}: {wrong:?}", wrong.len(), self.pods.len()))
+        self::listed(env, &self.pods, listed).await
+    }
+
+    /// Starts one more pod on each node, waits until it runs and is listed, and removes them again.
+    ///
+    /// # Errors
+    /// After the deadline, with those that did not start or are not listed.
+    pub async fn more_can_join(&self, env: &Env) -> Result<()> {
+        apply_yaml(&env.client, &late(&image()?), Self::NAMESPACE).await?;
+        let sets = env.api("apps/v1", "DaemonSet", "daemonsets", Self::NAMESPACE);
+        let count = i64::try_from(env.cluster.node_names().await?.len())?;
+        eventually("a new pod of the mesh on every node", DEADLINE, || async {
+            let set = sets.get(LATE).await.map_err(|e| e.to_string())?;
+            let status = &set.data["status"];
+            if status["numberAvailable"] == json!(count) { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await?;
+        let started = pods(&env.client, &format!("app={LATE}")).await?;
+        listed(env, &started, true).await?;
+        sets.delete(LATE, &DeleteParams::default()).await.context("delete the new pods")?;
+        eventually("the end of the new pods", DEADLINE, || async {
+            match pods(&env.client, &format!("app={LATE}")).await.map_err(|e| format!("{e:#}"))?.len() {
+                0 => Ok(()),
+                left => Err(format!("{left} are left")),
             }
         })
         .await
@@ -194,6 +212,16 @@ impl Members {
         ensure!(calls.targets.len() == CALLED_BY.len(), "{calls:?}");
         Ok(calls)
     }
+}
+
+async fn listed(env: &Env, pods: &[Installed], listed: bool) -> Result<()> {
+    let what = if listed { "every member to be listed" } else { "no former member to be listed" };
+    eventually(what, DEADLINE, || async {
+        let nodes = mesh_nodes(env).await.map_err(|e| format!("{e:#}"))?;
+        let wrong = not_so(pods, &nodes, listed);
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{} of {}: {wrong:?}", wrong.len(), pods.len())) }
+    })
+    .await
 }
 
 /// Names of pods that are not on the lists of exactly their own nodes, or that are on one.
@@ -284,6 +312,33 @@ spec:
     )
 }
 
+/// Pods that come later, one on each node.
+fn late(image: &str) -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{ name: {LATE} }}
+spec:
+  selector: {{ matchLabels: {{ app: {LATE} }} }}
+  template:
+    metadata: {{ labels: {{ app: {LATE} }} }}
+    spec:
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: 1
+      securityContext: {{ runAsNonRoot: true, runAsUser: 65532, seccompProfile: {{ type: RuntimeDefault }} }}
+      containers:
+      - name: details
+        image: {image}
+        args: [details]
+        readinessProbe: {{ httpGet: {{ path: /health, port: 9080 }}, periodSeconds: 2 }}
+        resources: {{ requests: {{ cpu: 5m, memory: 16Mi }}, limits: {{ memory: 64Mi }} }}
+        securityContext:
+          {{ allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{ drop: [ALL] }} }}
+"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::from_value;
@@ -300,6 +355,7 @@ mod tests {
         let value = |at: usize| env[at]["value"].as_str().unwrap().to_owned();
         assert_eq!(value(0).split(',').count(), 3);
         assert_eq!(format!("{}-", value(1)), MARKER);
+        assert_eq!(objects_in(&late("r.example/b@sha256:0")).unwrap().len(), 1);
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Node;
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use meshwright_api::{MeshNode, MeshRevision, names};
+use rustix::process::{Signal, kill_process};
 
-use super::{DEADLINE, Env, MESH, eventually, exists, get};
+use super::{DEADLINE, Env, MESH, eventually, exists, get, processes};
 
 /// Every MeshNode.
 ///
@@ -60,6 +62,39 @@ pub async fn node_proxies_gone(env: &Env, revision: &str) -> Result<()> {
         if left == 0 { Ok(()) } else { Err(format!("{left} pods")) }
     })
     .await
+}
+
+/// Kills every process of one container, or of all, of the node proxies of one node; gives when it is Ready again, by its own restart.
+///
+/// # Errors
+/// When there is nothing to kill, or it does not come back.
+pub async fn kill_node_proxy(env: &Env, node: &str, container: Option<&str>) -> Result<Duration> {
+    let pods: Api<Pod> = Api::namespaced(env.client.clone(), MESH);
+    let of_node =
+        ListParams::default().labels("meshwright.io/component=node").fields(&format!("spec.nodeName={node}"));
+    let found = pods.list(&of_node).await.context("list node proxies")?;
+    let [pod] = found.items.as_slice() else {
+        bail!("{} node proxies on {node} and not one", found.items.len());
+    };
+    let restarts = |pod: &Pod| -> i32 {
+        pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).map(|s| s.restart_count).sum()
+    };
+    let (name, before, start) = (pod.name_any(), restarts(pod), Instant::now());
+    let killed = processes(pod, container)?;
+    ensure!(!killed.is_empty(), "{name} runs nothing in {container:?}");
+    for process in killed {
+        // One of them may end with another.
+        let _ = kill_process(process, Signal::KILL);
+    }
+    eventually(&format!("{name} to be ready again"), DEADLINE, || async {
+        let pod = pods.get(&name).await.map_err(|e| e.to_string())?;
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.filter(|c| c.type_ == "Ready").any(|c| c.status == "True");
+        let restarted = restarts(&pod) - before;
+        if ready && restarted > 0 { Ok(()) } else { Err(format!("ready: {ready}, {restarted} restarts")) }
+    })
+    .await?;
+    Ok(start.elapsed())
 }
 
 /// TLS handshakes that the proxy of each node has done with clients of its pods, by node.

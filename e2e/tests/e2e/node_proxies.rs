@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use meshwright_e2e::product::RELEASES;
 use meshwright_e2e::soak;
 use meshwright_e2e::testing::{
-    Attempt, Backend, Capture, IN_PLACE, Loads, MARKER, Members, eventually, handshakes, keep_all, mesh_yaml,
-    node_proxies_gone, serve_all_nodes, status,
+    Attempt, Backend, Capture, IN_PLACE, Loads, MARKER, Members, eventually, handshakes, keep_all,
+    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status,
 };
 
 use crate::env::{DEADLINE, Env, MESH};
@@ -81,6 +81,23 @@ async fn node_proxies_are_replaced_under_pods_and_nobody_notices() -> Result<()>
         let counted = handshakes(env).await?;
         members.more_connections(env, ENOUGH).await?;
         have_risen(members, &counted, &handshakes(env).await?)
+    })
+    .await
+}
+
+/// One after the other: Envoy and the rules go on, and the agent that comes next takes all of it up.
+#[tokio::test]
+async fn killed_agents_of_the_nodes_are_missed_by_nobody() -> Result<()> {
+    with_members("agents", None, async |env, members| {
+        members.label(env, true).await?;
+        members.are_listed(env, true).await?;
+        for node in env.cluster.node_names().await? {
+            let back = kill_node_proxy(env, &node, Some("agent")).await?;
+            println!("  the agent of {node} is ready again after {:.1} s", back.as_secs_f64());
+            members.are_listed(env, true).await?;
+            members.more_connections(env, A_FEW).await?;
+        }
+        members.more_can_join(env).await
     })
     .await
 }
