@@ -16,16 +16,19 @@ use meshwright_index::Output;
 use meshwright_runtime::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::write::{Context, Error, Written, write};
 use super::followers::Followers;
 use crate::metrics::{Metrics, count};
+use crate::snapshots::until;
 
 /// Writes under way at once.
 const CONCURRENCY: usize = 16;
 /// What failed is tried again this often, and what others have changed is put right.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Least time between two writes for one node: pods come in bursts, and each write goes to every proxy of the mesh.
+const SPACING: Duration = Duration::from_millis(200);
 /// Sweeps after which each object is read again, whatever our watch says of it.
 const READ_AGAIN: u32 = 30;
 
@@ -42,6 +45,8 @@ pub struct Captured {
     written: BTreeMap<String, Said>,
     queue: BTreeSet<String>,
     running: BTreeSet<String>,
+    /// Nodes that were written a moment ago, and until when they rest.
+    resting: BTreeMap<String, Instant>,
     jobs: JoinSet<(String, Said, Result<Written, Error>)>,
 }
 
@@ -62,6 +67,7 @@ impl Captured {
             written: BTreeMap::new(),
             queue: BTreeSet::new(),
             running: BTreeSet::new(),
+            resting: BTreeMap::new(),
             jobs: JoinSet::new(),
         }
     }
@@ -74,8 +80,10 @@ impl Captured {
         let mut sweeps = 0;
         self.take_output();
         loop {
+            let rested = self.resting.values().min().copied();
             tokio::select! {
                 () = drain.cancelled() => return,
+                () = until(rested) => self.resting.retain(|_, until| *until > Instant::now()),
                 () = followers.changed() => self.queue.extend(followers.take_touched()),
                 changed = self.outputs.changed() => match changed {
                     Ok(()) => self.take_output(),
@@ -106,7 +114,8 @@ impl Captured {
     /// Starts what is due.
     fn start(&mut self) {
         let Some(mesh) = self.mesh.clone() else { return };
-        let due: Vec<_> = self.queue.difference(&self.running).cloned().collect();
+        let is_free = |node: &&String| !self.running.contains(*node) && !self.resting.contains_key(*node);
+        let due: Vec<_> = self.queue.iter().filter(is_free).cloned().collect();
         for node in due {
             if self.jobs.len() >= CONCURRENCY {
                 return;
@@ -149,6 +158,7 @@ impl Captured {
             Ok(Written::Done) => {
                 count(writes, "written");
                 tracing::info!(node, epoch = said.1.epoch, pods = said.1.pods.len(), "captured pods written");
+                self.resting.insert(node.clone(), Instant::now() + SPACING);
                 self.written.insert(node, said);
             }
             Ok(Written::Unchanged) => {

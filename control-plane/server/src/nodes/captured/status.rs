@@ -38,9 +38,13 @@ pub fn wanted(node: Option<&Node>, report: &NodeReport) -> Option<MeshNodeStatus
     Some(MeshNodeStatus { revision: revision.clone(), epoch: *epoch, pods })
 }
 
-/// The member's addresses that were reported too, however they are spelled there.
+/// The member's addresses that were reported too, however they are spelled there. Kubernetes may not know of any yet: what is said of such a
+/// pod is written down all the same, so that its first caller finds it. Who reads it compares once more.
 fn agreed(member: &Member, reported: &[String]) -> Vec<String> {
     let parse = |text: &String| text.parse::<IpAddr>().ok();
+    if member.addresses.is_empty() {
+        return reported.iter().filter_map(parse).map(|address| address.to_string()).collect();
+    }
     let has = |known: &&String| {
         parse(known).is_some_and(|known| reported.iter().any(|text| parse(text) == Some(known)))
     };
@@ -112,6 +116,15 @@ mod tests {
         for (captured, expected) in cases {
             assert_eq!(wanted(node, &report(3, captured)), Some(status(expected)), "{captured:?}");
         }
+    }
+
+    #[test]
+    fn a_pod_of_which_kubernetes_knows_no_address_yet_is_listed_with_what_the_agent_says() {
+        let mut mesh = mesh(&[("n1", "u1", "10.0.0.1")], Some(("mesh-1", 3)));
+        let node = Arc::make_mut(mesh.nodes.get_mut("n1").unwrap());
+        node.members.get_mut("u1").unwrap().addresses.clear();
+        let early = wanted(Some(&*node), &report(3, &[("u1", &["fd00:0::1", "none"])]));
+        assert_eq!(early, Some(status(&[("u1", &["fd00::1"])])));
     }
 
     #[test]
