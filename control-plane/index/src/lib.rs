@@ -46,8 +46,8 @@ pub struct Setup {
     pub recorder: kube::runtime::events::Recorder,
     /// What is ours.
     pub controller: ControllerConfig,
-    /// The mesh between services.
-    pub mesh: MeshSetup,
+    /// The mesh between services; None for one of gateways only, where neither pods nor MeshNodes are read.
+    pub mesh: Option<MeshSetup>,
     /// Gets a guard for each kind until it was listed.
     pub readiness: Readiness,
     /// Counts.
@@ -82,10 +82,14 @@ impl Index {
         let live = LiveObjects::default();
         let awaited = sources::spawn(&setup, &events, tasks, drain);
         let secrets = secrets::SecretWatches::new(setup.client.clone(), events.clone(), drain.clone());
+        let (rules, trust_domain) = match setup.mesh {
+            Some(mesh) => (mesh.rules, mesh.trust_domain),
+            None => Default::default(),
+        };
         let task = task::Task {
             store: store::Store::new(live.clone()),
             resolver: Resolver::new(setup.controller),
-            mesh: MeshResolver::new(setup.mesh.rules, setup.mesh.trust_domain),
+            mesh: MeshResolver::new(rules, trust_domain),
             metrics: setup.metrics,
             awaited,
             secrets,

@@ -37,7 +37,6 @@ pub(crate) fn spawn(
     let made_for_gateways = format!("{},{}={}", labels::GATEWAY_NAME, labels::MANAGED_BY, labels::MANAGER);
     watches.watch("services", |source| source, convert::service, Event::Services);
     watches.watch("namespaces", |source| source, convert::namespace, Event::Namespaces);
-    watches.watch("pods", running, convert::pod, Event::Pods);
     watches.watch(
         "endpointslices",
         |source: Source<EndpointSlice>| source,
@@ -60,8 +59,11 @@ pub(crate) fn spawn(
         |object: GatewayParameters| convert::gateway_parameters(&object),
         Event::GatewayParameters,
     );
-    let source = Source::namespaced("meshnodes", setup.client.clone(), &setup.mesh.namespace).optional();
-    watches.start(source, convert::mesh_node, Event::MeshNodes);
+    if let Some(mesh) = &setup.mesh {
+        watches.watch("pods", running, convert::pod, Event::Pods);
+        let source = Source::namespaced("meshnodes", setup.client.clone(), &mesh.namespace).optional();
+        watches.start(source, convert::mesh_node, Event::MeshNodes);
+    }
     let what = "gateway API version";
     watches.awaited.insert(what, setup.readiness.guard(what));
     let poll = drain.clone().run_until_cancelled_owned(poll_version(setup.client.clone(), events.clone()));

@@ -51,9 +51,9 @@ pub struct Args {
     /// SPIFFE id of the operator, the only one that may inspect this control plane; nobody may where it is not given
     #[arg(long, env = "OPERATOR_ID")]
     pub operator_id: Option<SpiffeId>,
-    /// Namespace of the operator, whose pods never join the mesh
-    #[arg(long, env = "OPERATOR_NAMESPACE", default_value = "meshwright-system")]
-    pub operator_namespace: String,
+    /// Namespace of the operator, whose pods never join the mesh; where it is not given there are gateways only, and no pod joins
+    #[arg(long, env = "OPERATOR_NAMESPACE")]
+    pub operator_namespace: Option<String>,
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Args,
@@ -83,14 +83,14 @@ impl Args {
         }
     }
 
-    /// The mesh that we serve. What it needs in order to work must not depend on it, so the pods of three namespaces never join.
-    pub fn mesh(&self) -> MeshSetup {
-        let closed = [&self.pod_namespace, &self.operator_namespace, KUBE_SYSTEM];
-        MeshSetup {
+    /// The mesh that we serve, if pods are to join it. Operators before 0.3 give no right to read MeshNodes. What it needs in order to work must not depend on it, so the pods of three namespaces never join.
+    pub fn mesh(&self) -> Option<MeshSetup> {
+        let closed = [&self.pod_namespace, self.operator_namespace.as_ref()?, KUBE_SYSTEM];
+        Some(MeshSetup {
             namespace: self.pod_namespace.clone(),
             trust_domain: self.trust_domain.clone(),
             rules: Rules { closed: closed.into_iter().map(str::to_owned).collect() },
-        }
+        })
     }
 }
 

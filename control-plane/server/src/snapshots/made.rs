@@ -157,11 +157,15 @@ fn is_wanted(named: &BTreeSet<ClusterRef>, cluster: &ClusterRef) -> bool {
 /// Shows these clusters and endpoints instead of those. A cluster that is there changes only when its backends' identities do.
 fn show_clusters(snapshot: &mut Snapshot, before: &AllBackends, after: &AllBackends) {
     let changed = || difference(before, after, Arc::ptr_eq);
-    // First, because a cluster that is spoken to in another way now has the same name.
-    for cluster in changed().filter(|cluster| !after.contains_key(*cluster)) {
-        let name = envoy::cluster::name(cluster);
-        snapshot.edit(TypeUrl::Cluster).remove(&name);
-        snapshot.edit(TypeUrl::Endpoint).remove(&name);
+    // First, because a cluster that is spoken to in another way now has the same name, and so may its endpoints.
+    for (cluster, known) in changed().filter_map(|cluster| before.get_key_value(cluster)) {
+        if !after.contains_key(cluster) {
+            snapshot.edit(TypeUrl::Cluster).remove(&envoy::cluster::name(cluster));
+        }
+        let name = envoy::endpoint::name(cluster, known);
+        if after.get(cluster).is_none_or(|found| envoy::endpoint::name(cluster, found) != name) {
+            snapshot.edit(TypeUrl::Endpoint).remove(&name);
+        }
     }
     for (cluster, found) in changed().filter_map(|cluster| after.get_key_value(cluster)) {
         let resource = envoy::cluster::resource(cluster, found);

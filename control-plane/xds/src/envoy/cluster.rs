@@ -36,13 +36,20 @@ pub fn name(cluster: &ClusterRef) -> String {
     format!("outbound|{}|{}.{}", cluster.port, cluster.service.name, cluster.service.namespace)
 }
 
+/// The cluster that has these endpoints; none is what names none.
+pub(super) fn of_endpoints(name: &str) -> &str {
+    name.split_once('?').map_or(name, |(cluster, _)| cluster)
+}
+
 /// The cluster resource. Of its backends only the identities matter that they have in the mesh.
 pub fn resource(cluster: &ClusterRef, backends: &Backends) -> Resource {
     let name = name(cluster);
+    // Empty where it is the cluster's own.
+    let service_name = Some(backends.name(name.clone())).filter(|found| *found != name).unwrap_or_default();
     let proto = Cluster {
         name: name.clone(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name }),
         connect_timeout: Some(duration(CONNECT_TIMEOUT)),
         lb_policy: LbPolicy::LeastRequest as i32,
         common_lb_config: Some(CommonLbConfig {

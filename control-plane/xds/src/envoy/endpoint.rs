@@ -13,10 +13,15 @@ use super::{Backends, cluster, common::socket_address, mtls};
 use crate::Resource;
 use crate::mesh;
 
+/// The name of the resource.
+pub fn name(cluster: &ClusterRef, backends: &Backends) -> String {
+    backends.name(cluster::name(cluster))
+}
+
 /// The endpoints of one cluster. A pod that terminates but still serves stays listed as DRAINING, so that
 /// what runs on it ends in peace; if nobody else is left it gets new requests too, as from kube-proxy.
 pub fn resource(cluster: &ClusterRef, backends: &Backends) -> Resource {
-    let (name, endpoints) = (cluster::name(cluster), backends.endpoints());
+    let (name, endpoints) = (name(cluster, backends), backends.endpoints());
     let last_resort = !endpoints.has_ready();
     let localities = endpoints.zones.iter().filter(|(_, endpoints)| !endpoints.is_empty());
     let proto = ClusterLoadAssignment {

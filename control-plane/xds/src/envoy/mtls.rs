@@ -3,6 +3,9 @@
 //! Each identity is a match of its own in the cluster, and an endpoint names the one that its certificate must have. The gateway is the TLS
 //! client of the cluster itself, without a hop in between, so that a pod that is gone is still a failed connection, which may be retried.
 //! A TLS context takes about 27 kB; most Services have one identity.
+//!
+//! Endpoints for other identities are another resource. While Envoy warms a changed cluster, the one before is still in use, and would get the
+//! same endpoints, which it cannot speak to: it has to keep its own until the other takes its place with all that belongs to it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,8 +16,10 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use meshwright_core::config::BackendProtocol;
 use meshwright_core::endpoints::{Endpoint, Endpoints};
 use meshwright_core::mesh::Peer;
+use sha2::{Digest, Sha256};
 
 use crate::mesh::tls;
+use crate::types::short;
 
 /// Metadata that transport sockets are chosen by, and in it the key of the SPIFFE id.
 const MATCH: &str = "envoy.transport_socket_match";
@@ -44,6 +49,19 @@ impl Backends {
     /// As whom that endpoint takes mutual TLS, if it does.
     pub(super) fn identity(&self, endpoint: &Endpoint) -> Option<&str> {
         self.identities.get(&endpoint.address).map(AsRef::as_ref)
+    }
+
+    /// Name of these endpoints for the cluster of that name.
+    pub(super) fn name(&self, cluster: String) -> String {
+        if self.identities.is_empty() {
+            return cluster;
+        }
+        let mut all = Sha256::new();
+        for identity in self.identities.values().collect::<BTreeSet<_>>() {
+            all.update(identity.as_bytes());
+            all.update([0]);
+        }
+        format!("{cluster}?{}", short(&all.finalize()))
     }
 
     /// How to speak to each identity; whoever has none is spoken to in plaintext.

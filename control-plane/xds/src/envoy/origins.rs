@@ -14,6 +14,7 @@ pub fn origins(config: &GatewayConfig, kind: TypeUrl, name: &str) -> BTreeSet<Ob
     let mut ports = config.ports.iter().filter(|port| is_servable(port));
     let routes = match kind {
         TypeUrl::Cluster | TypeUrl::Endpoint => {
+            let name = cluster::of_endpoints(name);
             let named = |entry: &&RouteEntry| entry.rule.clusters().any(|one| cluster::name(one) == name);
             Some(config.entries().filter(named).collect::<Vec<_>>()).filter(|found| !found.is_empty())
         }

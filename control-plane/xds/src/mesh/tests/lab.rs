@@ -5,6 +5,7 @@ mod ads;
 mod application;
 mod client;
 mod envoy;
+mod gateway;
 mod measure;
 mod network;
 mod paths;

@@ -38,6 +38,9 @@ use crate::mesh::tests::{PORTS, spiffe};
 use crate::mesh::{Shared, caller_secret, node};
 use crate::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl, server};
 
+/// Account of a gateway.
+const GATEWAY: &str = "edge";
+
 /// The mesh's certificate authority.
 pub struct Authority {
     pub issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
@@ -73,7 +76,7 @@ impl Authority {
             ..CertificateValidationContext::default()
         });
         let mut all = BTreeMap::from([("roots".to_owned(), roots)]);
-        for (account, ..) in PODS {
+        for account in PODS.iter().map(|(account, ..)| *account).chain([GATEWAY]) {
             let id = spiffe(account).to_string();
             let (certificate, key) = self.sign(&id);
             let certificate = TlsCertificate {
@@ -82,6 +85,9 @@ impl Authority {
                 ..TlsCertificate::default()
             };
             let certificate = secret::Type::TlsCertificate(certificate);
+            if account == GATEWAY {
+                all.insert("workload".to_owned(), certificate.clone());
+            }
             all.insert(caller_secret(&id), certificate.clone());
             all.insert(id, certificate);
         }
@@ -169,6 +175,11 @@ impl Node {
         placeless.for_each(|name| snapshot.edit(TypeUrl::Listener).remove(&name));
         change(&mut snapshot, TypeUrl::Cluster, |cluster: &mut cds::Cluster| self.in_cluster(cluster));
         change(&mut snapshot, TypeUrl::Listener, |listener: &mut Listener| self.in_listener(listener));
+        self.send(snapshot);
+    }
+
+    /// Sends this, with the secrets.
+    pub fn send(&self, snapshot: Snapshot) {
         self.snapshots.send_replace(Arc::new(snapshot.with(TypeUrl::Secret, self.secrets.iter().cloned())));
     }
 
