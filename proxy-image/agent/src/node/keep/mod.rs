@@ -83,6 +83,12 @@ impl Keep {
         }
     }
 
+    /// A process before us had Envoy listen there. Who is no member any more leaves from there: its connections are in it.
+    pub fn inherited(&mut self, uid: &str, namespace: PathBuf, now: Instant) {
+        self.pods.entry(uid.to_owned()).or_insert_with(|| Pod::new(now));
+        self.announced(uid, namespace, Vec::new(), now);
+    }
+
     /// The network plugin says that a pod got its network.
     pub fn announced(&mut self, uid: &str, namespace: PathBuf, addresses: Vec<String>, now: Instant) {
         if let Some(pod) = self.pods.get_mut(uid) {

@@ -166,6 +166,28 @@ fn what_leaves_keeps_its_certificate_until_its_listeners_are_closed_and_then_not
 }
 
 #[test]
+fn what_left_before_a_restart_goes_on_leaving_with_its_listeners() {
+    let now = Instant::now();
+    for serves in [true, false] {
+        let mut keep = Keep::new(PORTS);
+        keep.inherited("u1", "/n/1".into(), now);
+        let mut said = Said { stands_by: !serves, ..Said::default().member("u2", &[]) };
+        if serves {
+            let left = super::super::store::Redirected { netns: "/n/1".into(), ports: PORTS.to_vec() };
+            keep.restore(&[("u1".to_owned(), left)].into(), now);
+        }
+        let tasks = keep.advance(said.world(), now);
+        assert_eq!(keep.namespaces(), [("u1".to_owned(), "/n/1".to_owned())].into(), "serves: {serves}");
+        assert!(tasks.iter().all(|task| task.job.0 == Job::Count), "{tasks:?}");
+        tasks.iter().for_each(|task| keep.ended(task, Ok(1), now));
+        said.listed = Some(BTreeSet::new());
+        drive(&mut keep, &said, now);
+        drive(&mut keep, &said, now + 2 * pod::GRACE);
+        assert!(!keep.knows("u1") && keep.namespaces().is_empty(), "serves: {serves}");
+    }
+}
+
+#[test]
 fn rules_that_others_left_are_taken_over_or_removed() {
     let (mut keep, now) = (Keep::new([15201, 15208]), Instant::now());
     let left = |path: &str| super::super::store::Redirected { netns: path.into(), ports: PORTS.to_vec() };
