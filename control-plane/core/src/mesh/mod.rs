@@ -47,6 +47,8 @@ pub struct Node {
     pub outside: BTreeSet<String>,
     /// Who is to serve it: MeshRevision and epoch.
     pub claim: Option<(String, i64)>,
+    /// Uids that its MeshNode lists, members or not.
+    pub listed: BTreeSet<String>,
 }
 
 /// A pod that is to be in the mesh.

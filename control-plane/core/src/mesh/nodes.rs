@@ -18,7 +18,9 @@ pub(super) fn nodes(
         let mut node = known.get(name).map(|node| (**node).clone()).unwrap_or_default();
         node.members.retain(|uid, _| !touched.has_uid(uid));
         node.outside.retain(|uid| !touched.has_uid(uid));
-        node.claim = world.mesh_nodes.get(name).map(|found| (found.wanted.clone(), found.epoch));
+        let found = world.mesh_nodes.get(name);
+        node.claim = found.map(|found| (found.wanted.clone(), found.epoch));
+        node.listed = found.into_iter().flat_map(|found| found.pods.keys()).cloned().collect();
         (name, node)
     });
     let mut nodes: BTreeMap<&String, Node> = frames.collect();

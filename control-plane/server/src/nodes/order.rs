@@ -39,6 +39,7 @@ impl Basis {
             namespaces: self.namespaces.iter().map(|(name, joins)| (name.clone(), *joins)).collect(),
             claim: claim.map(|(revision, epoch)| Claim { revision, epoch }),
             outside: node.into_iter().flat_map(|node| &node.outside).cloned().collect(),
+            listed: node.into_iter().flat_map(|node| &node.listed).cloned().collect(),
         }
     }
 }
@@ -71,9 +72,11 @@ mod tests {
         assert_eq!(order.namespaces, [("shop".to_owned(), true)].into());
         assert_eq!(order.claim, Some(Claim { revision: "mesh-1".to_owned(), epoch: 3 }));
 
-        let outside = Node { outside: ["u9".to_owned()].into(), ..Node::default() };
-        let beside = Mesh { nodes: [("n1".to_owned(), Arc::new(outside))].into(), ..mesh.clone() };
-        assert_eq!(Basis::of(&beside, "n1").order().outside, ["u9"]);
+        let [outside, listed] = ["u9", "u8"].map(|uid| [uid.to_owned()].into());
+        let others = Node { outside, listed, ..Node::default() };
+        let beside = Mesh { nodes: [("n1".to_owned(), Arc::new(others))].into(), ..mesh.clone() };
+        let order = Basis::of(&beside, "n1").order();
+        assert_eq!((order.outside, order.listed), (vec!["u9".to_owned()], vec!["u8".to_owned()]));
 
         let unknown = Basis::of(&mesh, "n3").order();
         assert!(unknown.members.is_empty() && unknown.claim.is_none() && unknown.namespaces.len() == 1);

@@ -121,6 +121,9 @@ fn who_leaves_is_no_peer_even_while_it_is_listed() {
         let mesh = resolver.resolve(&world);
         assert!(!mesh.peers.contains_key("10.0.1.1") && !mesh.peers.contains_key("fd00::1:1"));
         assert!(mesh.nodes["n1"].members.is_empty(), "the node itself stays: it has a MeshNode");
+        assert_eq!(mesh.nodes["n1"].listed.iter().collect::<Vec<_>>(), ["u-cart"], "its agent has to know");
+        add_mesh_node(&mut world, "n1", 3, &[]);
+        assert!(resolver.resolve(&world).nodes["n1"].listed.is_empty());
     }
 }
 

@@ -277,12 +277,18 @@ pub fn uid_of<'a>(order: &'a NodeOrder, request: &'a Request) -> Option<&'a str>
 }
 
 fn seen(uid: &str, world: World<'_>, identity: Option<&String>) -> Seen {
+    let wanted = world.member(uid).is_some();
+    // What the stream took is not written yet, and what is written not read by everybody.
+    let is_listed = |listed: &BTreeSet<String>| {
+        listed.contains(uid) || world.order.listed.iter().any(|listed| listed == uid)
+    };
     Seen {
-        wanted: world.member(uid).is_some(),
+        wanted,
+        leaves: world.leaves,
         serves: world.serves,
         certified: identity.is_some_and(|identity| world.certified.contains(identity)),
         opened: world.opened.contains(uid),
-        told: world.listed.is_some_and(|listed| !listed.contains(uid)),
+        told: !wanted && world.listed.is_some_and(|listed| !is_listed(listed)),
     }
 }
 

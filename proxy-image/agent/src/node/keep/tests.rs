@@ -166,6 +166,23 @@ fn what_leaves_keeps_its_certificate_until_its_listeners_are_closed_and_then_not
 }
 
 #[test]
+fn what_the_control_plane_still_lists_is_listened_for() {
+    let (mut keep, now) = (Keep::new(PORTS), Instant::now());
+    keep.announced("u1", "/n/1".into(), vec![], now);
+    drive(&mut keep, &Said::default().member("u1", &["10.0.0.1"]), now);
+    let mut out = Said { listed: Some(BTreeSet::new()), ..Said::default() };
+    out.order.listed = vec!["u1".to_owned()];
+    assert_eq!(drive(&mut keep, &out, now), []);
+    let minutes = now + 30 * pod::GRACE;
+    assert_eq!(drive(&mut keep, &out, minutes), [("u1".to_owned(), Job::Part)]);
+    assert!(keep.namespaces().contains_key("u1"), "the report was sent, and nobody has read it");
+    out.order.listed.clear();
+    assert_eq!(drive(&mut keep, &out, minutes), []);
+    assert_eq!(drive(&mut keep, &out, minutes + pod::GRACE).len(), 3);
+    assert!(!keep.knows("u1"));
+}
+
+#[test]
 fn what_left_before_a_restart_goes_on_leaving_with_its_listeners() {
     let now = Instant::now();
     for serves in [true, false] {
