@@ -101,7 +101,7 @@ impl Driver {
         let Some(takeover) = self.naming.takeover(named, held.as_ref(), revision, prepared, now) else {
             return;
         };
-        match self.hands.claims.take(takeover.epoch, takeover.over_dead) {
+        match self.hands.claims.take(takeover.epoch, takeover.anew) {
             Ok(true) => {
                 tracing::info!(epoch = takeover.epoch, before = ?held, "serves this node from now on")
             }
