@@ -1,6 +1,6 @@
 //! Nodes with their members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Member, Node, Rules, Touched, enrolls, membership};
@@ -12,6 +12,7 @@ pub(super) fn nodes(
     touched: &Touched,
     world: &World,
     rules: &Rules,
+    mixed: &BTreeSet<String>,
     trust_domain: &str,
 ) -> BTreeMap<String, Option<Arc<Node>>> {
     let frames = touched.nodes.iter().map(|name| {
@@ -31,7 +32,9 @@ pub(super) fn nodes(
         let namespace = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
         if membership(pod, key, namespace, rules).is_ok() {
             node.members.insert(pod.uid.clone(), member(pod, key, &mut identities));
-        } else if namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules)) {
+        } else if mixed.contains(&key.namespace)
+            || namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules))
+        {
             node.outside.insert(pod.uid.clone());
         }
     }

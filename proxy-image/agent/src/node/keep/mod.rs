@@ -245,12 +245,13 @@ impl Keep {
             let seen = uid.map(|uid| seen(uid, world, self.identities.get(uid))).unwrap_or_default();
             return Err(pod.why(seen));
         }
-        let outside = world.leaves || world.order.outside.contains(&request.uid);
-        match world.order.namespaces.get(&request.namespace) {
-            Some(true) if !outside => {
-                Err("the control plane has not said yet whether it is in the mesh".to_owned())
-            }
-            _ => Ok(Answer::Outside),
+        let order = world.order;
+        let outside = world.leaves || order.outside.contains(&request.uid);
+        let has_members = order.namespaces.get(&request.namespace) == Some(&true)
+            || order.mixed.contains(&request.namespace);
+        match has_members && !outside {
+            true => Err("the control plane has not said yet whether it is in the mesh".to_owned()),
+            false => Ok(Answer::Outside),
         }
     }
 

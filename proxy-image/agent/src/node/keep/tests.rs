@@ -124,6 +124,9 @@ fn only_pods_that_are_to_be_in_the_mesh_or_may_be_are_held_up() {
     assert_eq!(verdict(&said, "u3", "shop"), Ok(Answer::Outside), "it was seen");
     assert_eq!(verdict(&said, "u2", "plain"), Ok(Answer::Outside));
     assert_eq!(verdict(&said, "u2", "never-heard-of"), Ok(Answer::Outside));
+    said.order.mixed = vec!["plain".to_owned()];
+    assert!(verdict(&said, "u2", "plain").is_err(), "it may have a label of its own");
+    assert_eq!(verdict(&said, "u3", "plain"), Ok(Answer::Outside), "it was seen");
     said.leaves = true;
     assert_eq!(verdict(&said, "u1", "shop"), Ok(Answer::Outside), "the mesh goes");
 }
