@@ -59,7 +59,11 @@ impl Installation {
         let copied = self.copy_program()?;
         let Some(file) = conflist::used(self.files()?) else { return Ok(Outcome::NoList) };
         let what = || format!("read {}", file.display());
-        let text = std::fs::read(&file).with_context(what)?;
+        let mut text = std::fs::read(&file).with_context(what)?;
+        if let (true, Ok(before)) = (conflist::is_blank(&text), std::fs::read(original(&file))) {
+            tracing::warn!(file = %file.display(), "the node's list is empty, it is made again of what it was before");
+            text = before;
+        }
         let entry = conflist::entry(&self.socket(), &self.namespaces());
         let Some(changed) = conflist::with(&file, &text, &entry)? else {
             return Ok(if copied { Outcome::Written } else { Outcome::Unchanged });
@@ -222,6 +226,29 @@ mod tests {
         assert_eq!(node.files()["bin/meshwright-cni"], "program 2");
         node.installation.remove().unwrap();
         assert_eq!(node.files(), [("conf/10-pods.conflist".to_owned(), rewritten)].into());
+    }
+
+    #[test]
+    fn a_list_that_is_lost_is_made_again_of_what_it_was() {
+        let mut node = Node::new();
+        node.write("conf/10-pods.conflist", LIST);
+        node.installation.ensure().unwrap();
+        let installed = node.files();
+        for lost in ["", "\0\0"] {
+            node.write("conf/10-pods.conflist", lost);
+            assert_eq!(node.installation.ensure().unwrap(), Outcome::Written);
+            assert_eq!(node.files(), installed);
+            node.write("conf/10-pods.conflist", lost);
+            node.installation.remove().unwrap();
+            assert_eq!(node.files(), [("conf/10-pods.conflist".to_owned(), LIST.to_owned())].into());
+            node.installation.ensure().unwrap();
+        }
+        node.installation.remove().unwrap();
+        node.write("conf/10-pods.conflist", "");
+        assert!(
+            node.installation.ensure().unwrap_err().to_string().contains("10-pods.conflist"),
+            "it is not ours"
+        );
     }
 
     #[test]
