@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::netns::{Netns, known_as};
 
@@ -22,8 +23,12 @@ pub struct Sought {
 /// What was written down for a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Entry {
+    /// Written since release 1.2 of the library for network plugins; container runtimes in use have older ones.
     #[serde(default)]
     netns: String,
+    /// What the plugins answered, in any version of the specification.
+    #[serde(default)]
+    result: Value,
     #[serde(rename = "cniArgs", default)]
     args: Vec<(String, String)>,
 }
@@ -31,6 +36,15 @@ pub struct Entry {
 impl Entry {
     fn argument(&self, name: &str) -> Option<&str> {
         self.args.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Where the pod's network is: in the words of the runtime, or else of the plugins that put interfaces there.
+    fn places(&self) -> impl Iterator<Item = &str> {
+        let interfaces = self.result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
+        let sandboxes = interfaces.filter_map(|interface| interface.get("sandbox")?.as_str());
+        let said = Some(self.netns.as_str()).filter(|netns| !netns.is_empty());
+        let sandboxes = sandboxes.filter(move |sandbox| said.is_none() && !sandbox.is_empty());
+        said.into_iter().chain(sandboxes)
     }
 
     /// Whether the sandbox is this pod's. One of an earlier pod of that name is not; where the runtime tells no uid, the address decides.
@@ -50,7 +64,8 @@ pub fn read(cache: &Path) -> Vec<Entry> {
 /// Paths of the pod's namespace, if the entries are right.
 pub fn candidates(entries: &[Entry], pod: &Sought, directory: &Path) -> Vec<PathBuf> {
     let of_pod = entries.iter().filter(|entry| entry.is_of(pod));
-    let mut paths: Vec<_> = of_pod.filter_map(|entry| known_as(directory, &entry.netns)).collect();
+    let places = of_pod.flat_map(Entry::places);
+    let mut paths: Vec<_> = places.filter_map(|place| known_as(directory, place)).collect();
     paths.sort();
     // A pod with several networks has an entry for each.
     paths.dedup();
@@ -113,6 +128,25 @@ mod tests {
         ];
         let paths = candidates(&entries, &pod, Path::new("/run/netns"));
         assert_eq!(paths, ["/run/netns/cni-1", "/run/netns/cni-4"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn where_the_runtime_says_no_namespace_its_plugins_do() {
+        let pod =
+            Sought { uid: "u1".into(), namespace: "shop".into(), name: "cart-0".into(), addresses: vec![] };
+        let found = |netns: &str, result: &str| {
+            let args = r#"[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","cart-0"],["K8S_POD_UID","u1"]]"#;
+            let entry = entry(&format!(r#"{{{netns}"cniArgs":{args},"result":{result}}}"#));
+            candidates(&[entry], &pod, Path::new("/run/netns"))
+        };
+        let bridge = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"cni0"},{"name":"veth1","sandbox":""},
+            {"name":"eth0","sandbox":"/var/run/netns/cni-7"},{"name":"eth1","sandbox":"/var/run/netns/cni-7"}]}"#;
+        assert_eq!(found("", bridge), [PathBuf::from("/run/netns/cni-7")]);
+        let said = r#""netns":"/var/run/netns/cni-8","#;
+        assert_eq!(found(said, bridge), [PathBuf::from("/run/netns/cni-8")], "it knows best");
+        for odd in ["null", "{}", r#"{"interfaces":null}"#, r#"{"interfaces":[1,{"sandbox":2}]}"#, "[]"] {
+            assert!(found("", odd).is_empty() && found(said, odd).len() == 1, "{odd}");
+        }
     }
 
     #[test]
