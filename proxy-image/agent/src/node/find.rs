@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -29,6 +30,9 @@ pub struct Entry {
     /// What the plugins answered, in any version of the specification.
     #[serde(default)]
     result: Value,
+    /// The list with which it was set up, in base64.
+    #[serde(default)]
+    config: String,
     #[serde(rename = "cniArgs", default)]
     args: Vec<(String, String)>,
 }
@@ -47,6 +51,14 @@ impl Entry {
         said.into_iter().chain(sandboxes)
     }
 
+    /// Whether it was set up with this plugin.
+    fn has(&self, plugin: &str) -> bool {
+        let list = BASE64_STANDARD.decode(&self.config).ok();
+        let list: Option<Value> = list.and_then(|list| serde_json::from_slice(&list).ok());
+        let plugins = list.as_ref().and_then(|list| list.get("plugins")?.as_array());
+        plugins.into_iter().flatten().any(|entry| entry.get("type").and_then(Value::as_str) == Some(plugin))
+    }
+
     /// Whether the sandbox is this pod's. One of an earlier pod of that name is not; where the runtime tells no uid, the address decides.
     fn is_of(&self, pod: &Sought) -> bool {
         self.argument("K8S_POD_NAMESPACE") == Some(&pod.namespace)
@@ -59,6 +71,15 @@ impl Entry {
 pub fn read(cache: &Path) -> Vec<Entry> {
     let files = std::fs::read_dir(cache.join("results")).into_iter().flatten().flatten();
     files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
+}
+
+/// Whether pods are left that were set up with this plugin. Some container runtimes call it again for their end, by the list of that time.
+pub fn needs(cache: &Path, directory: &Path, plugin: &str) -> bool {
+    let is_there = |entry: &Entry| {
+        let mut paths = entry.places().filter_map(|place| known_as(directory, place)).peekable();
+        paths.peek().is_none() || paths.any(|path| path.exists())
+    };
+    read(cache).iter().any(|entry| entry.has(plugin) && is_there(entry))
 }
 
 /// Paths of the pod's namespace, if the entries are right.
@@ -147,6 +168,38 @@ mod tests {
         for odd in ["null", "{}", r#"{"interfaces":null}"#, r#"{"interfaces":[1,{"sandbox":2}]}"#, "[]"] {
             assert!(found("", odd).is_empty() && found(said, odd).len() == 1, "{odd}");
         }
+    }
+
+    #[test]
+    fn a_plugin_is_needed_as_long_as_a_pod_is_there_that_was_set_up_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [results, namespaces] = ["results", "netns"].map(|name| folder.path().join(name));
+        let needed = |plugin: &str| needs(folder.path(), &namespaces, plugin);
+        assert!(!needed("ours"), "nothing is written down");
+        for path in [&results, &namespaces] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let write = |name: &str, netns: &str, config: &str| {
+            let text = serde_json::json!({ "config": BASE64_STANDARD.encode(config), "netns": netns });
+            std::fs::write(results.join(name), text.to_string()).unwrap();
+        };
+        let with = r#"{"name":"pods","plugins":[{"type":"bridge"},{"type":"ours"}]}"#;
+        write(
+            "before",
+            &namespaces.join("cni-0").display().to_string(),
+            r#"{"plugins":[{"type":"bridge"}]}"#,
+        );
+        write("odd", "", "{");
+        std::fs::write(namespaces.join("cni-0"), "").unwrap();
+        assert!(!needed("ours") && needed("bridge"));
+        write("with", &namespaces.join("cni-1").display().to_string(), with);
+        assert!(!needed("ours"), "its namespace is gone");
+        std::fs::write(namespaces.join("cni-1"), "").unwrap();
+        assert!(needed("ours"));
+        std::fs::remove_file(results.join("with")).unwrap();
+        assert!(!needed("ours"));
+        write("elsewhere", "/proc/77/ns/net", with);
+        assert!(needed("ours"), "who knows");
     }
 
     #[test]
