@@ -313,18 +313,22 @@ struct Model {
 
 impl Model {
     fn work(&mut self, fails: bool) -> bool {
+        let listened = self.pod.listens_in().is_some() && self.pod.is_redirected() && self.seen.serves;
+        let worked = self.work_once(fails);
+        if listened && self.pod.listens_in().is_none() {
+            assert!(self.seen.told, "somebody may still send to it");
+        }
+        worked
+    }
+
+    fn work_once(&mut self, fails: bool) -> bool {
         // Envoy opens and closes as it is told.
         self.namespace.listens = self.seen.opened && self.pod.listens_in().is_some();
         if self.pod.listens_in().is_none() && std::mem::take(&mut self.namespace.connected) > 0 {
             let left = self.left_at.map(|left| self.now.duration_since(left));
             assert!(left.is_some_and(|left| left >= PARTING), "connections are cut after {left:?}");
         }
-        let (listened, redirected) = (self.pod.listens_in().is_some(), self.pod.is_redirected());
-        let job = self.pod.step(self.seen, self.now);
-        if listened && redirected && self.seen.serves && self.pod.listens_in().is_none() {
-            assert!(self.seen.told, "somebody may still send to it");
-        }
-        let Some(job) = job else { return false };
+        let Some(job) = self.pod.step(self.seen, self.now) else { return false };
         if fails {
             self.pod.ended(job, Err("fails".to_owned()), self.now);
             return true;
