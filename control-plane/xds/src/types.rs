@@ -153,6 +153,8 @@ pub struct Resources {
     pub(crate) absent: BTreeSet<Arc<str>>,
     /// Names in neither set are unknown, not absent: a relay still has to ask.
     pub(crate) partial: bool,
+    /// Names that are unknown even if nothing else is.
+    pub(crate) open: BTreeSet<Arc<str>>,
 }
 
 impl Resources {
@@ -168,19 +170,22 @@ impl Resources {
 
     /// True if the name is known not to exist.
     pub fn is_absent(&self, name: &str) -> bool {
-        !self.present.contains_key(name) && (!self.partial || self.absent.contains(name))
+        let known = !self.open.contains(name) && (!self.partial || self.absent.contains(name));
+        known && !self.present.contains_key(name)
     }
 
     /// Adds or replaces a resource.
     pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
         let resource = resource.into();
         self.absent.remove(resource.name());
+        self.open.remove(resource.name());
         self.present.insert(resource.name().clone(), resource);
     }
 
     /// Takes a resource away and remembers that it does not exist.
     pub fn remove(&mut self, name: &str) {
         self.present.remove(name);
+        self.open.remove(name);
         if self.partial {
             self.absent.insert(name.into());
         }
@@ -190,6 +195,13 @@ impl Resources {
     pub fn forget(&mut self, name: &str) {
         self.present.remove(name);
         self.absent.remove(name);
+    }
+
+    /// Takes a resource away, and from now on says nothing of it: who has one keeps it.
+    pub fn leave_open(&mut self, name: impl Into<Arc<str>>) {
+        let name = name.into();
+        self.forget(&name);
+        self.open.insert(name);
     }
 
     /// Says whether names that are not here may exist nevertheless.

@@ -41,6 +41,9 @@ const SIGN_DEADLINE: Duration = Duration::from_secs(15);
 /// a stream that keeps failing asks each time.
 const LEAST_WAIT: Duration = Duration::from_secs(30);
 
+/// How often the timer and the wall clock are compared.
+const COMPARE: Duration = Duration::from_secs(60);
+
 /// So often in a row may a token be refused before there was any certificate; with the delays in between about half a minute.
 const MOST_REFUSALS: u32 = 8;
 
@@ -242,7 +245,7 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
+            () = sleep(delay, Timestamp::now) => {}
             () = credentials.doubted(least) => {}
             () = stop.cancelled() => return Ok(()),
         }
@@ -251,6 +254,16 @@ pub async fn run(
 
 fn until(renew: Timestamp, now: Timestamp, least: Duration) -> Duration {
     Duration::try_from(renew.duration_since(now)).unwrap_or(Duration::ZERO).max(least)
+}
+
+/// Until that much time has passed for the timer or for the wall clock: timers stand still while the machine is paused, and certificates grow
+/// older.
+async fn sleep(delay: Duration, wall: impl Fn() -> Timestamp) {
+    let end = Instant::now() + delay;
+    let late = wall().checked_add(delay).unwrap_or(Timestamp::MAX);
+    while Instant::now() < end && wall() < late {
+        tokio::time::sleep_until(end.min(Instant::now() + COMPARE)).await;
+    }
 }
 
 async fn sign(workload: &Workload, credentials: &Credentials) -> anyhow::Result<Signed> {
@@ -318,6 +331,19 @@ fn inline(bytes: Vec<u8>) -> Option<DataSource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_night_that_the_machine_slept_through_counts() {
+        let (start, wall, hour) = (Instant::now(), Timestamp::now(), Duration::from_secs(3600));
+        sleep(hour, || wall).await;
+        assert_eq!(start.elapsed(), hour, "by the timer");
+        let start = Instant::now();
+        // Paused in the third minute.
+        let pauses =
+            || wall + if start.elapsed() < Duration::from_secs(150) { Duration::ZERO } else { 8 * hour };
+        sleep(hour, pauses).await;
+        assert_eq!(start.elapsed(), 3 * COMPARE, "by the wall clock");
+    }
 
     #[test]
     fn a_certificate_is_kept_for_a_while_even_if_it_is_due_at_once() {

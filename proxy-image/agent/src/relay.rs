@@ -71,6 +71,12 @@ impl Relay {
         self.touch();
     }
 
+    /// The same, as a process before this one said it: Envoy may have listeners there that nobody sends any more.
+    pub fn inherit_namespaces(&self, namespaces: BTreeMap<String, String>) {
+        self.with(|shared| shared.pods.as_mut().map(|pods| pods.inherit(namespaces)));
+        self.touch();
+    }
+
     /// Why Envoy refused a listener of the pod, if it did.
     pub fn refusal(&self, uid: &str) -> Option<String> {
         self.with(|shared| shared.pods.as_ref()?.refusal(uid))

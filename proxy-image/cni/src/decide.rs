@@ -11,8 +11,9 @@ pub enum Decision {
     Waits(String),
 }
 
-/// Decides. A pod that is known to be in the mesh waits; one of a namespace that this node has never heard of starts, and is captured later:
-/// what is outside of the mesh must never be held up.
+/// Decides. A pod that is known to be in the mesh waits, as does one that may be because others of its namespace are by their own labels: it
+/// would speak plaintext, which nobody asked for. One of a namespace without any, or that this node has never heard of, starts: what is
+/// outside of the mesh must never be held up.
 pub fn decide(pod: &Pod, reply: &Reply, stored: impl FnOnce() -> Namespaces) -> Decision {
     let Pod { namespace, name, .. } = pod;
     match reply {
@@ -24,13 +25,20 @@ pub fn decide(pod: &Pod, reply: &Reply, stored: impl FnOnce() -> Namespaces) -> 
             "pod {namespace}/{name} waits for its node's mesh proxy, which did not answer in time: look at the pods with label \
              meshwright.io/component=node on this node"
         )),
-        Reply::Nobody(why) => match stored().namespaces.get(namespace) {
-            Some(true) => Decision::Waits(format!(
-                "namespace {namespace} is in the mesh, and this node's mesh proxy is away ({why}): pod {namespace}/{name} starts as soon as it \
-                 is back; look at the pods with label meshwright.io/component=node on this node"
-            )),
-            Some(false) | None => Decision::Starts,
-        },
+        Reply::Nobody(why) => {
+            let stored = stored();
+            let what = match stored.namespaces.get(namespace) {
+                Some(true) => format!("namespace {namespace} is in the mesh"),
+                _ if stored.mixed.contains(namespace) => {
+                    format!("pods of namespace {namespace} are in the mesh by their own labels")
+                }
+                _ => return Decision::Starts,
+            };
+            Decision::Waits(format!(
+                "{what}, and this node's mesh proxy is away ({why}): pod {namespace}/{name} starts as soon as it is back; look at the pods \
+                 with label meshwright.io/component=node on this node"
+            ))
+        }
     }
 }
 
@@ -53,8 +61,9 @@ mod tests {
 
     fn decided(namespace: &str, reply: &Reply) -> Decision {
         let pod = Pod { namespace: namespace.into(), name: "cart-0".into(), uid: String::new() };
-        let known = [("shop".to_owned(), true), ("plain".to_owned(), false)];
-        decide(&pod, reply, || Namespaces { namespaces: known.into() })
+        let known = [("shop", true), ("plain", false), ("mixed", false)];
+        let namespaces = known.map(|(name, joins)| (name.to_owned(), joins)).into();
+        decide(&pod, reply, || Namespaces { namespaces, mixed: ["mixed".to_owned()].into() })
     }
 
     #[test]
@@ -73,6 +82,8 @@ mod tests {
         let nobody = Reply::Nobody("connection refused".into());
         let Decision::Waits(why) = decided("shop", &nobody) else { panic!("starts") };
         assert!(why.contains("connection refused") && why.contains("meshwright.io/component=node"), "{why}");
+        let Decision::Waits(why) = decided("mixed", &nobody) else { panic!("starts") };
+        assert!(why.contains("own labels") && why.contains("connection refused"), "{why}");
         assert_eq!(decided("plain", &nobody), Decision::Starts);
         assert_eq!(decided("never-heard-of", &nobody), Decision::Starts);
     }

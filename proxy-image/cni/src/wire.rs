@@ -1,7 +1,10 @@
 //! What plugin and agent say to each other: one line of JSON each way. The plugin on the node may be older or newer than the agent, so fields
 //! are only ever added.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +45,9 @@ pub enum Answer {
 pub struct Namespaces {
     /// Every namespace, and whether its pods are in the mesh unless they say otherwise.
     pub namespaces: BTreeMap<String, bool>,
+    /// Those whose pods are not in the mesh unless they say otherwise, and of which some do.
+    #[serde(default)]
+    pub mixed: BTreeSet<String>,
 }
 
 impl Namespaces {
@@ -87,6 +93,8 @@ mod tests {
         std::fs::write(&file, "{").unwrap();
         assert_eq!(Namespaces::read(&file), Namespaces::default());
         std::fs::write(&file, r#"{"namespaces":{"shop":true}}"#).unwrap();
-        assert_eq!(Namespaces::read(&file).namespaces, [("shop".to_owned(), true)].into());
+        let stored = Namespaces::read(&file);
+        assert_eq!(stored.namespaces, [("shop".to_owned(), true)].into());
+        assert!(stored.mixed.is_empty(), "as an older agent stores it");
     }
 }

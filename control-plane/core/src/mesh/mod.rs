@@ -35,6 +35,8 @@ pub struct Mesh {
     pub peers: Arc<BTreeMap<String, Peer>>,
     /// Every namespace, and whether its pods are members unless they say otherwise.
     pub namespaces: Arc<BTreeMap<String, bool>>,
+    /// The namespaces whose pods are not members unless they say otherwise, and of which some do.
+    pub mixed: Arc<BTreeSet<String>>,
 }
 
 /// One node.
@@ -42,11 +44,13 @@ pub struct Mesh {
 pub struct Node {
     /// Pods that are to be in the mesh, by uid.
     pub members: BTreeMap<String, Member>,
-    /// Uids of its pods that stay outside although their namespace's pods are members unless they say otherwise: the network plugin must
-    /// not hold them up.
+    /// Uids of its pods that stay outside although their namespace's pods are members unless they say otherwise, or some of them are: the
+    /// network plugin must not hold them up.
     pub outside: BTreeSet<String>,
     /// Who is to serve it: MeshRevision and epoch.
     pub claim: Option<(String, i64)>,
+    /// Uids that its MeshNode lists, members or not.
+    pub listed: BTreeSet<String>,
 }
 
 /// A pod that is to be in the mesh.

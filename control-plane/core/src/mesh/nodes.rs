@@ -1,6 +1,6 @@
 //! Nodes with their members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Member, Node, Rules, Touched, enrolls, membership};
@@ -12,13 +12,16 @@ pub(super) fn nodes(
     touched: &Touched,
     world: &World,
     rules: &Rules,
+    mixed: &BTreeSet<String>,
     trust_domain: &str,
 ) -> BTreeMap<String, Option<Arc<Node>>> {
     let frames = touched.nodes.iter().map(|name| {
         let mut node = known.get(name).map(|node| (**node).clone()).unwrap_or_default();
         node.members.retain(|uid, _| !touched.has_uid(uid));
         node.outside.retain(|uid| !touched.has_uid(uid));
-        node.claim = world.mesh_nodes.get(name).map(|found| (found.wanted.clone(), found.epoch));
+        let found = world.mesh_nodes.get(name);
+        node.claim = found.map(|found| (found.wanted.clone(), found.epoch));
+        node.listed = found.into_iter().flat_map(|found| found.pods.keys()).cloned().collect();
         (name, node)
     });
     let mut nodes: BTreeMap<&String, Node> = frames.collect();
@@ -29,7 +32,9 @@ pub(super) fn nodes(
         let namespace = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
         if membership(pod, key, namespace, rules).is_ok() {
             node.members.insert(pod.uid.clone(), member(pod, key, &mut identities));
-        } else if namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules)) {
+        } else if mixed.contains(&key.namespace)
+            || namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules))
+        {
             node.outside.insert(pod.uid.clone());
         }
     }

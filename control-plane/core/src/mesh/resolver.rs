@@ -1,11 +1,11 @@
 //! From the cluster to what node proxies do.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Mesh, Node, Peer, Rules, Touched, enrolls, nodes, peers, services};
-use crate::model::World;
+use super::{Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, services};
+use crate::model::{ObjectKey, World};
 
 /// Resolution after resolution of a world that changes a little each time.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct MeshResolver {
     rules: Rules,
     trust_domain: String,
     mesh: Arc<Mesh>,
+    /// Members by namespace.
+    members: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// By node; put together they are the mesh's.
     peers: BTreeMap<String, Vec<(String, Peer)>>,
 }
@@ -20,7 +22,13 @@ pub struct MeshResolver {
 impl MeshResolver {
     /// Knows an empty world.
     pub fn new(rules: Rules, trust_domain: impl Into<String>) -> Self {
-        Self { rules, trust_domain: trust_domain.into(), mesh: Arc::default(), peers: BTreeMap::new() }
+        Self {
+            rules,
+            trust_domain: trust_domain.into(),
+            mesh: Arc::default(),
+            members: BTreeMap::new(),
+            peers: BTreeMap::new(),
+        }
     }
 
     /// What node proxies have to do in a world where since the last time nothing changed but what was touched. Whatever is what it was before
@@ -38,17 +46,51 @@ impl MeshResolver {
         });
         let namespaces = shared(&known.namespaces, patched(&known.namespaces, namespaces));
         let touched = touched.with_pods_of_namespaces(world);
-        let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &self.trust_domain);
+        let mixed = self.mixed(&namespaces, &touched, world);
+        // Where some are members now and none were, or the other way round, it is another thing to be none.
+        let touched = touched.with_pods_of(known.mixed.symmetric_difference(&mixed), world);
+        let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &mixed, &self.trust_domain);
         let nodes = patched(&known.nodes, nodes.into_iter());
         let peers = self.peers(&nodes, &touched, world);
         let is_same = matches!(nodes, Cow::Borrowed(_))
             && Arc::ptr_eq(&services, &known.services)
             && Arc::ptr_eq(&namespaces, &known.namespaces)
+            && Arc::ptr_eq(&mixed, &known.mixed)
             && Arc::ptr_eq(&peers, &known.peers);
         if !is_same {
-            self.mesh = Arc::new(Mesh { nodes: nodes.into_owned(), services, peers, namespaces });
+            self.mesh = Arc::new(Mesh { nodes: nodes.into_owned(), services, peers, namespaces, mixed });
         }
         self.mesh.clone()
+    }
+
+    fn mixed(
+        &mut self,
+        enrolled: &BTreeMap<String, bool>,
+        touched: &Touched,
+        world: &World,
+    ) -> Arc<BTreeSet<String>> {
+        let mut names: BTreeSet<&String> = touched.namespaces.iter().collect();
+        for key in touched.pods() {
+            let namespace = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
+            let pod = world.pods.get(key);
+            let joins = pod.is_some_and(|pod| membership(pod, key, namespace, &self.rules).is_ok());
+            let members = self.members.entry(key.namespace.clone()).or_default();
+            if joins {
+                members.insert(key.clone())
+            } else {
+                members.remove(key)
+            };
+            names.insert(&key.namespace);
+        }
+        self.members.retain(|_, members| !members.is_empty());
+        let known = &self.mesh.mixed;
+        let is_mixed = |name: &String| self.members.contains_key(name) && enrolled.get(name) != Some(&true);
+        let (now, gone): (BTreeSet<&String>, _) = names.into_iter().partition(|name| is_mixed(name));
+        if now.iter().all(|name| known.contains(*name)) && gone.iter().all(|name| !known.contains(*name)) {
+            return known.clone();
+        }
+        let kept = known.iter().filter(|name| !gone.contains(name));
+        Arc::new(kept.chain(now.iter().copied()).cloned().collect())
     }
 
     fn peers(

@@ -68,12 +68,20 @@ impl Touched {
 
     /// With the pods of its namespaces: another label may make members of all of them.
     pub(super) fn with_pods_of_namespaces(&self, world: &World) -> Self {
-        let mut touched = self.clone();
-        for namespace in &self.namespaces {
+        self.clone().with_pods_of(&self.namespaces, world)
+    }
+
+    /// With the pods of these namespaces.
+    pub(super) fn with_pods_of<'a>(
+        mut self,
+        namespaces: impl IntoIterator<Item = &'a String>,
+        world: &World,
+    ) -> Self {
+        for namespace in namespaces {
             let from = world.pods.range(ObjectKey::new(namespace, "")..);
             let pods = from.take_while(|(key, _)| key.namespace == *namespace);
-            pods.for_each(|(key, pod)| touched.pod(key.clone(), [Some(&**pod)]));
+            pods.for_each(|(key, pod)| self.pod(key.clone(), [Some(&**pod)]));
         }
-        touched
+        self
     }
 }

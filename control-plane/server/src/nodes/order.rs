@@ -1,6 +1,6 @@
 //! What the agent of a node is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::mesh::{self, Mesh, Node};
@@ -11,12 +11,14 @@ use meshwright_proto::nodes::{Claim, Member, NodeOrder};
 pub struct Basis {
     node: Option<Arc<Node>>,
     namespaces: Arc<BTreeMap<String, bool>>,
+    mixed: Arc<BTreeSet<String>>,
 }
 
 impl Basis {
     /// What the mesh has for this node.
     pub fn of(mesh: &Mesh, node: &str) -> Self {
-        Self { node: mesh.nodes.get(node).cloned(), namespaces: mesh.namespaces.clone() }
+        let (namespaces, mixed) = (mesh.namespaces.clone(), mesh.mixed.clone());
+        Self { node: mesh.nodes.get(node).cloned(), namespaces, mixed }
     }
 
     /// Whether another order would come of it.
@@ -26,7 +28,9 @@ impl Basis {
             (None, None) => true,
             _ => false,
         };
-        same_node && Arc::ptr_eq(&self.namespaces, &other.namespaces)
+        same_node
+            && Arc::ptr_eq(&self.namespaces, &other.namespaces)
+            && Arc::ptr_eq(&self.mixed, &other.mixed)
     }
 
     /// The order. A node that nothing is known of has no members: that is the truth once everything was listed.
@@ -39,6 +43,8 @@ impl Basis {
             namespaces: self.namespaces.iter().map(|(name, joins)| (name.clone(), *joins)).collect(),
             claim: claim.map(|(revision, epoch)| Claim { revision, epoch }),
             outside: node.into_iter().flat_map(|node| &node.outside).cloned().collect(),
+            mixed: self.mixed.iter().cloned().collect(),
+            listed: node.into_iter().flat_map(|node| &node.listed).cloned().collect(),
         }
     }
 }
@@ -71,9 +77,15 @@ mod tests {
         assert_eq!(order.namespaces, [("shop".to_owned(), true)].into());
         assert_eq!(order.claim, Some(Claim { revision: "mesh-1".to_owned(), epoch: 3 }));
 
-        let outside = Node { outside: ["u9".to_owned()].into(), ..Node::default() };
-        let beside = Mesh { nodes: [("n1".to_owned(), Arc::new(outside))].into(), ..mesh.clone() };
-        assert_eq!(Basis::of(&beside, "n1").order().outside, ["u9"]);
+        let [outside, listed] = ["u9", "u8"].map(|uid| [uid.to_owned()].into());
+        let others = Node { outside, listed, ..Node::default() };
+        let beside = Mesh { nodes: [("n1".to_owned(), Arc::new(others))].into(), ..mesh.clone() };
+        let order = Basis::of(&beside, "n1").order();
+        assert_eq!((order.outside, order.listed), (vec!["u9".to_owned()], vec!["u8".to_owned()]));
+
+        let mixed = Mesh { mixed: Arc::new(["web".to_owned()].into()), ..mesh.clone() };
+        assert_eq!(Basis::of(&mixed, "n3").order().mixed, ["web"]);
+        assert!(!Basis::of(&mixed, "n3").is_same(&Basis::of(&mesh, "n3")));
 
         let unknown = Basis::of(&mesh, "n3").order();
         assert!(unknown.members.is_empty() && unknown.claim.is_none() && unknown.namespaces.len() == 1);

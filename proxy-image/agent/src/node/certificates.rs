@@ -12,7 +12,11 @@ use meshwright_proto::nodes::{SignIdentityRequest, node_service_client::NodeServ
 use meshwright_runtime::CancellationToken;
 use meshwright_xds::mesh::caller_secret;
 use prometheus_client::metrics::counter::Counter;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
 use tonic::transport::Channel;
 
 use crate::{
@@ -23,6 +27,8 @@ use plan::Plan;
 
 /// A signer that does not answer is tried again, not waited for.
 const DEADLINE: Duration = Duration::from_secs(15);
+/// Timers stand still while the machine is paused, and certificates grow older: how often the two are compared.
+const COMPARE: Duration = Duration::from_secs(60);
 /// A node with hundreds of service accounts must not keep others waiting.
 const AT_ONCE: usize = 8;
 
@@ -44,6 +50,8 @@ type Outcome = (String, anyhow::Result<Signed>);
 pub async fn run(mut outlets: Outlets, relay: &Relay, stop: CancellationToken) {
     let mut plan = Plan::default();
     let mut requests: JoinSet<Outcome> = JoinSet::new();
+    let mut compare = tokio::time::interval(COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let forgotten = plan.want(&outlets.wanted.borrow_and_update(), Instant::now());
         forgotten
@@ -69,6 +77,7 @@ pub async fn run(mut outlets: Outlets, relay: &Relay, stop: CancellationToken) {
                 Err(_) => return,
             },
             () = sleep_until(plan.due()) => {}
+            _ = compare.tick() => plan.compare(Timestamp::now(), Instant::now()),
             () = stop.cancelled() => return,
         }
     }

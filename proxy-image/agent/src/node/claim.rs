@@ -51,17 +51,18 @@ impl Claims {
     }
 
     /// Takes over, if nobody acts on this epoch or a later one. One whose process is gone for good may have been told of epochs that nobody
-    /// knows any more, as when the mesh was removed without it: `over_dead` goes by whether it lives instead. Returns whether it is ours.
+    /// knows any more, as when the mesh was removed without it, and so may we: `anew` goes by whether it lives, or is us, instead. Returns
+    /// whether it is ours.
     ///
     /// # Errors
     /// When the directory cannot be used.
-    pub fn take(&self, epoch: i64, over_dead: bool) -> anyhow::Result<bool> {
+    pub fn take(&self, epoch: i64, anew: bool) -> anyhow::Result<bool> {
         let lock = self.lock()?;
         lock.lock().context("lock the node")?;
         let free = match self.held() {
             None => true,
-            Some(held) if held.revision == self.revision => held.epoch <= epoch,
-            Some(held) => held.epoch < epoch || (over_dead && !self.is_alive(&held.revision)?),
+            Some(held) if held.revision == self.revision => held.epoch <= epoch || anew,
+            Some(held) => held.epoch < epoch || (anew && !self.is_alive(&held.revision)?),
         };
         if free {
             store::write_json(&self.file(), &Some(Held { revision: self.revision.clone(), epoch }))?;
@@ -163,6 +164,16 @@ mod tests {
         assert!(!new.take(1, false).unwrap(), "it may just be starting again");
         assert!(new.take(1, true).unwrap());
         assert_eq!(held(&new), Some(("mesh-new".to_owned(), 1)));
+    }
+
+    #[test]
+    fn our_own_epoch_goes_back_only_when_that_is_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let claims = Claims::open(folder.path(), "mesh-1").unwrap();
+        assert!(claims.take(7, false).unwrap());
+        assert!(!claims.take(3, false).unwrap());
+        assert!(claims.take(3, true).unwrap());
+        assert_eq!(held(&claims), Some(("mesh-1".to_owned(), 3)));
     }
 
     #[test]

@@ -131,10 +131,10 @@ impl Driver {
         let mut keep = Keep::new([ports.outbound, ports.inbound]);
         let namespaces: BTreeMap<String, String> = store::read_json(&namespaces_file(args));
         for (uid, path) in &namespaces {
-            keep.announced(uid, path.into(), Vec::new(), Instant::now());
+            keep.inherited(uid, path.into(), Instant::now());
         }
         keep.forget_lost(is_namespace, Instant::now());
-        relay.set_namespaces(namespaces.clone());
+        relay.inherit_namespaces(namespaces.clone());
         Ok(Self {
             plugin: plugin::Plugin::new(&args.paths),
             opened: relay.opened(),

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::netns::{Netns, known_as};
 
@@ -22,8 +24,15 @@ pub struct Sought {
 /// What was written down for a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Entry {
+    /// Written since release 1.2 of the library for network plugins; container runtimes in use have older ones.
     #[serde(default)]
     netns: String,
+    /// What the plugins answered, in any version of the specification.
+    #[serde(default)]
+    result: Value,
+    /// The list with which it was set up, in base64.
+    #[serde(default)]
+    config: String,
     #[serde(rename = "cniArgs", default)]
     args: Vec<(String, String)>,
 }
@@ -31,6 +40,23 @@ pub struct Entry {
 impl Entry {
     fn argument(&self, name: &str) -> Option<&str> {
         self.args.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Where the pod's network is: in the words of the runtime, or else of the plugins that put interfaces there.
+    fn places(&self) -> impl Iterator<Item = &str> {
+        let interfaces = self.result.get("interfaces").and_then(Value::as_array).into_iter().flatten();
+        let sandboxes = interfaces.filter_map(|interface| interface.get("sandbox")?.as_str());
+        let said = Some(self.netns.as_str()).filter(|netns| !netns.is_empty());
+        let sandboxes = sandboxes.filter(move |sandbox| said.is_none() && !sandbox.is_empty());
+        said.into_iter().chain(sandboxes)
+    }
+
+    /// Whether it was set up with this plugin.
+    fn has(&self, plugin: &str) -> bool {
+        let list = BASE64_STANDARD.decode(&self.config).ok();
+        let list: Option<Value> = list.and_then(|list| serde_json::from_slice(&list).ok());
+        let plugins = list.as_ref().and_then(|list| list.get("plugins")?.as_array());
+        plugins.into_iter().flatten().any(|entry| entry.get("type").and_then(Value::as_str) == Some(plugin))
     }
 
     /// Whether the sandbox is this pod's. One of an earlier pod of that name is not; where the runtime tells no uid, the address decides.
@@ -47,10 +73,20 @@ pub fn read(cache: &Path) -> Vec<Entry> {
     files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
 }
 
+/// Whether pods are left that were set up with this plugin. Some container runtimes call it again for their end, by the list of that time.
+pub fn needs(cache: &Path, directory: &Path, plugin: &str) -> bool {
+    let is_there = |entry: &Entry| {
+        let mut paths = entry.places().filter_map(|place| known_as(directory, place)).peekable();
+        paths.peek().is_none() || paths.any(|path| path.exists())
+    };
+    read(cache).iter().any(|entry| entry.has(plugin) && is_there(entry))
+}
+
 /// Paths of the pod's namespace, if the entries are right.
 pub fn candidates(entries: &[Entry], pod: &Sought, directory: &Path) -> Vec<PathBuf> {
     let of_pod = entries.iter().filter(|entry| entry.is_of(pod));
-    let mut paths: Vec<_> = of_pod.filter_map(|entry| known_as(directory, &entry.netns)).collect();
+    let places = of_pod.flat_map(Entry::places);
+    let mut paths: Vec<_> = places.filter_map(|place| known_as(directory, place)).collect();
     paths.sort();
     // A pod with several networks has an entry for each.
     paths.dedup();
@@ -113,6 +149,57 @@ mod tests {
         ];
         let paths = candidates(&entries, &pod, Path::new("/run/netns"));
         assert_eq!(paths, ["/run/netns/cni-1", "/run/netns/cni-4"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn where_the_runtime_says_no_namespace_its_plugins_do() {
+        let pod =
+            Sought { uid: "u1".into(), namespace: "shop".into(), name: "cart-0".into(), addresses: vec![] };
+        let found = |netns: &str, result: &str| {
+            let args = r#"[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","cart-0"],["K8S_POD_UID","u1"]]"#;
+            let entry = entry(&format!(r#"{{{netns}"cniArgs":{args},"result":{result}}}"#));
+            candidates(&[entry], &pod, Path::new("/run/netns"))
+        };
+        let bridge = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"cni0"},{"name":"veth1","sandbox":""},
+            {"name":"eth0","sandbox":"/var/run/netns/cni-7"},{"name":"eth1","sandbox":"/var/run/netns/cni-7"}]}"#;
+        assert_eq!(found("", bridge), [PathBuf::from("/run/netns/cni-7")]);
+        let said = r#""netns":"/var/run/netns/cni-8","#;
+        assert_eq!(found(said, bridge), [PathBuf::from("/run/netns/cni-8")], "it knows best");
+        for odd in ["null", "{}", r#"{"interfaces":null}"#, r#"{"interfaces":[1,{"sandbox":2}]}"#, "[]"] {
+            assert!(found("", odd).is_empty() && found(said, odd).len() == 1, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_needed_as_long_as_a_pod_is_there_that_was_set_up_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [results, namespaces] = ["results", "netns"].map(|name| folder.path().join(name));
+        let needed = |plugin: &str| needs(folder.path(), &namespaces, plugin);
+        assert!(!needed("ours"), "nothing is written down");
+        for path in [&results, &namespaces] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let write = |name: &str, netns: &str, config: &str| {
+            let text = serde_json::json!({ "config": BASE64_STANDARD.encode(config), "netns": netns });
+            std::fs::write(results.join(name), text.to_string()).unwrap();
+        };
+        let with = r#"{"name":"pods","plugins":[{"type":"bridge"},{"type":"ours"}]}"#;
+        write(
+            "before",
+            &namespaces.join("cni-0").display().to_string(),
+            r#"{"plugins":[{"type":"bridge"}]}"#,
+        );
+        write("odd", "", "{");
+        std::fs::write(namespaces.join("cni-0"), "").unwrap();
+        assert!(!needed("ours") && needed("bridge"));
+        write("with", &namespaces.join("cni-1").display().to_string(), with);
+        assert!(!needed("ours"), "its namespace is gone");
+        std::fs::write(namespaces.join("cni-1"), "").unwrap();
+        assert!(needed("ours"));
+        std::fs::remove_file(results.join("with")).unwrap();
+        assert!(!needed("ours"));
+        write("elsewhere", "/proc/77/ns/net", with);
+        assert!(needed("ours"), "who knows");
     }
 
     #[test]

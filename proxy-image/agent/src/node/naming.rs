@@ -14,6 +14,9 @@ use super::{
 pub const GONE: Duration = Duration::from_secs(10);
 /// An agent that does not live for this long, while we are named, does not come back.
 const DEAD: Duration = Duration::from_secs(10);
+/// An epoch below our own that is named for this long, with a connection all the time, is the true one: its MeshNode was deleted, and made anew
+/// by a clock that is not ahead any more. Whoever only is behind says it for a moment.
+const LOWER: Duration = Duration::from_secs(10);
 /// So long may the pods that we are to take over keep us from it.
 const PREPARED: Duration = Duration::from_secs(30);
 
@@ -22,6 +25,9 @@ const PREPARED: Duration = Duration::from_secs(30);
 pub struct Naming {
     unset_since: Option<Instant>,
     due_since: Option<Instant>,
+    live: bool,
+    /// An epoch below our own, and since when it is named.
+    lower: Option<(i64, Instant)>,
 }
 
 /// How to take over.
@@ -29,13 +35,14 @@ pub struct Naming {
 pub struct Takeover {
     /// The epoch to take.
     pub epoch: i64,
-    /// Also from a process that is dead, whatever its epoch.
-    pub over_dead: bool,
+    /// Whatever the epoch of who acts, if that is a process that is dead, or us.
+    pub anew: bool,
 }
 
 impl Naming {
     /// Whom the order names. `live` is whether its stream is open, or there will be none to wait for: we are told to end.
     pub fn named(&mut self, order: &NodeOrder, live: bool, revision: &str, now: Instant) -> Named {
+        self.live = live;
         let unset = order.claim.is_none() && live;
         self.unset_since = self.unset_since.filter(|_| unset).or(unset.then_some(now));
         match &order.claim {
@@ -57,12 +64,26 @@ impl Naming {
         prepared: bool,
         now: Instant,
     ) -> Option<Takeover> {
+        if let Some(epoch) = self.lower(named, held, revision, now) {
+            return Some(Takeover { epoch, anew: true });
+        }
         let epoch = to_take(named, held, revision);
         self.due_since = self.due_since.filter(|_| epoch.is_some()).or(epoch.map(|_| now));
         let (epoch, since) = (epoch?, self.due_since?);
         let free = held.is_none_or(|held| held.revision == revision);
-        (free || prepared || now >= since + PREPARED)
-            .then(|| Takeover { epoch, over_dead: now >= since + DEAD })
+        (free || prepared || now >= since + PREPARED).then(|| Takeover { epoch, anew: now >= since + DEAD })
+    }
+
+    /// The epoch that is named although ours is higher, as soon as that is meant: as long as we act on another one nobody hears our reports.
+    fn lower(&mut self, named: Named, held: Option<&Held>, revision: &str, now: Instant) -> Option<i64> {
+        let ours = held.filter(|held| held.revision == revision && self.live);
+        self.lower = match (named, ours) {
+            (Named::Us(epoch), Some(held)) if epoch < held.epoch => {
+                self.lower.filter(|(known, _)| *known == epoch).or(Some((epoch, now)))
+            }
+            _ => None,
+        };
+        self.lower.filter(|(_, since)| now >= *since + LOWER).map(|(epoch, _)| epoch)
     }
 }
 
@@ -95,6 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_below_our_own_is_taken_when_it_is_named_for_long_without_a_break() {
+        let (mut naming, start) = (Naming::default(), Instant::now());
+        let held = |revision: &str| Held { revision: revision.to_owned(), epoch: 9 };
+        let mut takeover = |seconds: u64, epoch: i64, live: bool, holder: &str| {
+            let now = start + Duration::from_secs(seconds);
+            let named = naming.named(&order(Some(("us", epoch))), live, "us", now);
+            naming.takeover(named, Some(&held(holder)), "us", false, now)
+        };
+        assert_eq!(takeover(0, 3, true, "us"), None);
+        assert_eq!(takeover(9, 3, true, "us"), None, "a replica that is behind");
+        assert_eq!(takeover(10, 9, true, "us"), None);
+        assert_eq!(takeover(11, 3, true, "us"), None);
+        assert_eq!(takeover(15, 4, true, "us"), None, "another one");
+        assert_eq!(takeover(22, 4, false, "us"), None, "nobody says it any more");
+        assert_eq!(takeover(30, 4, true, "us"), None);
+        assert_eq!(takeover(40, 4, true, "us"), Some(Takeover { epoch: 4, anew: true }));
+        assert_eq!(takeover(41, 4, true, "other"), None, "it acts and is alive");
+    }
+
+    #[test]
     fn who_is_named_takes_over_when_its_pods_are_prepared_or_at_a_deadline() {
         let other = Held { revision: "other".to_owned(), epoch: 2 };
         let takeover = |held: Option<&Held>, steps: &[(u64, bool)]| {
@@ -103,14 +144,13 @@ mod tests {
                 naming.takeover(Named::Us(3), held, "us", *prepared, start + Duration::from_secs(*seconds))
             })
         };
-        let (taken, over_dead) =
-            (Takeover { epoch: 3, over_dead: false }, Takeover { epoch: 3, over_dead: true });
+        let (taken, anew) = (Takeover { epoch: 3, anew: false }, Takeover { epoch: 3, anew: true });
         assert_eq!(takeover(None, &[(0, false)]), Some(taken), "nobody serves");
         assert_eq!(takeover(Some(&Held { revision: "us".to_owned(), epoch: 1 }), &[(0, false)]), Some(taken));
         assert_eq!(takeover(Some(&other), &[(0, false)]), None);
         assert_eq!(takeover(Some(&other), &[(0, false), (1, true)]), Some(taken));
         assert_eq!(takeover(Some(&other), &[(0, false), (29, false)]), None);
-        assert_eq!(takeover(Some(&other), &[(0, false), (30, false)]), Some(over_dead));
-        assert_eq!(takeover(Some(&other), &[(0, false), (10, true)]), Some(over_dead));
+        assert_eq!(takeover(Some(&other), &[(0, false), (30, false)]), Some(anew));
+        assert_eq!(takeover(Some(&other), &[(0, false), (10, true)]), Some(anew));
     }
 }

@@ -22,7 +22,7 @@ pub struct Redirected {
 /// By uid.
 pub type AllRedirected = BTreeMap<String, Redirected>;
 
-/// Writes a file; readers see the old one or the new one. The name in between has an ending that no container runtime reads.
+/// Writes a file; readers see the old one or the new one, also after the power went. The name in between has an ending that no container runtime reads.
 ///
 /// # Errors
 /// When the directory is absent or cannot be written to.
@@ -36,6 +36,8 @@ pub fn write(path: &Path, mode: u32, contents: &[u8]) -> anyhow::Result<()> {
         let mut file =
             std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(contents)?;
+        // Or the new name may be on the disk before what is in it.
+        file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
     written().with_context(what)

@@ -70,8 +70,16 @@ async fn a_running_pod_is_captured_survives_restarts_and_is_let_go() {
     assert_eq!(kept.get().await.unwrap(), "outbound of u1");
     stage.no_member("u1");
     eventually("unlisted", async || stage.captured(1) == Some(names(&[]))).await;
+    // Alone again, the agent, which nobody sends the pod's listeners any more.
+    agent.kill();
+    let heard = stage.reports().len();
+    let agent = stage.agent().await;
+    let again = async || stage.reports().len() > heard && stage.captured(1) == Some(names(&[]));
+    eventually("reported again", again).await;
+    assert_eq!(kept.get().await.unwrap(), "outbound of u1", "its listener was taken away");
     eventually("left alone", async || pod.reaches(other, 9000, 0) == APP).await;
     assert_eq!(kept.get().await.unwrap(), "outbound of u1", "the old connection goes on");
+    assert_eq!(stage.listens(&pod).len(), 2, "somebody may send to it still");
     assert!(before.lives());
     drop(kept);
     eventually("closed", async || stage.listens(&pod).is_empty()).await;

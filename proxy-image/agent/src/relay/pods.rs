@@ -2,7 +2,8 @@
 //!
 //! Listeners `pod/<uid>/…` have the placeholder `pod:<uid>` as the namespace of their addresses. It becomes a path; while there is none, Envoy
 //! does not get the listener. As long as there is one it keeps the listener, also when the control plane takes it away: established
-//! connections of a pod that leaves go through it. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
+//! connections of a pod that leaves go through it. Of a listener that Envoy has from before this process, and that nobody sends any more, nothing
+//! is said for as long: what is not told apart from Envoy's own is not taken away either. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
 //! next namespace, so the control plane need not send another. The placeholder `blackhole` becomes the path of a namespace that leads nowhere.
 
 mod places;
@@ -30,6 +31,8 @@ pub struct Pods {
     black_hole: String,
     /// Paths by uid.
     namespaces: BTreeMap<String, String>,
+    /// Those of them in which Envoy may have listeners from before this process, as long as they are the same.
+    inherited: BTreeMap<String, String>,
     /// What was rendered last, by type.
     sources: BTreeMap<TypeUrl, Arc<Resources>>,
     rendered: BTreeMap<(TypeUrl, Name), Rendered>,
@@ -56,8 +59,15 @@ impl Pods {
         Self { black_hole: black_hole.to_owned(), out: Snapshot::unknown(), ..Self::default() }
     }
 
+    /// Where pods' namespaces were, by uid, when a process before this one told Envoy so.
+    pub fn inherit(&mut self, namespaces: BTreeMap<String, String>) {
+        self.inherited.clone_from(&namespaces);
+        self.set_namespaces(namespaces);
+    }
+
     /// Where pods' namespaces are, by uid: everything. The next rendering has it.
     pub fn set_namespaces(&mut self, namespaces: BTreeMap<String, String>) {
+        self.inherited.retain(|uid, path| namespaces.get(uid) == Some(path));
         self.refused.retain(|name, _| uid(name).is_some_and(|uid| namespaces.contains_key(uid)));
         self.namespaces = namespaces;
         self.sources.remove(&TypeUrl::Listener);
@@ -106,6 +116,11 @@ impl Pods {
                 self.offered(&kept).into_iter().for_each(|resource| all.insert(resource));
                 self.rendered.insert((kind, name), kept);
             }
+        }
+        let inherited =
+            self.inherited.keys().filter(|_| kind == TypeUrl::Listener).flat_map(|uid| names(uid));
+        for name in inherited.filter(|name| all.get(name).is_none()).collect::<Vec<_>>() {
+            all.leave_open(name);
         }
         all
     }
@@ -194,14 +209,14 @@ impl Pods {
     pub fn envoy_restarted(&mut self) {
         self.settled = None;
         self.refused.clear();
+        self.inherited.clear();
         self.sources.remove(&TypeUrl::Listener);
     }
 
     /// Uids of the pods for which Envoy has taken its listeners as they are now.
     pub fn opened(&self) -> BTreeSet<String> {
         let taken = |uid: &str| {
-            DIRECTIONS.iter().all(|direction| {
-                let name: Name = format!("pod/{uid}/{direction}").into();
+            names(uid).into_iter().all(|name| {
                 let rendered = self.rendered.get(&(TypeUrl::Listener, name));
                 let settled =
                     |rendered: &Rendered| self.settled.is_some_and(|settled| settled >= rendered.since);
@@ -213,9 +228,13 @@ impl Pods {
 
     /// Why Envoy refused a listener of the pod, if it did.
     pub fn refusal(&self, uid: &str) -> Option<String> {
-        let mut names = DIRECTIONS.iter().map(|direction| format!("pod/{uid}/{direction}"));
-        names.find_map(|name| self.refused.get(&*name)).map(|(_, message)| message.clone())
+        names(uid).iter().find_map(|name| self.refused.get(name)).map(|(_, message)| message.clone())
     }
+}
+
+/// The listeners of a pod.
+fn names(uid: &str) -> [Name; 2] {
+    DIRECTIONS.map(|direction| format!("pod/{uid}/{direction}").into())
 }
 
 /// Whose listener that is.

@@ -154,7 +154,13 @@ proptest! {
                 let is_member = node.is_some_and(|node| node.members.contains_key(&pod.uid));
                 let is_outside = node.is_some_and(|node| node.outside.contains(&pod.uid));
                 prop_assert_eq!(is_member, may_join(&world, key, pod), "{} {:?}", key, pod);
-                let expected = !is_member && mesh.namespaces.get(&key.namespace) == Some(&true);
+                let enrolled = mesh.namespaces.get(&key.namespace) == Some(&true);
+                let joins = |(other, pod): (&ObjectKey, &Arc<Pod>)| {
+                    other.namespace == key.namespace && may_join(&world, other, pod)
+                };
+                let some_join = world.pods.iter().any(joins);
+                prop_assert_eq!(mesh.mixed.contains(&key.namespace), some_join && !enrolled, "{}", key);
+                let expected = !is_member && (enrolled || some_join);
                 prop_assert_eq!(is_outside, expected, "{} {:?}", key, pod);
                 told += usize::from(is_member) + usize::from(is_outside);
             }

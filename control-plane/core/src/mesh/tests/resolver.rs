@@ -78,6 +78,29 @@ fn pods_that_stay_outside_are_told_where_they_might_be_taken_for_members() {
 }
 
 #[test]
+fn where_some_pods_ask_by_themselves_the_others_are_told_of_on_every_node() {
+    let mut world = world();
+    add_pod(&mut world, "other", "far", pod("u-far", "n2", &[]));
+    let mut resolver = resolver();
+    let told = |mesh: &Mesh| {
+        let outside = ["n1", "n2"].map(|node| mesh.nodes[node].outside.iter().cloned().collect::<Vec<_>>());
+        (mesh.mixed.iter().cloned().collect::<Vec<_>>(), outside)
+    };
+    let of = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    assert_eq!(told(&resolver.resolve(&world)), (of(&[]), [of(&[]), of(&[])]));
+    let asks = |uid: &str| Pod { labels: labels(IN), ..pod(uid, "n1", &[]) };
+    add_pod(&mut world, "other", "asks", asks("u-asks"));
+    let mesh = resolver.resolve(&world);
+    assert_eq!(told(&mesh), (of(&["other"]), [of(&["u-plain"]), of(&["u-far"])]));
+    assert!(mesh.nodes["n1"].members.contains_key("u-asks"));
+    add_pod(&mut world, "other", "too", asks("u-too"));
+    world.pods.remove(&ObjectKey::new("other", "asks"));
+    assert_eq!(told(&resolver.resolve(&world)).0, ["other"], "one is left");
+    world.pods.remove(&ObjectKey::new("other", "too"));
+    assert_eq!(told(&resolver.resolve(&world)), (of(&[]), [of(&[]), of(&[])]));
+}
+
+#[test]
 fn a_service_without_addresses_or_without_tcp_is_no_destination() {
     let mut world = World::default();
     add_service(&mut world, "headless", &[], vec![port("http", 80, None)]);
@@ -121,6 +144,9 @@ fn who_leaves_is_no_peer_even_while_it_is_listed() {
         let mesh = resolver.resolve(&world);
         assert!(!mesh.peers.contains_key("10.0.1.1") && !mesh.peers.contains_key("fd00::1:1"));
         assert!(mesh.nodes["n1"].members.is_empty(), "the node itself stays: it has a MeshNode");
+        assert_eq!(mesh.nodes["n1"].listed.iter().collect::<Vec<_>>(), ["u-cart"], "its agent has to know");
+        add_mesh_node(&mut world, "n1", 3, &[]);
+        assert!(resolver.resolve(&world).nodes["n1"].listed.is_empty());
     }
 }
 

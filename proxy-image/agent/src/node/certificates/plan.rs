@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -17,6 +18,8 @@ struct Entry {
     has_one: bool,
     under_way: bool,
     due: Instant,
+    /// The same by the wall clock, for what is there: it goes on while the machine is paused.
+    renew: Option<Timestamp>,
     backoff: Backoff,
 }
 
@@ -32,6 +35,7 @@ impl Plan {
                 has_one: false,
                 under_way: false,
                 due: now,
+                renew: None,
                 backoff: Backoff::new(Duration::from_millis(250), Duration::from_secs(30)),
             });
         }
@@ -64,6 +68,8 @@ impl Plan {
         if let Some(entry) = self.0.get_mut(identity) {
             (entry.has_one, entry.under_way) = (true, false);
             entry.due = renew.max(Instant::now() + LEAST);
+            // A time that cannot be said is never reached.
+            entry.renew = Timestamp::now().checked_add(entry.due.duration_since(Instant::now())).ok();
             entry.backoff.reset();
         }
     }
@@ -72,8 +78,16 @@ impl Plan {
     pub fn failed(&mut self, identity: &str, now: Instant) -> Option<Duration> {
         let entry = self.0.get_mut(identity)?;
         let delay = entry.backoff.next_delay();
-        (entry.under_way, entry.due) = (false, now + delay);
+        (entry.under_way, entry.due, entry.renew) = (false, now + delay, None);
         Some(delay)
+    }
+
+    /// What the wall clock says is due is due now.
+    pub fn compare(&mut self, wall: Timestamp, now: Instant) {
+        let late = |entry: &&mut Entry| entry.renew.is_some_and(|renew| wall >= renew);
+        for entry in self.0.values_mut().filter(late) {
+            entry.due = entry.due.min(now);
+        }
     }
 
     /// What has none is asked for at once.
@@ -134,6 +148,24 @@ mod tests {
         plan.begin(now + LEAST, 9);
         plan.failed("a", now + LEAST);
         assert_eq!(plan.certified(), set(&["a"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_night_that_the_machine_slept_through_counts() {
+        let (mut plan, now, wall) = (Plan::default(), Instant::now(), Timestamp::now());
+        plan.want(&set(&["a", "b", "c"]), now);
+        plan.begin(now, 9);
+        let hour = Duration::from_secs(3600);
+        plan.signed("a", now + hour);
+        plan.signed("b", now + 9 * hour);
+        plan.compare(wall + hour / 2, now);
+        assert!(plan.begin(now, 9).is_empty());
+        plan.compare(wall + 8 * hour, now);
+        assert_eq!(plan.begin(now, 9), ["a"]);
+        let delay = plan.failed("a", now).unwrap();
+        plan.compare(wall + 8 * hour, now);
+        assert_eq!(plan.due(), Some(now + delay), "not faster than any other");
+        assert_eq!(plan.certified(), set(&["a", "b"]));
     }
 
     #[test]

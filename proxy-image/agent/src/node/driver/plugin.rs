@@ -134,11 +134,13 @@ impl Plugin {
         if self.stored.as_ref().is_some_and(|stored| Arc::ptr_eq(stored, order)) {
             return;
         }
-        let changed = self.stored.as_ref().is_none_or(|stored| stored.namespaces != order.namespaces);
-        if changed {
+        let is_same =
+            |stored: &Arc<NodeOrder>| stored.namespaces == order.namespaces && stored.mixed == order.mixed;
+        if !self.stored.as_ref().is_some_and(is_same) {
             let namespaces = order.namespaces.iter().map(|(name, joins)| (name.clone(), *joins)).collect();
+            let stored = Namespaces { namespaces, mixed: order.mixed.iter().cloned().collect() };
             let file = self.installation.namespaces();
-            if let Err(e) = claims.acting(|| store::write_json(&file, &Namespaces { namespaces })) {
+            if let Err(e) = claims.acting(|| store::write_json(&file, &stored)) {
                 return self.complain(&e, "store which namespaces are in the mesh");
             }
         }

@@ -23,6 +23,8 @@ pub(super) struct Said {
     certified: Arc<BTreeSet<String>>,
     opened: Arc<BTreeSet<String>>,
     listed: Option<BTreeSet<String>>,
+    /// The order is what the control plane says now.
+    live: bool,
 }
 
 impl Driver {
@@ -56,8 +58,10 @@ impl Driver {
 
     fn said(&mut self) -> Said {
         let outlets = &mut self.outlets;
+        let heard = outlets.heard.borrow_and_update().clone();
         Said {
-            order: outlets.heard.borrow_and_update().order.clone().unwrap_or_default(),
+            order: heard.order.unwrap_or_default(),
+            live: heard.live_since.is_some(),
             certified: outlets.certified.borrow_and_update().clone(),
             opened: self.opened.borrow_and_update().clone(),
             listed: outlets.listed.borrow_and_update().clone(),
@@ -72,7 +76,7 @@ impl Driver {
             order: &said.order,
             certified: &said.certified,
             opened: &said.opened,
-            listed: said.listed.as_ref().filter(|_| counts),
+            listed: said.listed.as_ref().filter(|_| counts && said.live),
             serves: self.serving.is_some(),
             leaves,
         }
@@ -97,7 +101,7 @@ impl Driver {
         let Some(takeover) = self.naming.takeover(named, held.as_ref(), revision, prepared, now) else {
             return;
         };
-        match self.hands.claims.take(takeover.epoch, takeover.over_dead) {
+        match self.hands.claims.take(takeover.epoch, takeover.anew) {
             Ok(true) => {
                 tracing::info!(epoch = takeover.epoch, before = ?held, "serves this node from now on")
             }

@@ -83,6 +83,12 @@ impl Keep {
         }
     }
 
+    /// A process before us had Envoy listen there. Who is no member any more leaves from there: its connections are in it.
+    pub fn inherited(&mut self, uid: &str, namespace: PathBuf, now: Instant) {
+        self.pods.entry(uid.to_owned()).or_insert_with(|| Pod::new(now));
+        self.announced(uid, namespace, Vec::new(), now);
+    }
+
     /// The network plugin says that a pod got its network.
     pub fn announced(&mut self, uid: &str, namespace: PathBuf, addresses: Vec<String>, now: Instant) {
         if let Some(pod) = self.pods.get_mut(uid) {
@@ -239,12 +245,13 @@ impl Keep {
             let seen = uid.map(|uid| seen(uid, world, self.identities.get(uid))).unwrap_or_default();
             return Err(pod.why(seen));
         }
-        let outside = world.leaves || world.order.outside.contains(&request.uid);
-        match world.order.namespaces.get(&request.namespace) {
-            Some(true) if !outside => {
-                Err("the control plane has not said yet whether it is in the mesh".to_owned())
-            }
-            _ => Ok(Answer::Outside),
+        let order = world.order;
+        let outside = world.leaves || order.outside.contains(&request.uid);
+        let has_members = order.namespaces.get(&request.namespace) == Some(&true)
+            || order.mixed.contains(&request.namespace);
+        match has_members && !outside {
+            true => Err("the control plane has not said yet whether it is in the mesh".to_owned()),
+            false => Ok(Answer::Outside),
         }
     }
 
@@ -271,12 +278,18 @@ pub fn uid_of<'a>(order: &'a NodeOrder, request: &'a Request) -> Option<&'a str>
 }
 
 fn seen(uid: &str, world: World<'_>, identity: Option<&String>) -> Seen {
+    let wanted = world.member(uid).is_some();
+    // What the stream took is not written yet, and what is written not read by everybody.
+    let is_listed = |listed: &BTreeSet<String>| {
+        listed.contains(uid) || world.order.listed.iter().any(|listed| listed == uid)
+    };
     Seen {
-        wanted: world.member(uid).is_some(),
+        wanted,
+        leaves: world.leaves,
         serves: world.serves,
         certified: identity.is_some_and(|identity| world.certified.contains(identity)),
         opened: world.opened.contains(uid),
-        told: world.listed.is_some_and(|listed| !listed.contains(uid)),
+        told: !wanted && world.listed.is_some_and(|listed| !is_listed(listed)),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In: its namespace is known → it has a certificate and Envoy its listeners → Envoy listens in it → its rules are set and tried → it is
 //! captured, and reported. Out: it is reported no more → whoever sends to it has stopped → its new connections are left alone → its redirected
-//! connections have ended → its listeners are closed → its rules are removed. No step back or forth ends a connection.
+//! connections have ended → its listeners are closed → its rules are removed. No step back or forth ends a connection. While nobody can say
+//! whether others still send to it, it is left alone after a while, and its listeners stay.
 
 mod views;
 
@@ -13,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 
-/// So long after the last report with it, nobody sends mutual TLS to a pod any more: the news has gone through the control plane to every node.
+/// So long after a replica of the control plane saw that it is listed no more, nobody sends mutual TLS to a pod: every replica and node has it.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// A control plane that is away for longer than this does not keep a pod in.
+/// A control plane that is away for longer than this does not keep what a pod sends in. What it is sent may still come through us.
 const UNTOLD: Duration = Duration::from_secs(60);
 /// What is still connected through the proxy this long after its pod left is cut.
 pub const PARTING: Duration = Duration::from_secs(3600);
@@ -56,8 +57,10 @@ pub struct Seen {
     pub certified: bool,
     /// Envoy has taken its listeners.
     pub opened: bool,
-    /// The control plane has a report without it.
+    /// The control plane has a report without it, and lists it no more.
     pub told: bool,
+    /// All pods leave, whether anybody is there to say that or not.
+    pub leaves: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +69,7 @@ enum Stage {
     Opening,
     Open,
     Captured,
-    Unlisted { since: Instant, until: Option<Instant> },
+    Unlisted { since: Instant },
     Parting { deadline: Instant },
     Closing { deadline: Instant },
     Clearing,
@@ -88,6 +91,8 @@ pub struct Pod {
     /// Nobody waits for its connections any more.
     hurries: bool,
     due: Instant,
+    /// Since when it is listed no more.
+    told_since: Option<Instant>,
     wakes: Option<Instant>,
     backoff: Backoff,
     problem: Option<String>,
@@ -105,6 +110,7 @@ impl Pod {
             jobs: 0,
             hurries: false,
             due: now,
+            told_since: None,
             wakes: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(10)),
             problem: None,
@@ -142,6 +148,8 @@ impl Pod {
 
     /// What to do now, if anything. Its end is told by [`Pod::ended`].
     pub fn step(&mut self, seen: Seen, now: Instant) -> Option<(Job, u64)> {
+        let told = seen.told && !seen.wanted;
+        self.told_since = self.told_since.filter(|_| told).or(told.then_some(now));
         if self.job.is_some() {
             return None;
         }
@@ -152,11 +160,12 @@ impl Pod {
             Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
             Stage::Open => (Some(Job::Redirect).filter(|_| seen.serves), None),
             Stage::Captured => (Some(Job::Check), None),
-            Stage::Unlisted { until: Some(until), .. } => {
+            Stage::Unlisted { since } => {
+                let until = self.quiet().map_or(since + UNTOLD, |quiet| quiet.min(since + UNTOLD));
                 (Some(Job::Part).filter(|_| now >= until), Some(until))
             }
-            Stage::Unlisted { since, until: None } => (None, Some(since + UNTOLD)),
-            Stage::Parting { deadline } => (Some(Job::Count), Some(deadline)),
+            Stage::Parting { deadline } if self.may_close(seen, now) => (Some(Job::Count), Some(deadline)),
+            Stage::Parting { .. } => (None, self.quiet()),
             Stage::Closing { deadline } => (Some(Job::AwaitClosed), Some(deadline)),
             Stage::Clearing => (Some(Job::Clear), None),
             Stage::Sought | Stage::Gone => (None, None),
@@ -184,7 +193,7 @@ impl Pod {
             Stage::Sought if self.namespace.is_some() => Some(Stage::Opening),
             Stage::Sought if !seen.wanted => Some(Stage::Gone),
             Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => Some(match self.redirected {
-                true => Stage::Unlisted { since: now, until: None },
+                true => Stage::Unlisted { since: now },
                 false => Stage::Parting { deadline: now + PARTING },
             }),
             // Envoy was started anew before anything was redirected.
@@ -197,15 +206,22 @@ impl Pod {
             }
             Stage::Gone if seen.wanted => Some(Stage::Sought),
             Stage::Unlisted { .. } if !seen.serves => Some(Stage::Parting { deadline: now + PARTING }),
-            Stage::Unlisted { since, until: None } if seen.told || now >= since + UNTOLD => {
-                Some(Stage::Unlisted { since, until: Some(now + GRACE) })
-            }
-            Stage::Parting { deadline } if now >= deadline => {
+            Stage::Parting { deadline } if now >= deadline && self.may_close(seen, now) => {
                 Some(Stage::Closing { deadline: now + CLOSING })
             }
             Stage::Closing { deadline } if now >= deadline => Some(Stage::Clearing),
             _ => None,
         }
+    }
+
+    /// From when on nobody sends to it, as far as that is known.
+    fn quiet(&self) -> Option<Instant> {
+        self.told_since.map(|since| since + GRACE)
+    }
+
+    /// Whether its listeners may be closed: where nobody can come through them any more, or everything goes.
+    fn may_close(&self, seen: Seen, now: Instant) -> bool {
+        !self.redirected || seen.leaves || self.quiet().is_some_and(|quiet| now >= quiet)
     }
 
     /// A job has ended: with 0 it is done, with anything else so much is left to wait for.

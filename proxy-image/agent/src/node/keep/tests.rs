@@ -124,6 +124,9 @@ fn only_pods_that_are_to_be_in_the_mesh_or_may_be_are_held_up() {
     assert_eq!(verdict(&said, "u3", "shop"), Ok(Answer::Outside), "it was seen");
     assert_eq!(verdict(&said, "u2", "plain"), Ok(Answer::Outside));
     assert_eq!(verdict(&said, "u2", "never-heard-of"), Ok(Answer::Outside));
+    said.order.mixed = vec!["plain".to_owned()];
+    assert!(verdict(&said, "u2", "plain").is_err(), "it may have a label of its own");
+    assert_eq!(verdict(&said, "u3", "plain"), Ok(Answer::Outside), "it was seen");
     said.leaves = true;
     assert_eq!(verdict(&said, "u1", "shop"), Ok(Answer::Outside), "the mesh goes");
 }
@@ -163,6 +166,45 @@ fn what_leaves_keeps_its_certificate_until_its_listeners_are_closed_and_then_not
             && keep.namespaces().is_empty()
             && !keep.knows("u1")
     );
+}
+
+#[test]
+fn what_the_control_plane_still_lists_is_listened_for() {
+    let (mut keep, now) = (Keep::new(PORTS), Instant::now());
+    keep.announced("u1", "/n/1".into(), vec![], now);
+    drive(&mut keep, &Said::default().member("u1", &["10.0.0.1"]), now);
+    let mut out = Said { listed: Some(BTreeSet::new()), ..Said::default() };
+    out.order.listed = vec!["u1".to_owned()];
+    assert_eq!(drive(&mut keep, &out, now), []);
+    let minutes = now + 30 * pod::GRACE;
+    assert_eq!(drive(&mut keep, &out, minutes), [("u1".to_owned(), Job::Part)]);
+    assert!(keep.namespaces().contains_key("u1"), "the report was sent, and nobody has read it");
+    out.order.listed.clear();
+    assert_eq!(drive(&mut keep, &out, minutes), []);
+    assert_eq!(drive(&mut keep, &out, minutes + pod::GRACE).len(), 3);
+    assert!(!keep.knows("u1"));
+}
+
+#[test]
+fn what_left_before_a_restart_goes_on_leaving_with_its_listeners() {
+    let now = Instant::now();
+    for serves in [true, false] {
+        let mut keep = Keep::new(PORTS);
+        keep.inherited("u1", "/n/1".into(), now);
+        let mut said = Said { stands_by: !serves, ..Said::default().member("u2", &[]) };
+        if serves {
+            let left = super::super::store::Redirected { netns: "/n/1".into(), ports: PORTS.to_vec() };
+            keep.restore(&[("u1".to_owned(), left)].into(), now);
+        }
+        let tasks = keep.advance(said.world(), now);
+        assert_eq!(keep.namespaces(), [("u1".to_owned(), "/n/1".to_owned())].into(), "serves: {serves}");
+        assert!(tasks.iter().all(|task| task.job.0 == Job::Count), "{tasks:?}");
+        tasks.iter().for_each(|task| keep.ended(task, Ok(1), now));
+        said.listed = Some(BTreeSet::new());
+        drive(&mut keep, &said, now);
+        drive(&mut keep, &said, now + 2 * pod::GRACE);
+        assert!(!keep.knows("u1") && keep.namespaces().is_empty(), "serves: {serves}");
+    }
 }
 
 #[test]

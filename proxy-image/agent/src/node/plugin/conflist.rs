@@ -50,6 +50,11 @@ pub fn with(file: &Path, text: &[u8], entry: &Value) -> Result<Option<String>, U
     Ok(Some(format!("{list:#}\n")))
 }
 
+/// Whether nothing is in it: the power went before it was on the disk.
+pub fn is_blank(text: &[u8]) -> bool {
+    text.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())
+}
+
 /// The list without our entry; none if it is not in it.
 pub fn without(text: &[u8]) -> Option<Value> {
     let mut list: Value = serde_json::from_slice(text).ok()?;
@@ -59,8 +64,11 @@ pub fn without(text: &[u8]) -> Option<Value> {
     (plugins.len() < before).then_some(list)
 }
 
-/// What to write to take our entry out: what was there before we came, to the byte, if nobody else has changed the list since.
+/// What to write to take our entry out: what was there before we came, to the byte, if nobody else has changed the list since, or it is lost.
 pub fn restored(text: &[u8], original: Option<&[u8]>) -> Option<Vec<u8>> {
+    if is_blank(text) {
+        return original.map(<[u8]>::to_vec);
+    }
     let without = without(text)?;
     let original = original
         .filter(|original| serde_json::from_slice::<Value>(original).is_ok_and(|list| list == without));
@@ -127,6 +135,10 @@ mod tests {
         assert_eq!(rewritten["plugins"], json!([{ "type": "ptp" }]), "somebody rewrote it meanwhile");
         assert_eq!(restored(ORIGINAL, Some(ORIGINAL)), None, "it is not in it");
         assert_eq!(restored("{", None), None);
+        for lost in ["", "\0\0\0", "\n"] {
+            assert_eq!(restored(lost, Some(ORIGINAL)).unwrap(), ORIGINAL.as_bytes());
+            assert_eq!(restored(lost, None), None);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::Context;
 use meshwright_cni::PLUGIN;
 
 use super::conflist;
-use crate::node::{args::Paths, store};
+use crate::node::{args::Paths, find, store};
 
 /// No container runtime reads files with these endings.
 const ORIGINAL: &str = "meshwright-original";
@@ -59,7 +59,11 @@ impl Installation {
         let copied = self.copy_program()?;
         let Some(file) = conflist::used(self.files()?) else { return Ok(Outcome::NoList) };
         let what = || format!("read {}", file.display());
-        let text = std::fs::read(&file).with_context(what)?;
+        let mut text = std::fs::read(&file).with_context(what)?;
+        if let (true, Ok(before)) = (conflist::is_blank(&text), std::fs::read(original(&file))) {
+            tracing::warn!(file = %file.display(), "the node's list is empty, it is made again of what it was before");
+            text = before;
+        }
         let entry = conflist::entry(&self.socket(), &self.namespaces());
         let Some(changed) = conflist::with(&file, &text, &entry)? else {
             return Ok(if copied { Outcome::Written } else { Outcome::Unchanged });
@@ -72,7 +76,9 @@ impl Installation {
         Ok(Outcome::Written)
     }
 
-    /// Takes it away, with everything that we put there.
+    /// Takes it away, with everything that we put there. Only our program stays, as long as pods are there that were set up with it: some
+    /// container runtimes, CRI-O among them, end a pod by the list of its beginning, and a program that this names and that is gone would
+    /// leave the pod Terminating for ever. It does nothing at a pod's end; the next removal takes it, or whoever cleans the node.
     ///
     /// # Errors
     /// When a directory cannot be used.
@@ -90,7 +96,14 @@ impl Installation {
         // Only now: a list must never name a program that is not there.
         let originals =
             others.into_iter().filter(|file| file.extension().is_some_and(|ending| ending == ORIGINAL));
-        for file in originals.chain([self.program(), self.namespaces(), self.socket()]) {
+        let Paths { cni_cache_dir, netns_dir, .. } = &self.paths;
+        let program = self.program();
+        let kept = find::needs(cni_cache_dir, netns_dir, PLUGIN);
+        if kept {
+            tracing::info!(program = %program.display(), "stays for the end of pods that began with it");
+        }
+        let program = Some(program).filter(|_| !kept);
+        for file in originals.chain(program).chain([self.namespaces(), self.socket()]) {
             store::remove(&file).with_context(|| format!("remove {}", file.display()))?;
         }
         Ok(())
@@ -133,6 +146,8 @@ fn original(file: &Path) -> PathBuf {
 mod tests {
     use std::collections::BTreeMap;
 
+    use base64::{Engine, prelude::BASE64_STANDARD};
+
     use super::*;
 
     const LIST: &str = "{ \"name\":\"pods\",\"cniVersion\":\"1.0.0\",  \"plugins\":[{\"type\":\"bridge\"}]}";
@@ -150,6 +165,7 @@ mod tests {
                 std::fs::create_dir(at(name)).unwrap();
             }
             std::fs::write(at("image/plugin"), "program 1").unwrap();
+            std::fs::create_dir_all(at("cache/results")).unwrap();
             let paths = Paths {
                 node_dir: at("run"),
                 netns_dir: at("netns"),
@@ -204,6 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn the_program_stays_while_a_pod_is_there_that_was_set_up_with_it() {
+        let mut node = Node::new();
+        node.write("conf/10-pods.conflist", LIST);
+        let before = node.files();
+        node.installation.ensure().unwrap();
+        let list = BASE64_STANDARD.encode(&node.files()["conf/10-pods.conflist"]);
+        node.write("cache/results/pods-c-eth0", &serde_json::json!({ "config": list }).to_string());
+        node.installation.remove().unwrap();
+        let mut left = node.files();
+        assert_eq!(left.remove("bin/meshwright-cni").as_deref(), Some("program 1"));
+        assert_eq!(left, before, "the list is as it was");
+        node.installation.ensure().unwrap();
+        std::fs::remove_file(node.folder.path().join("cache/results/pods-c-eth0")).unwrap();
+        node.installation.remove().unwrap();
+        assert_eq!(node.files(), before);
+    }
+
+    #[test]
     fn what_others_rewrite_is_mended_and_their_words_come_back() {
         let mut node = Node::new();
         assert_eq!(node.installation.ensure().unwrap(), Outcome::NoList);
@@ -222,6 +256,29 @@ mod tests {
         assert_eq!(node.files()["bin/meshwright-cni"], "program 2");
         node.installation.remove().unwrap();
         assert_eq!(node.files(), [("conf/10-pods.conflist".to_owned(), rewritten)].into());
+    }
+
+    #[test]
+    fn a_list_that_is_lost_is_made_again_of_what_it_was() {
+        let mut node = Node::new();
+        node.write("conf/10-pods.conflist", LIST);
+        node.installation.ensure().unwrap();
+        let installed = node.files();
+        for lost in ["", "\0\0"] {
+            node.write("conf/10-pods.conflist", lost);
+            assert_eq!(node.installation.ensure().unwrap(), Outcome::Written);
+            assert_eq!(node.files(), installed);
+            node.write("conf/10-pods.conflist", lost);
+            node.installation.remove().unwrap();
+            assert_eq!(node.files(), [("conf/10-pods.conflist".to_owned(), LIST.to_owned())].into());
+            node.installation.ensure().unwrap();
+        }
+        node.installation.remove().unwrap();
+        node.write("conf/10-pods.conflist", "");
+        assert!(
+            node.installation.ensure().unwrap_err().to_string().contains("10-pods.conflist"),
+            "it is not ours"
+        );
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
         nodes: [("n1".to_owned(), Arc::new(Node { members: members.collect(), ..Node::default() }))].into(),
         services: Arc::new([(key("app"), Arc::new(service))].into()),
         peers: Arc::new(peers),
-        namespaces: Arc::default(),
+        ..Mesh::default()
     }
 }
 

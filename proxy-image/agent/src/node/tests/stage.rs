@@ -381,11 +381,25 @@ impl Http {
 
     pub async fn get(&mut self) -> std::io::Result<String> {
         self.0.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await?;
-        let mut buffer = vec![0; 4096];
-        let count = tokio::time::timeout(Duration::from_secs(2), self.0.read(&mut buffer)).await??;
-        let answer = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        let (mut answer, mut buffer) = (String::new(), vec![0; 4096]);
+        // It may come in pieces.
+        while !is_whole(&answer) {
+            let count = tokio::time::timeout(Duration::from_secs(2), self.0.read(&mut buffer)).await??;
+            if count == 0 {
+                break;
+            }
+            answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
         Ok(answer.rsplit("\r\n").next().unwrap_or_default().to_owned())
     }
+}
+
+/// With as long a body as its head says, if it says so.
+fn is_whole(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let lengths = head.lines().filter_map(|line| line.split_once(": "));
+    let mut lengths = lengths.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    lengths.next().is_none_or(|(_, length)| body.len() >= length.trim().parse().unwrap())
 }
 
 fn connected(from: &Lab, to: IpAddr, port: u16) -> std::io::Result<TcpStream> {

@@ -138,6 +138,33 @@ fn a_listener_is_there_as_long_as_its_namespace_is_also_when_the_control_plane_t
 }
 
 #[test]
+fn what_envoy_has_from_before_this_process_is_left_to_it_until_its_namespace_is_another() {
+    let of = |snapshot: &Snapshot, uid: &str| {
+        let listeners = snapshot.resources(TypeUrl::Listener).unwrap().clone();
+        super::names(uid).map(|name| (listeners.get(&name).is_some(), listeners.is_absent(&name)))
+    };
+    let (open, present, absent) = ([(false, false); 2], [(true, false); 2], [(false, true); 2]);
+    for end in [&[][..], &[("u1", "/n/9")], &[("u2", "/n/2")]] {
+        let mut pods = Pods::new("/hole");
+        pods.inherit(namespaces(&[("u1", "/n/1"), ("u2", "/n/2")]));
+        let out = pods.render(&source(1, of_pod("u2", "x")));
+        assert_eq!((of(&out, "u1"), of(&out, "u2"), of(&out, "u3")), (open, present, absent));
+        assert!(pods.opened().is_empty(), "nobody knows what it has");
+        let out = pods.render(&source(2, []));
+        assert_eq!((of(&out, "u1"), of(&out, "u2")), (open, present));
+        pods.set_namespaces(namespaces(end));
+        assert_eq!(of(&pods.render(&source(3, [])), "u1"), absent, "{end:?}");
+    }
+    let mut pods = Pods::new("/hole");
+    pods.inherit(namespaces(&[("u1", "/n/1")]));
+    assert_eq!(of(&pods.render(&source(1, of_pod("u1", "x"))), "u1"), present, "it is back");
+    let mut pods = Pods::new("/hole");
+    pods.inherit(namespaces(&[("u1", "/n/1")]));
+    pods.envoy_restarted();
+    assert_eq!(of(&pods.render(&source(2, [])), "u1"), absent, "another process has none");
+}
+
+#[test]
 fn what_does_not_change_is_not_made_again() {
     let mut pods = Pods::new("/hole");
     pods.set_namespaces(namespaces(&[("u1", "/n/1")]));

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALL: Seen = Seen { wanted: true, serves: true, certified: true, opened: true, told: true };
+const ALL: Seen =
+    Seen { wanted: true, serves: true, certified: true, opened: true, told: true, leaves: false };
 const SECOND: Duration = Duration::from_secs(1);
 
 fn start() -> Instant {
@@ -135,13 +136,46 @@ fn a_pod_leaves_step_by_step() {
 }
 
 #[test]
-fn a_control_plane_that_is_away_and_connections_that_never_end_do_not_keep_a_pod_for_ever() {
+fn while_nobody_says_that_it_is_listed_no_more_a_pod_is_left_alone_and_listened_for() {
+    let now = start();
+    let untold = Seen { wanted: false, told: false, ..ALL };
+    let parted = |pod: &mut Pod| {
+        assert_eq!(drive(pod, untold, now), []);
+        assert_eq!(drive(pod, untold, now + UNTOLD - SECOND), []);
+        assert_eq!(drive(pod, untold, now + UNTOLD), [Job::Part]);
+        assert_eq!(drive(pod, untold, now + 2 * PARTING), [], "somebody may send to it");
+        assert!(pod.listens_in().is_some() && pod.is_redirected());
+        assert_eq!(pod.wakes(), None);
+        now + 2 * PARTING
+    };
+    let mut pod = captured(now);
+    let late = parted(&mut pod);
+    let told = Seen { told: true, ..untold };
+    assert_eq!(drive(&mut pod, told, late), []);
+    assert_eq!(pod.wakes(), Some(late + GRACE));
+    assert_eq!(drive(&mut pod, untold, late + GRACE / 2), [], "it is listed again");
+    let late = late + GRACE;
+    assert_eq!(drive(&mut pod, told, late), []);
+    assert_eq!(drive(&mut pod, told, late + GRACE), [Job::AwaitClosed, Job::Clear]);
+    assert!(pod.is_gone());
+
+    let mut pod = captured(now);
+    let late = parted(&mut pod);
+    assert_eq!(drive(&mut pod, Seen { leaves: true, ..untold }, late), [Job::AwaitClosed, Job::Clear]);
+
+    let mut pod = captured(now);
+    let late = parted(&mut pod);
+    pod.give_up();
+    assert_eq!(drive(&mut pod, untold, late), [Job::Clear]);
+}
+
+#[test]
+fn connections_that_never_end_do_not_keep_a_pod_for_ever() {
     let now = start();
     let mut pod = captured(now);
-    let out = Seen { wanted: false, told: false, ..ALL };
+    let out = Seen { wanted: false, ..ALL };
     assert_eq!(drive(&mut pod, out, now), []);
-    assert_eq!(drive(&mut pod, out, now + UNTOLD), []);
-    let parted = now + UNTOLD + GRACE;
+    let parted = now + GRACE;
     let job = pod.step(out, parted).unwrap();
     pod.ended(job, Ok(0), parted);
     let mut time = parted;
@@ -279,6 +313,15 @@ struct Model {
 
 impl Model {
     fn work(&mut self, fails: bool) -> bool {
+        let listened = self.pod.listens_in().is_some() && self.pod.is_redirected() && self.seen.serves;
+        let worked = self.work_once(fails);
+        if listened && self.pod.listens_in().is_none() {
+            assert!(self.seen.told, "somebody may still send to it");
+        }
+        worked
+    }
+
+    fn work_once(&mut self, fails: bool) -> bool {
         // Envoy opens and closes as it is told.
         self.namespace.listens = self.seen.opened && self.pod.listens_in().is_some();
         if self.pod.listens_in().is_none() && std::mem::take(&mut self.namespace.connected) > 0 {
