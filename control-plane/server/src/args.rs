@@ -110,7 +110,7 @@ mod tests {
     fn pods_of_the_mesh_itself_the_operator_and_the_cluster_never_join() {
         let args = "cp --pod-name p --pod-namespace mesh-ns --mesh-name mesh --revision mesh-1 --operator-namespace ops";
         let args = Args::parse_from(args.split(' '));
-        let closed = args.mesh().rules.closed;
+        let closed = args.mesh().unwrap().rules.closed;
         assert_eq!(closed.iter().collect::<Vec<_>>(), ["kube-system", "mesh-ns", "ops"]);
     }
 }
