@@ -28,6 +28,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Idle connections to a pod are closed before most servers and conntrack tables forget them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The proxy of a pod's node cannot ask for it, where it is to be replaced: it hands on bytes.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(60);
+
 /// A name that is never a cluster: requests for it get the `cluster_not_found_response_code`.
 pub(super) const UNRESOLVED: &str = "unresolved";
 
@@ -97,6 +100,7 @@ fn protocol_options(protocol: BackendProtocol) -> UpstreamHttpOptions {
     UpstreamHttpOptions {
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(IDLE_TIMEOUT)),
+            max_connection_duration: Some(duration(MAX_AGE)),
             ..HttpProtocolOptions::default()
         }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
