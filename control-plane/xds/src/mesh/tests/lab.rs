@@ -9,6 +9,7 @@ mod measure;
 mod network;
 mod paths;
 mod refusals;
+mod routing;
 mod separation;
 mod while_changing;
 

@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::network::Network;
 use super::{PODS, log};
-use crate::mesh::tests::{PORTS, spiffe};
+use crate::mesh::tests::{PORTS, spiffe, spiffe_in};
 use crate::mesh::{Shared, caller_secret, node};
 use crate::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl, server};
 
@@ -73,8 +73,9 @@ impl Authority {
             ..CertificateValidationContext::default()
         });
         let mut all = BTreeMap::from([("roots".to_owned(), roots)]);
-        for (account, ..) in PODS {
-            let id = spiffe(account).to_string();
+        let accounts = PODS.map(|(account, ..)| account);
+        for id in accounts.map(spiffe).into_iter().chain(accounts.map(|account| spiffe_in("web", account))) {
+            let id = id.to_string();
             let (certificate, key) = self.sign(&id);
             let certificate = TlsCertificate {
                 certificate_chain: Some(inline(certificate.pem())),
