@@ -86,6 +86,7 @@ impl Index {
             store: store::Store::new(live.clone()),
             resolver: Resolver::new(setup.controller),
             mesh: MeshResolver::new(setup.mesh.rules, setup.mesh.trust_domain),
+            routes: Arc::default(),
             metrics: setup.metrics,
             awaited,
             secrets,
