@@ -11,6 +11,7 @@ mod paths;
 mod refusals;
 mod routing;
 mod separation;
+mod suite;
 mod while_changing;
 
 use std::path::{Path, PathBuf};

@@ -89,7 +89,12 @@ pub async fn read_head(stream: &mut TcpStream) -> Option<String> {
 async fn http2(stream: TcpStream, peer: &str) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let body = format!("from {peer}\n{:?} {}\n", request.version(), request.uri().path());
+        let headers = request.headers().iter();
+        let headers =
+            headers.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap_or_default()));
+        // Of gRPC's calls.
+        let headers = if request.method() == "POST" { headers.collect() } else { String::new() };
+        let body = format!("from {peer}\n{:?} {}\n{headers}", request.version(), request.uri().path());
         let mut send = respond.send_response(http::Response::new(()), false).ok()?;
         send.send_data(Bytes::from(body), true).ok()?;
     }
