@@ -242,3 +242,22 @@ async fn routes_come_and_go_under_a_client() {
         assert_eq!(node.refused(), [""; 0]);
     }
 }
+
+/// Backends that only routes lead to come and go with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_routes_lead_elsewhere() {
+    let to = |name| vec![route("shop", "own", "shop", vec![rule("/", vec![backend(name, 1)])])];
+    let Some(mut lab) = lab(shops().routed(to("out")), |_| {}).await else { return };
+    let mut failed = Vec::new();
+    for turn in 0..60 {
+        let name = if turn % 2 == 0 { "cart" } else { "out" };
+        lab.publish(shops().routed(to(name)));
+        for _ in 0..15 {
+            match lab.pod("front").ask(SHOP, "/", "").await {
+                Ok(answer) if answer.status == 200 => {}
+                other => failed.push((turn, other.map(|answer| answer.status))),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} of 900 failed: {failed:?}", failed.len());
+}
