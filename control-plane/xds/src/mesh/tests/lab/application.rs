@@ -66,7 +66,7 @@ async fn http1(mut stream: TcpStream, peer: &str) -> Option<()> {
         if path.starts_with("/slow") {
             tokio::time::sleep(LONG).await;
         }
-        let fails = path.starts_with("/flaky") && FLAKY.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+        let fails = path.starts_with("/flaky") && FLAKY.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         let status = if fails { "503 Service Unavailable" } else { "200 OK" };
         let body = format!("from {peer}\n{head}");
         let answer =

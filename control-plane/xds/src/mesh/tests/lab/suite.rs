@@ -187,7 +187,9 @@ async fn matching_splitting_and_ports() {
         vec![with(modifier, rule([], to))]
     };
     let [v1, v2] = ["10.88.1.1:80", "10.88.1.2:80"];
-    let set = |value| if value == "" { [("x-header-set", None)] } else { [("x-header-set", Some(value))] };
+    let set = |value: &'static str| {
+        if value.is_empty() { [("x-header-set", None)] } else { [("x-header-set", Some(value))] }
+    };
     let (none, is_v1, is_v2, is_set) = (set(""), set("v1"), set("v2"), set("set"));
     let cases = [
         Case { address: v1, from: V1, answered: &is_v1, ..ECHO },
