@@ -12,6 +12,7 @@ mod mesh_control_plane;
 mod mesh_node;
 mod mesh_revision;
 pub mod names;
+mod policy;
 pub mod shares;
 mod upgrade;
 
@@ -25,6 +26,12 @@ pub use mesh_control_plane::{
 pub use mesh_node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot};
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
+};
+pub use policy::{
+    AuthorizationAction, AuthorizationMode, AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule,
+    HeaderMatch, HttpAttributes, MeshTLSPolicy, MeshTLSPolicySpec, NetworkAttributes, PathMatch,
+    PathMatchType, PolicyStatus, PortTlsMode, Selector, SelectorRequirement, ServiceAccountSource, Source,
+    SourceType, TargetKind, TargetRef, TlsMode,
 };
 pub use upgrade::{
     Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
