@@ -27,6 +27,8 @@ pub const LISTENER_TYPES: &[&str] =
     &[ACCEPTED, PROGRAMMED, RESOLVED_REFS, CONFLICTED, OVERLAPPING_TLS_CONFIG];
 /// What a route parent status writer owns (its entry is ours altogether, foreign types in it still stay).
 pub const ROUTE_TYPES: &[&str] = &[ACCEPTED, RESOLVED_REFS, PARTIALLY_INVALID, ROUTE_PROGRAMMED];
+/// What the status writer of the mesh's policies owns.
+pub const POLICY_TYPES: &[&str] = &[ACCEPTED];
 
 /// Reasons, named as the API names them.
 pub mod reason {
@@ -96,6 +98,10 @@ pub mod reason {
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
     /// Route: the backend's port speaks a protocol that an HTTPRoute cannot use.
     pub const UNSUPPORTED_PROTOCOL_BACKEND: &str = "UnsupportedProtocol";
+    /// Policy: it selects nothing.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Policy: another one decides.
+    pub const CONFLICTED: &str = "Conflicted";
     /// Ours, route: a proxy refused the configuration.
     pub const REJECTED_BY_PROXY: &str = "RejectedByProxy";
 }

@@ -110,6 +110,26 @@ pub struct Statuses {
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayStatus>>,
     /// HTTPRoutes with at least one parent of ours.
     pub http_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
+    /// AuthorizationPolicies and MeshTLSPolicies.
+    pub policies: Arc<PolicyStatuses>,
+}
+
+/// Statuses of the mesh's policies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyStatuses {
+    /// All AuthorizationPolicies.
+    pub authorization: BTreeMap<ObjectKey, Arc<PolicyStatus>>,
+    /// All MeshTLSPolicies.
+    pub tls: BTreeMap<ObjectKey, Arc<PolicyStatus>>,
+}
+
+/// Status of one of the mesh's policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Conditions, of the types in [`crate::conditions::POLICY_TYPES`].
+    pub conditions: Vec<ConditionUpdate>,
+    /// Members of the mesh that it selects.
+    pub pods: u32,
 }
 
 /// Status of a GatewayClass.

@@ -1,5 +1,8 @@
 //! AuthorizationPolicy: who may call pods. After GEP-3779 of the Gateway API, with DENY and attributes of HTTP.
 
+// Columns of one type are no repetition.
+#![allow(clippy::duplicated_attributes)]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,8 @@
 //! MeshTLSPolicy: whether pods take plaintext.
 
+// Columns of one type are no repetition.
+#![allow(clippy::duplicated_attributes)]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -24,7 +24,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{endpoint, http, state};
+use super::{authorize, endpoint, http, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -33,8 +33,9 @@ use crate::envoy::common::duration;
 const DETECTION: Duration = Duration::from_millis(200);
 
 /// All of them.
-pub(super) fn listeners() -> [Resource; 3] {
-    [node(), detect(), sender()].map(|listener| resource(&listener.name.clone(), listener))
+pub(super) fn listeners() -> Vec<Resource> {
+    let all = [node(), detect(), sender()].into_iter().chain(authorize::listeners());
+    all.map(|listener| resource(&listener.name.clone(), listener)).collect()
 }
 
 /// Everything that pods send arrives here, with its original destination in the filter state.

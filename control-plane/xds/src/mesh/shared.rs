@@ -7,7 +7,7 @@ use meshwright_core::endpoints::Endpoints;
 use meshwright_core::mesh::{Mesh, MeshService, Node, Peer};
 use meshwright_core::model::ObjectKey;
 
-use super::memo::Memo;
+use super::memo::{Made, Memo};
 use super::service::Port;
 use super::{Ports, destinations, endpoint, fixed, inner, route};
 use crate::{Resource, Resources, TypeUrl};
@@ -46,7 +46,7 @@ impl Shared {
             peers: Arc::default(),
             ports: BTreeMap::new(),
             resources: BTreeMap::new(),
-            listeners: inner::listeners().map(Arc::new).to_vec(),
+            listeners: inner::listeners().into_iter().map(Arc::new).collect(),
             memo: Arc::default(),
         };
         shared.encode_ports();
@@ -85,8 +85,9 @@ impl Shared {
         self.resources.iter().map(|(kind, resources)| (*kind, resources))
     }
 
-    pub(super) fn listeners(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Arc<Resources> {
-        self.memo.listeners(&self.trust_domain, &self.listeners, name, node, ports)
+    pub(super) fn of_node(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Made {
+        let shared = self.resources.get(&TypeUrl::ExtensionConfig).cloned().unwrap_or_default();
+        self.memo.of_node(&self.trust_domain, (&self.listeners, &shared), name, node, ports)
     }
 
     fn ports_of(&self, mesh: &Mesh) -> BTreeMap<Arc<str>, Known> {

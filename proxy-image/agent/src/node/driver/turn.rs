@@ -9,7 +9,7 @@ use super::{Driver, Serving, TICK, namespaces_file};
 use crate::node::{
     duty::{Duty, Named, Situation, duty},
     keep::World,
-    netns, store,
+    netns, rules, store,
 };
 
 /// So long may a pod that cannot be captured keep the others from being reported, after a restart or a hand-over.
@@ -46,14 +46,17 @@ impl Driver {
         self.change_duty(named, now);
         let said = self.said();
         let tasks = self.keep.advance(self.world(&said), now);
+        self.let_probes_through(rules::probes(&self.keep.probes(self.world(&said))), now);
         self.write_down();
         tasks.into_iter().for_each(|task| self.perform(task));
         self.search(self.keep.sought(self.world(&said)), now);
+        self.admit(&said.order, now);
         self.settle(&said, now);
         self.tell(&said);
         self.serve_plugin(&said, now);
         self.metrics.set_stages(self.keep.stages());
-        self.keep.wakes().map_or(now + TICK, |time| time.min(now + TICK))
+        let wakes = self.keep.wakes().into_iter().chain(self.admissions.wakes());
+        wakes.min().map_or(now + TICK, |time| time.min(now + TICK))
     }
 
     fn said(&mut self) -> Said {
@@ -162,11 +165,13 @@ impl Driver {
         if self.serving.take().is_some() {
             self.plugin.end();
             self.stored.redirected.clear();
+            self.stored.probes = None;
         }
     }
 
     fn give_up_node(&mut self) {
         self.plugin.uninstall(&self.hands.claims);
+        warn_of(self.hands.probes(&rules::forget_probes()), "forget the kubelet's probes");
         if let Err(e) = store::remove(&self.redirected_file()) {
             tracing::warn!(error = %e, "forget what was redirected");
         }
@@ -221,6 +226,7 @@ impl Driver {
             revision: self.args.workload.revision.clone(),
             serving_epoch,
             captured,
+            callers: self.admissions.asks(),
         };
         self.outlets.report.send_if_modified(|known| {
             let changed = *known != report;

@@ -12,7 +12,12 @@ use super::{
     claim, pods,
     stage::{Stage, names, says},
 };
-use crate::{node::sockets::Sockets, tests::fake::eventually};
+use meshwright_proto::nodes::{Admission, PodPolicy};
+
+use crate::{
+    node::{rules::MARK, sockets::Sockets},
+    tests::fake::eventually,
+};
 
 const SERVICE: &str = "10.96.0.10";
 
@@ -85,6 +90,24 @@ async fn two_pods_of_a_node_talk_mutual_tls() {
     })
     .await;
     assert_eq!(caller.reaches(target.addresses[0], 9000, 0), super::APP, "and what the server begins");
+
+    // A caller that is refused from now on loses what is open, and nothing gets around the proxy.
+    let mut open = caller.connect(target.addresses[0], 9000, 0).unwrap();
+    assert_eq!(open.greeting(), super::APP);
+    assert_eq!(caller.reaches(target.addresses[0], 9000, MARK), super::APP, "plaintext");
+    let nobody = Some(Admission { limited: true, ..Admission::default() });
+    let policy = PodPolicy { refused: true, admission: nobody, ..PodPolicy::default() };
+    stage.order(|order| _ = order.policies.insert("u1".to_owned(), policy));
+    let since = std::time::Instant::now();
+    eventually("cut off", async || !open.lives()).await;
+    assert!(since.elapsed() < std::time::Duration::from_secs(5), "{:?}", since.elapsed());
+    eventually("no plaintext", async || {
+        caller.reaches(target.addresses[0], 9000, MARK) == "connection refused"
+    })
+    .await;
+    assert!(stage.reports().iter().any(|report| !report.callers.is_empty()), "it asked who that was");
+    stage.order(|order| order.policies.clear());
+    eventually("plaintext", async || caller.reaches(target.addresses[0], 9000, MARK) == super::APP).await;
 
     // Envoy alone; what it had is there again at once.
     stage.kill_envoy();

@@ -15,11 +15,15 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
+use envoy_types::pb::envoy::config::metrics::v3::{StatsConfig, StatsMatcher, stats_matcher};
 use envoy_types::pb::envoy::extensions::bootstrap::internal_listener::v3::InternalListener;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::{
+    ListStringMatcher, StringMatcher, string_matcher::MatchPattern,
 };
 use envoy_types::pb::google::protobuf;
 use envoy_types::util::pack_any;
@@ -58,7 +62,7 @@ impl Envoy {
             "--concurrency",
             if std::env::var_os("MEASURE").is_some() { "2" } else { "1" },
             "--log-level",
-            "error",
+            &std::env::var("LAB_LOG").unwrap_or_else(|_| "error".to_owned()),
         ]);
         command.args(["--file-flush-interval-msec", "50", "-c"]).arg(&file).stdout(Stdio::null());
         let process = within(network, || command.spawn().unwrap());
@@ -117,11 +121,34 @@ fn bootstrap(admin: &Path, node: &Node) -> Bootstrap {
             InternalListener::default(),
         )],
         layered_runtime: Some(LayeredRuntime { layers: vec![runtime()] }),
-        stats_config: std::env::var_os("STATS").map(|_| envoy_types::pb::envoy::config::metrics::v3::StatsConfig { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::StatsMatcher { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::stats_matcher::StatsMatcher::InclusionList(envoy_types::pb::envoy::r#type::matcher::v3::ListStringMatcher { patterns: vec![envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher { match_pattern: Some(envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Prefix("server.".into())), ignore_case: false }] })) }), ..Default::default() }),
-        deferred_stat_options: Some(envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions { enable_deferred_creation_stats: true }),
-        cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager { enable_deferred_cluster_creation: true, ..Default::default() }),
+        stats_config: Some(statistics()),
+        deferred_stat_options: Some(
+            envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions {
+                enable_deferred_creation_stats: true,
+            },
+        ),
+        cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager {
+            enable_deferred_cluster_creation: true,
+            ..Default::default()
+        }),
         ..Bootstrap::default()
     }
+}
+
+/// As a node's Envoy has them; with `STATS` none but the server's own.
+fn statistics() -> StatsConfig {
+    let list = |prefix: &str| ListStringMatcher {
+        patterns: vec![StringMatcher {
+            match_pattern: Some(MatchPattern::Prefix(prefix.to_owned())),
+            ignore_case: false,
+        }],
+    };
+    let matcher = match std::env::var_os("STATS") {
+        Some(_) => stats_matcher::StatsMatcher::InclusionList(list("server.")),
+        None => stats_matcher::StatsMatcher::ExclusionList(list("extension_config_discovery.")),
+    };
+    let matcher = StatsMatcher { stats_matcher: Some(matcher) };
+    StatsConfig { stats_matcher: Some(matcher), ..StatsConfig::default() }
 }
 
 /// With this feature of Envoy 1.40 an internal connection that ends right after an answer was written loses the answer.

@@ -347,7 +347,7 @@ impl Model {
                 self.namespace.rules = None;
                 0
             }
-            Job::Check => 0,
+            Job::Check | Job::Guard | Job::Cut => 0,
         };
         self.pod.ended(job, Ok(left), self.now);
         true
