@@ -64,7 +64,11 @@ impl InspectionService for ControlPlane {
             slots: [1085, 1090, 1095].map(slot).into(),
         };
         let health = Health { streams: self.streams.clone(), ..Health::default() };
-        Ok(Response::new(ObserveResponse { proxies: vec![observed], health: Some(health) }))
+        Ok(Response::new(ObserveResponse {
+            proxies: vec![observed],
+            health: Some(health),
+            ..ObserveResponse::default()
+        }))
     }
 
     async fn render(&self, _: Request<RenderRequest>) -> Result<Response<RenderResponse>, Status> {

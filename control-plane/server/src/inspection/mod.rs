@@ -52,6 +52,7 @@ impl InspectionService for Inspection {
         self.admit(&request)?;
         Ok(Response::new(ObserveResponse {
             proxies: self.reports.observe(request.get_ref().since),
+            nodes: self.reports.observe_nodes(request.get_ref().since),
             health: Some(health::health(self.started, &self.streams, &self.metrics)),
         }))
     }

@@ -12,7 +12,7 @@ async fn client(running: &Running) -> InspectionServiceClient<Channel> {
     InspectionServiceClient::new(running.connect(Some(OPERATOR)).await)
 }
 
-async fn observe(running: &Running, since: i64) -> ObserveResponse {
+pub(super) async fn observe(running: &Running, since: i64) -> ObserveResponse {
     client(running).await.observe(ObserveRequest { since }).await.unwrap().into_inner()
 }
 

@@ -31,7 +31,7 @@ use meshwright_proto::nodes::{
     node_service_server::{NodeService, NodeServiceServer},
 };
 use meshwright_proto::reports::{
-    ReportRequest, ReportResponse,
+    NodeReportRequest, ReportRequest, ReportResponse,
     report_service_server::{ReportService, ReportServiceServer},
 };
 use meshwright_runtime::CancellationToken;
@@ -423,6 +423,10 @@ impl ReportService for Shared {
         authenticate(&request, &self.client)?;
         self.reports.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ReportResponse {}))
+    }
+
+    async fn report_node(&self, _: Request<NodeReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        Err(Status::unimplemented("nodes"))
     }
 }
 
