@@ -28,6 +28,7 @@ mod rules;
 mod run;
 mod sockets;
 mod store;
+mod traffic;
 
 pub use run::{run, serve_until};
 

@@ -153,6 +153,7 @@ struct Shared {
     client: SpiffeId,
     orders: watch::Sender<NodeOrder>,
     node_reports: Arc<Mutex<Vec<NodeReport>>>,
+    traffic: Arc<Mutex<Vec<NodeReportRequest>>>,
 }
 
 impl ControlPlane {
@@ -182,6 +183,7 @@ impl ControlPlane {
             client: client.parse().unwrap(),
             orders: watch::Sender::default(),
             node_reports: Arc::default(),
+            traffic: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -199,6 +201,10 @@ impl ControlPlane {
     }
 
     /// What it was told about the node.
+    pub fn traffic(&self) -> Vec<NodeReportRequest> {
+        self.shared.traffic.lock().unwrap().clone()
+    }
+
     pub fn node_reports(&self) -> Vec<NodeReport> {
         self.shared.node_reports.lock().unwrap().clone()
     }
@@ -425,8 +431,13 @@ impl ReportService for Shared {
         Ok(Response::new(ReportResponse {}))
     }
 
-    async fn report_node(&self, _: Request<NodeReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        Err(Status::unimplemented("nodes"))
+    async fn report_node(
+        &self,
+        request: Request<NodeReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        authenticate(&request, &self.client)?;
+        self.traffic.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ReportResponse {}))
     }
 }
 

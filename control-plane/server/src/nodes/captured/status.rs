@@ -165,7 +165,7 @@ mod tests {
         let mut mesh = mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2")], None);
         let (none, one) = (status(&[]), status(&[("u1", &["10.0.0.1"])]));
         assert!(is_seen(&mesh, "n1", &none) && !is_seen(&mesh, "n1", &one));
-        let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into() };
+        let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into(), ..Peer::default() };
         let both = [("10.0.0.1".to_owned(), peer("u1")), ("10.0.0.2".to_owned(), peer("u2"))];
         mesh.peers = Arc::new(both.into());
         assert!(is_seen(&mesh, "n1", &one) && !is_seen(&mesh, "n1", &none));

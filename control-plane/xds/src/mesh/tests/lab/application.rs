@@ -75,6 +75,14 @@ pub async fn read_head(stream: &mut TcpStream) -> Option<String> {
 async fn http2(stream: TcpStream, peer: &str) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
+        if let Some(status) = request.headers().get("x-wanted-status") {
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).ok()?;
+            let mut send = respond.send_response(head, false).ok()?;
+            let trailers =
+                http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), status.clone())]);
+            send.send_trailers(trailers).ok()?;
+            continue;
+        }
         let body = format!("from {peer}\n{:?} {}\n", request.version(), request.uri().path());
         let mut send = respond.send_response(http::Response::new(()), false).ok()?;
         send.send_data(Bytes::from(body), true).ok()?;
