@@ -12,7 +12,9 @@ mod series;
 
 pub use self::loggers::{MAX_COUNTERS, MAX_HISTOGRAMS, STATISTICS};
 pub(super) use self::loggers::{of_connections, of_failures, of_peers, of_received, of_requests};
-pub use self::series::{Destination, Kind, Outcome, Series, Workload, is_of_requests, parse, parse_whole, prefixes};
+pub use self::series::{
+    Destination, Kind, Outcome, Series, Workload, is_of_requests, parse, parse_whole, prefixes,
+};
 
 /// A workload as it is written into the filter state of its connections and the metadata of its endpoints: namespace, name and service
 /// account. `identity` is its SPIFFE id.

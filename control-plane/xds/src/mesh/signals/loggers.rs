@@ -51,9 +51,9 @@ pub const STATISTICS: [&str; 12] = [
 /// Of an HTTP connection manager: requests.
 pub(in super::super) fn of_requests() -> Vec<AccessLog> {
     // What a server makes up is put right by who reads it: an expression here would take as long as all of the rest.
-    let request =
-        join(&["%PROTOCOL%", "%RESPONSE_CODE%", "%GRPC_STATUS_NUMBER%", "%RESPONSE_FLAGS%"]);
-    let requests = Config { counters: vec![one(Kind::Requests, &by_endpoint(&request))], ..of_scope(REQUESTS) };
+    let request = join(&["%PROTOCOL%", "%RESPONSE_CODE%", "%GRPC_STATUS_NUMBER%", "%RESPONSE_FLAGS%"]);
+    let requests =
+        Config { counters: vec![one(Kind::Requests, &by_endpoint(&request))], ..of_scope(REQUESTS) };
     let counts = Config {
         counters: vec![
             bytes(Kind::Sent, "%BYTES_RECEIVED%", &by_endpoint("HTTP")),

@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn where_it_went_is_told_apart() {
         let of = |cluster: &str, peer: &str| {
-            let series = parse(&format!("mesh.closed.by.shop,front,front;{cluster};{peer};TCP;-;-;-")).unwrap();
+            let series =
+                parse(&format!("mesh.closed.by.shop,front,front;{cluster};{peer};TCP;-;-;-")).unwrap();
             (series.destination, series.peer.map(|peer| peer.account), series.mtls)
         };
         assert_eq!(of("passthrough", "-"), (Destination::Outside, None, false));

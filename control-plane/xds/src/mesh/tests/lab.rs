@@ -87,7 +87,7 @@ async fn lab_with(
     for name in ["n1", "n2"] {
         let node = Node::start(name, directory.path(), &authority, &network, edit);
         node.publish(&shared, &cluster.mesh);
-        let envoy = Envoy::start(&network.node(name), directory.path(), &node, forget);
+        let envoy = Envoy::start_with(&network.node(name), directory.path(), &node, forget);
         nodes.push((node, envoy));
     }
     let lab = Lab { network, nodes, cluster, shared, authority, directory, _alone: alone };

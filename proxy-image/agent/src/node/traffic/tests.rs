@@ -90,7 +90,8 @@ fn a_request_counts_once_by_its_flags_and_an_application_may_fail() {
 fn more_pairs_than_may_be_told_are_one_until_they_become_busy() {
     let mut traffic = Traffic::default();
     traffic.take(Reading::default(), 0, at(0));
-    let names: Vec<_> = (0..60).map(|number| requests("front", &format!("s{number:02}"), "200;-;-")).collect();
+    let names: Vec<_> =
+        (0..60).map(|number| requests("front", &format!("s{number:02}"), "200;-;-")).collect();
     let mut counts: Vec<u64> = vec![0; 60];
     let take = |traffic: &mut Traffic, counts: &[u64], second| {
         let all: Vec<_> = names.iter().map(String::as_str).zip(counts.iter().copied()).collect();

@@ -56,7 +56,12 @@ impl Drop for Envoy {
 
 impl Envoy {
     /// One worker: two pods that share a connection do so on one worker only.
-    pub fn start(network: &Path, directory: &Path, node: &Node, forget: Option<Duration>) -> Self {
+    pub fn start(network: &Path, directory: &Path, node: &Node) -> Self {
+        Self::start_with(network, directory, node, None)
+    }
+
+    /// The same, and it forgets statistics that nothing was counted in for so long.
+    pub fn start_with(network: &Path, directory: &Path, node: &Node, forget: Option<Duration>) -> Self {
         let admin = directory.join(format!("{}.admin", node.name));
         let file = directory.join(format!("{}.pb", node.name));
         std::fs::write(&file, bootstrap(&admin, node, forget).encode_to_vec()).unwrap();

@@ -85,7 +85,7 @@ async fn measure() {
     ] {
         let shared = shared.next(&empty.mesh);
         node.publish(&shared, &empty.mesh);
-        let envoy = Envoy::start(Path::new(&path("n1")), directory.path(), &node, None);
+        let envoy = Envoy::start(Path::new(&path("n1")), directory.path(), &node);
         envoy.is_ready().await;
         let base = figures(&envoy).await;
         let show = |what: &str, n: usize, f: (f64, f64)| {
