@@ -28,6 +28,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Idle connections to a pod are closed before most servers and conntrack tables forget them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// At this age a connection gets no further request. A node's proxy that is to be replaced waits for the end of its connections, and cannot ask
+/// for it, because it hands on bytes.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(60);
+
 /// A name that is never a cluster: requests for it get the `cluster_not_found_response_code`.
 pub(super) const UNRESOLVED: &str = "unresolved";
 
@@ -97,6 +101,7 @@ fn protocol_options(protocol: BackendProtocol) -> UpstreamHttpOptions {
     UpstreamHttpOptions {
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(IDLE_TIMEOUT)),
+            max_connection_duration: Some(duration(MAX_AGE)),
             ..HttpProtocolOptions::default()
         }),
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {

@@ -25,6 +25,7 @@ use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 
 use super::parts::{BUFFER, extension, transport_socket};
+use crate::envoy::cluster::MAX_AGE;
 use crate::envoy::common::{duration, keepalive, uint32};
 
 /// The agent puts the path of an empty network namespace here. What has lost its filter state connects from there, so to nowhere: it would
@@ -113,6 +114,8 @@ pub(super) fn http_options() -> HashMap<String, Any> {
     let options = UpstreamHttpOptions {
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(IDLE_TIMEOUT)),
+            // Between requests: another one goes over another connection.
+            max_connection_duration: Some(duration(MAX_AGE)),
             max_headers_count: uint32(HEADERS_COUNT),
             max_response_headers_kb: uint32(HEADERS_KB),
             ..HttpProtocolOptions::default()
