@@ -13,6 +13,7 @@ mod claim;
 mod driver;
 mod duty;
 pub mod envoy;
+mod farewell;
 mod find;
 mod follow;
 mod hands;
@@ -28,6 +29,7 @@ mod rules;
 mod run;
 mod sockets;
 mod store;
+mod wallet;
 
 pub use run::{run, serve_until};
 

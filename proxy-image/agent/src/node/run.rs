@@ -13,6 +13,7 @@ use super::{
     follow::{self, Heard},
     health,
     metrics::Metrics,
+    wallet::Wallet,
 };
 use crate::{
     args::{admin_socket, xds_socket},
@@ -39,7 +40,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// As there.
 pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let (mut parts, driver) = start(&args, &stop)?;
+    let (mut parts, driver) = start(&args, &stop, shutdown.drain())?;
     let ended = tokio::select! {
         ended = driver.run(shutdown.drain()) => ended.context("keep the pods of this node"),
         // No other part ends before it is told to.
@@ -58,7 +59,11 @@ pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
 type Parts = JoinSet<anyhow::Result<()>>;
 
-fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver)> {
+fn start(
+    args: &Args,
+    stop: &CancellationToken,
+    ending: CancellationToken,
+) -> anyhow::Result<(Parts, Driver)> {
     let relay = Relay::of_node(Pods::new(&args.run_dir.join(BLACK_HOLE).display().to_string()));
     let (metrics, own) = (Metrics::default(), identity::Metrics::default());
     let registry = metrics.registry(&own, &relay.restarts());
@@ -67,7 +72,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
     let (certified, wanted) = (watch::Sender::default(), watch::Sender::default());
     let (node, revision) = (args.place.node_name.clone(), args.workload.revision.clone());
     let report = watch::Sender::new(NodeReport { node, revision, ..NodeReport::default() });
-    let connection = watch::Sender::new(None);
+    let (connection, wallet) = (watch::Sender::new(None), Wallet::default());
 
     let mut parts = Parts::new();
     let health = health::Health {
@@ -85,6 +90,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
         certified: certified.clone(),
         connection: connection.subscribe(),
         failures: metrics.certificate_failures.clone(),
+        wallet: wallet.clone(),
     };
     let follow = follow::Outlets { report: report.subscribe(), heard: heard.clone(), listed: listed.clone() };
     let outlets = driver::Outlets {
@@ -93,6 +99,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
         certified: certified.subscribe(),
         wanted,
         report,
+        wallet,
     };
     // First of all: what it knows of the process before keeps Envoy's listeners where they are.
     let driver = Driver::new(args, &relay, outlets, metrics)?;
@@ -101,7 +108,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
     parts.spawn(async move {
         tokio::join!(
             certificates::run(certificates, &to, token.clone()),
-            follow::run(follow, connected, token)
+            follow::run(follow, connected, ending, token)
         );
         Ok(())
     });

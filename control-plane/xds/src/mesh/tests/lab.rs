@@ -10,7 +10,9 @@ mod measure;
 mod network;
 mod paths;
 mod refusals;
+mod routing;
 mod separation;
+mod suite;
 mod while_changing;
 
 use std::path::{Path, PathBuf};
