@@ -88,6 +88,8 @@ pub mod reason {
     pub const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
     /// Route: the parent, or the listener or port of it that is asked for, does not exist.
     pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
+    /// Route: another route of a more specific kind has the port (GEP-1294).
+    pub const CONFLICTED: &str = "Conflicted";
     /// Route: filters that exclude each other.
     pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
     /// Route: a backend of an unknown group or kind.

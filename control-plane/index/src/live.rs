@@ -36,6 +36,8 @@ pub struct Touched {
     pub gateways: BTreeSet<ObjectKey>,
     /// HTTPRoutes.
     pub http_routes: BTreeSet<ObjectKey>,
+    /// GRPCRoutes.
+    pub grpc_routes: BTreeSet<ObjectKey>,
 }
 
 #[derive(Default)]
@@ -43,6 +45,7 @@ struct Inner {
     gateway_classes: BTreeMap<ObjectKey, Arc<Live<api::GatewayClassStatus>>>,
     gateways: BTreeMap<ObjectKey, Arc<Live<api::GatewayStatus>>>,
     http_routes: BTreeMap<ObjectKey, Arc<Live<api::HttpRouteStatus>>>,
+    grpc_routes: BTreeMap<ObjectKey, Arc<Live<api::GrpcRouteStatus>>>,
     touched: Touched,
 }
 
@@ -110,6 +113,15 @@ kind!(
     update_http_routes,
     http_routes,
     api::HttpRouteStatus
+);
+kind!(
+    grpc_route,
+    grpc_routes,
+    record_grpc_route,
+    forget_grpc_route,
+    update_grpc_routes,
+    grpc_routes,
+    api::GrpcRouteStatus
 );
 
 impl LiveObjects {

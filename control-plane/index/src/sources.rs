@@ -52,6 +52,7 @@ pub(crate) fn spawn(
     watches.watch("gatewayclasses", Source::optional, seen_class, Event::GatewayClasses);
     watches.watch("gateways", Source::optional, seen_gateway, Event::Gateways);
     watches.watch("httproutes", Source::optional, seen_route, Event::HttpRoutes);
+    watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
     watches.watch("referencegrants", Source::optional, convert::reference_grant, Event::ReferenceGrants);
     watches.watch(
         "gatewayparameters",
@@ -140,6 +141,7 @@ use meshwright_core::model;
 seen!(seen_class, api::GatewayClass, api::GatewayClassStatus, model::GatewayClass, convert::gateway_class);
 seen!(seen_gateway, api::Gateway, api::GatewayStatus, model::Gateway, convert::gateway);
 seen!(seen_route, api::HttpRoute, api::HttpRouteStatus, model::HttpRoute, convert::http_route);
+seen!(seen_grpc_route, api::GrpcRoute, api::GrpcRouteStatus, model::HttpRoute, convert::grpc_route);
 
 async fn poll_version(client: kube::Client, events: mpsc::Sender<Event>) {
     let api: Api<CustomResourceDefinition> = Api::all(client);

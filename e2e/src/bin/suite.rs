@@ -43,7 +43,7 @@ enum What {
     Test,
     /// Unit and property tests
     Unit,
-    /// Official Gateway API suite, profile GATEWAY-HTTP
+    /// Official Gateway API suite, profiles GATEWAY-HTTP, MESH-HTTP and MESH-GRPC
     Conformance,
     /// A mesh with Bookinfo to play with
     Demo,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::ServiceRoutes;
+use crate::difference;
 use crate::model::{ObjectKey, Pod, World};
 
 /// Names of what was added, changed or removed. What is not named here is taken for unchanged; naming too much costs time and nothing else.
@@ -64,6 +66,13 @@ impl Touched {
     /// Whether this is, or was, a touched pod.
     pub(super) fn has_uid(&self, uid: &str) -> bool {
         self.uids.contains(uid)
+    }
+
+    /// With the Services that have other routes now.
+    pub(super) fn with_services_of_routes(&self, before: &ServiceRoutes, after: &ServiceRoutes) -> Self {
+        let mut touched = self.clone();
+        touched.services.extend(difference(before, after, PartialEq::eq).cloned());
+        touched
     }
 
     /// With the pods of its namespaces: another label may make members of all of them.

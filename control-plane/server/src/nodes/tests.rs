@@ -42,5 +42,6 @@ pub(crate) fn report(serving_epoch: i64, captured: &[(&str, &[&str])]) -> NodeRe
         revision: "mesh-1".to_owned(),
         serving_epoch,
         captured: captured.collect(),
+        ..NodeReport::default()
     }
 }

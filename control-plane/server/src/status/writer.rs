@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::kinds::{GatewayClasses, Gateways, HttpRoutes};
+use super::kinds::{GatewayClasses, Gateways, GrpcRoutes, HttpRoutes};
 use super::write::{Context, Error, Written, write};
 use crate::metrics::{Metrics, count};
 
@@ -25,6 +25,7 @@ enum Target {
     GatewayClass(ObjectKey),
     Gateway(ObjectKey),
     HttpRoute(ObjectKey),
+    GrpcRoute(ObjectKey),
 }
 
 /// The writer.
@@ -97,9 +98,11 @@ impl Writer {
         let classes = difference(&known.gateway_classes, &next.gateway_classes, PartialEq::eq);
         let gateways = difference(&known.gateways, &next.gateways, PartialEq::eq);
         let routes = difference(&known.http_routes, &next.http_routes, PartialEq::eq);
+        let grpc_routes = difference(&known.grpc_routes, &next.grpc_routes, PartialEq::eq);
         self.queue.extend(classes.map(|name| Target::GatewayClass(ObjectKey::new("", name.as_str()))));
         self.queue.extend(gateways.cloned().map(Target::Gateway));
         self.queue.extend(routes.map(|key| Target::HttpRoute(ObjectKey::clone(key))));
+        self.queue.extend(grpc_routes.map(|key| Target::GrpcRoute(ObjectKey::clone(key))));
         self.known = wanted;
     }
 
@@ -108,6 +111,7 @@ impl Writer {
         self.queue.extend(touched.gateway_classes.into_iter().map(Target::GatewayClass));
         self.queue.extend(touched.gateways.into_iter().map(Target::Gateway));
         self.queue.extend(touched.http_routes.into_iter().map(Target::HttpRoute));
+        self.queue.extend(touched.grpc_routes.into_iter().map(Target::GrpcRoute));
     }
 
     fn take_all(&mut self) {
@@ -115,6 +119,7 @@ impl Writer {
         self.queue.extend(live.gateway_classes().into_iter().map(|(key, _)| Target::GatewayClass(key)));
         self.queue.extend(live.gateways().into_iter().map(|(key, _)| Target::Gateway(key)));
         self.queue.extend(live.http_routes().into_iter().map(|(key, _)| Target::HttpRoute(key)));
+        self.queue.extend(live.grpc_routes().into_iter().map(|(key, _)| Target::GrpcRoute(key)));
     }
 
     /// Starts what is due. Without the Lease, or before the index is ready, there is nothing to do, and the sweep after that will find it.
@@ -156,6 +161,7 @@ impl Writer {
             Target::GatewayClass(key) => settled::<GatewayClasses>(&self.context, key, statuses),
             Target::Gateway(key) => settled::<Gateways>(&self.context, key, statuses),
             Target::HttpRoute(key) => settled::<HttpRoutes>(&self.context, key, statuses),
+            Target::GrpcRoute(key) => settled::<GrpcRoutes>(&self.context, key, statuses),
         }
     }
 
@@ -188,6 +194,7 @@ async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Targ
         Target::GatewayClass(key) => write::<GatewayClasses>(&context, key, &statuses).await,
         Target::Gateway(key) => write::<Gateways>(&context, key, &statuses).await,
         Target::HttpRoute(key) => write::<HttpRoutes>(&context, key, &statuses).await,
+        Target::GrpcRoute(key) => write::<GrpcRoutes>(&context, key, &statuses).await,
     };
     (target, result)
 }

@@ -7,9 +7,10 @@ use super::{
     keep::{Task, pod::Job},
     netns::Netns,
     nft::Nft,
-    probe::probe,
+    probe::{handshake, probe},
     rules::{Ports, Rules},
     sockets::Sockets,
+    wallet::Wallet,
 };
 
 /// What it takes. Cheap to clone; everything here blocks.
@@ -21,6 +22,8 @@ pub struct Hands {
     pub claims: Arc<Claims>,
     /// Where what we capture goes.
     pub ports: Ports,
+    /// With what pods call.
+    pub wallet: Wallet,
 }
 
 impl Hands {
@@ -39,6 +42,7 @@ impl Hands {
                 let ports: Vec<_> = task.ports.iter().copied().collect();
                 Ok(Sockets::of(&netns)?.connected(&ports))
             }
+            Job::Try => handshake(&netns, inbound, self.wallet.of(&task.identity)?).map(|()| 0),
             Job::Redirect => self.act(|| {
                 match task.redirected {
                     true => self.nft.apply(&netns, captured)?,

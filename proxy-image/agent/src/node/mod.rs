@@ -13,6 +13,7 @@ mod claim;
 mod driver;
 mod duty;
 pub mod envoy;
+mod farewell;
 mod find;
 mod follow;
 mod hands;
@@ -29,6 +30,7 @@ mod run;
 mod sockets;
 mod store;
 mod traffic;
+mod wallet;
 
 pub use run::{run, serve_until};
 

@@ -145,7 +145,10 @@ async fn a_node_is_handed_over_and_connections_stay_where_they_are() {
     assert_eq!(kept.get().await.unwrap(), "outbound of u1 by old");
 
     let (new_envoy, new_agent) = (new.envoy(), new.agent().await);
-    eventually("prepared", async || new.listens(&pod).len() == 2).await;
+    let prepared = async || new.reports().pop().is_some_and(|report| report.prepared == ["u1"]);
+    eventually("prepared", prepared).await;
+    assert_eq!(new.listens(&pod).len(), 2);
+    assert!(new.reports().iter().all(|report| report.serving_epoch == 0));
     assert_eq!(says(&pod, other, 9000).await, "outbound of u1 by old");
     for stage in [&new, &old] {
         stage.order(|order| order.claim = claim("new", 2));

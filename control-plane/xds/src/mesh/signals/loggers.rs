@@ -32,13 +32,16 @@ pub const MAX_COUNTERS: u32 = 8000;
 pub const MAX_HISTOGRAMS: u32 = 1000;
 
 /// What names of Envoy's statistics may begin with in a node's proxy. Those of each Service's cluster (10 kB) and of each pod's listeners (7 kB)
-/// are left out.
-pub const STATISTICS: [&str; 12] = [
+/// are left out, but for handshakes with clients, which all pods' listeners count together.
+pub const STATISTICS: [&str; 15] = [
     "mesh.",
     "mesh_all.",
     "server.",
     "cluster_manager.",
     "listener_manager.",
+    "listener.inbound.ssl.handshake",
+    "listener.inbound.ssl.connection_error",
+    "listener.inbound.ssl.fail_verify",
     "http.node.",
     "tracing.",
     "cluster.xds.",

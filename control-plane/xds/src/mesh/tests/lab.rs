@@ -10,8 +10,10 @@ mod measure;
 mod network;
 mod paths;
 mod refusals;
+mod routing;
 mod separation;
 mod signals;
+mod suite;
 mod while_changing;
 
 use std::path::{Path, PathBuf};

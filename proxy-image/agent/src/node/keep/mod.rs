@@ -3,7 +3,7 @@
 
 pub mod pod;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use meshwright_cni::{Answer, Request};
@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use super::{find::Sought, store::AllRedirected};
 use pod::{Job, Pod, Seen};
+
+/// So many that wait are told of.
+const AWAITING: usize = 20;
 
 /// What the rest of the world says at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,8 @@ pub struct Task {
     pub ports: BTreeSet<u16>,
     /// Rules of ours may be there already.
     pub redirected: bool,
+    /// SPIFFE id of the pod; empty while it is not known.
+    pub identity: String,
 }
 
 /// See the module.
@@ -148,7 +153,9 @@ impl Keep {
             }
             if let (Some(job), Some(namespace)) = (job, pod.namespace()) {
                 let ports = pod.ports().iter().copied().chain(self.ports).collect();
-                tasks.push(Task { uid: uid.clone(), namespace: namespace.clone(), job, ports, redirected });
+                let identity = self.identities.get(uid).cloned().unwrap_or_default();
+                let (uid, namespace) = (uid.clone(), namespace.clone());
+                tasks.push(Task { uid, namespace, job, ports, redirected, identity });
             }
         }
         self.pods.retain(|_, pod| !pod.is_gone());
@@ -216,6 +223,20 @@ impl Keep {
             (!addresses.is_empty()).then(|| CapturedPod { uid: uid.clone(), addresses })
         });
         reported.collect()
+    }
+
+    /// Uids of pods that take mutual TLS, or would as soon as we serve.
+    pub fn prepared(&self, world: World<'_>) -> Vec<String> {
+        let prepared = self.pods.iter().filter(|(uid, pod)| pod.is_prepared() && world.member(uid).is_some());
+        prepared.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The other members, by uid, and what they wait for.
+    pub fn awaiting(&self, world: World<'_>) -> HashMap<String, String> {
+        let waits = self.pods.iter().filter(|(uid, pod)| !pod.is_prepared() && world.member(uid).is_some());
+        let why =
+            |(uid, pod): (&String, &Pod)| (uid.clone(), pod.why(seen(uid, world, self.identities.get(uid))));
+        waits.map(why).take(AWAITING).collect()
     }
 
     /// Whether every pod that is on its way in and can arrive has arrived; while we do not serve, as far as it can without rules.

@@ -32,6 +32,8 @@ const COUNT: Duration = Duration::from_secs(1);
 pub enum Job {
     /// See whether Envoy listens.
     AwaitListeners,
+    /// While another one serves: shake hands with Envoy as a peer of the mesh would.
+    Try,
     /// Set the rules, and try them.
     Redirect,
     /// See whether the rules are still there, and mend them.
@@ -96,6 +98,8 @@ pub struct Pod {
     wakes: Option<Instant>,
     backoff: Backoff,
     problem: Option<String>,
+    /// Envoy shook hands.
+    tried: bool,
 }
 
 impl Pod {
@@ -114,6 +118,7 @@ impl Pod {
             wakes: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(10)),
             problem: None,
+            tried: false,
         }
     }
 
@@ -156,9 +161,14 @@ impl Pod {
         while let Some(next) = self.next(seen, now) {
             self.go(next, now);
         }
+        if self.stage == Stage::Open && seen.serves && !self.tried {
+            // Who has to serve now does not wait for what a handshake said.
+            (self.problem, self.due, self.tried) = (None, now, true);
+        }
         let (job, timer) = match self.stage {
             Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
-            Stage::Open => (Some(Job::Redirect).filter(|_| seen.serves), None),
+            Stage::Open if seen.serves => (Some(Job::Redirect), None),
+            Stage::Open => (Some(Job::Try).filter(|_| !self.tried), None),
             Stage::Captured => (Some(Job::Check), None),
             Stage::Unlisted { since } => {
                 let until = self.quiet().map_or(since + UNTOLD, |quiet| quiet.min(since + UNTOLD));
@@ -244,9 +254,10 @@ impl Pod {
                         self.redirected = false;
                         Stage::Gone
                     }
-                    Job::Check => self.stage,
+                    Job::Check | Job::Try => self.stage,
                 };
                 self.go(next, now);
+                self.tried |= job.0 == Job::Try;
                 if matches!(job.0, Job::Redirect | Job::Check) {
                     self.due = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
                 }
@@ -265,6 +276,7 @@ impl Pod {
         if std::mem::discriminant(&stage) != std::mem::discriminant(&self.stage) {
             self.due = now;
             self.backoff.reset();
+            self.tried = false;
         }
         self.stage = stage;
     }

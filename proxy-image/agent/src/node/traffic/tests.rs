@@ -180,6 +180,10 @@ fn prometheus_gets_labels_and_too_many_are_other() {
     assert!(other.ends_with("} 101"), "{other}");
     traffic.take(reading(&[], &[]), 0, at(3700));
     assert_eq!(traffic.table.text(), "", "what is gone for an hour is forgotten");
+    let newcomer = requests("newcomer", "web", "200;-;-");
+    traffic.take(reading(&[(&newcomer, 1)], &[]), 0, at(3705));
+    let text = traffic.table.text();
+    assert!(text.contains(r#"source_workload="newcomer""#) && !text.contains("other"), "{text}");
 }
 
 #[test]

@@ -153,8 +153,9 @@ async fn measure_requests() {
     ];
     let lab = lab(mesh(), |_| {}).await.unwrap();
     let n1 = &lab.nodes[0].1;
-    let call =
-        async |from: &str, to: &str, status: u32| lab.pod(from).call(to, &status.to_string()).await.unwrap();
+    let call = async |from: &str, to: &str, status: u32| {
+        lab.pod(from).call_for(to, &status.to_string()).await.unwrap()
+    };
     for _ in 0..5 {
         for (from, to) in WAYS {
             call(from, to, 0).await;

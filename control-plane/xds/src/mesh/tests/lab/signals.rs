@@ -74,7 +74,7 @@ async fn everything_is_counted_for_who_called_whom() {
     cart.source("10.88.0.1:80").await;
     front.get_http2("10.88.0.1:80").await.unwrap();
     for status in ["0", "14", "14", "123456"] {
-        cart.call("10.88.0.1:80", status).await.unwrap();
+        cart.call_for("10.88.0.1:80", status).await.unwrap();
     }
     front.talk("10.88.0.2:3306").await.unwrap();
     cart.talk("10.77.0.21:3306").await.unwrap();

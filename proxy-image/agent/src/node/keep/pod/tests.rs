@@ -38,10 +38,27 @@ fn a_pod_is_redirected_when_everything_else_stands_and_not_before() {
         assert_eq!(drive(&mut pod, missing, now), []);
         assert_eq!(pod.listens_in(), Some(&"/n/1".into()), "envoy is to open its listeners meanwhile");
     }
-    assert_eq!(drive(&mut pod, Seen { serves: false, ..ALL }, now), [Job::AwaitListeners]);
-    assert!(pod.is_open() && !pod.is_redirected());
+    assert_eq!(drive(&mut pod, Seen { serves: false, ..ALL }, now), [Job::AwaitListeners, Job::Try]);
+    assert!(pod.is_open() && pod.is_prepared() && !pod.is_redirected());
     assert_eq!(drive(&mut pod, ALL, now), [Job::Redirect]);
     assert!(pod.is_captured() && pod.is_redirected());
+}
+
+#[test]
+fn a_handshake_that_fails_keeps_nobody_who_has_to_serve() {
+    let now = start();
+    let mut pod = Pod::new(now);
+    pod.found("/n/1".into(), now);
+    let stands_by = Seen { serves: false, ..ALL };
+    let job = pod.step(stands_by, now).unwrap();
+    pod.ended(job, Ok(0), now);
+    let job = pod.step(stands_by, now).unwrap();
+    assert_eq!(job.0, Job::Try);
+    pod.ended(job, Err("no".to_owned()), now);
+    assert!(!pod.is_prepared() && pod.why(stands_by).contains("(no)"));
+    assert_eq!(pod.step(stands_by, now), None, "not at once");
+    assert_eq!(pod.step(ALL, now).unwrap().0, Job::Redirect);
+    assert!(pod.is_arriving(), "it is waited for");
 }
 
 #[test]
@@ -217,7 +234,7 @@ fn whoever_takes_the_node_over_has_the_rules_and_we_keep_our_connections() {
     let now = start();
     let mut pod = captured(now);
     let other = Seen { serves: false, ..ALL };
-    assert_eq!(drive(&mut pod, other, now), [], "not even the rules are looked at");
+    assert_eq!(drive(&mut pod, other, now), [Job::Try], "the rules are not even looked at");
     assert!(pod.is_open() && !pod.is_captured() && !pod.is_redirected() && pod.listens_in().is_some());
     assert_eq!(drive(&mut pod, ALL, now), [Job::Redirect], "and back");
     drive(&mut pod, other, now);
@@ -348,6 +365,7 @@ impl Model {
                 0
             }
             Job::Check => 0,
+            Job::Try => usize::from(!self.namespace.listens),
         };
         self.pod.ended(job, Ok(left), self.now);
         true
