@@ -4,6 +4,7 @@ mod check;
 mod nodes;
 mod store;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,9 +49,9 @@ impl Reports {
         self.lock().observe(since, now())
     }
 
-    /// Proxies of nodes that reported within the last hour, with the slots of their pairs from `since` on.
-    pub fn observe_nodes(&self, since: i64) -> Vec<ObservedNode> {
-        self.lock_nodes().observe(since, now())
+    /// Proxies of these nodes that reported within the last hour, with the slots of their pairs from `since` on, in Unix seconds.
+    pub fn observe_nodes(&self, since: i64, nodes: &BTreeSet<String>) -> Vec<ObservedNode> {
+        self.lock_nodes().observe(since, now(), nodes)
     }
 
     /// Forgets what is too old, until `drain` is cancelled.

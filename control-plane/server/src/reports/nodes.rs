@@ -1,6 +1,6 @@
 //! What proxies of nodes have reported, for an hour: pairs of a workload and a Service that it calls, with their slots. No I/O and no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshwright_proto::inspection::ObservedNode;
 use meshwright_proto::reports::{NodeProxy, Pair, PairSlot};
@@ -73,10 +73,11 @@ impl Nodes {
         Ok(())
     }
 
-    /// Proxies that reported within the last hour, with the slots of their pairs from `since` on.
-    pub fn observe(&self, since: i64, now: i64) -> Vec<ObservedNode> {
+    /// Proxies of these nodes that reported within the last hour, with the slots of their pairs from `since` on.
+    pub fn observe(&self, since: i64, now: i64, nodes: &BTreeSet<String>) -> Vec<ObservedNode> {
         let since = since.max(now.saturating_sub(KEPT).saturating_add(1));
-        let known = self.proxies.values().filter(|known| is_kept(known.last_report, now));
+        let asked = self.proxies.iter().filter(|((node, _), _)| nodes.contains(node));
+        let known = asked.map(|(_, known)| known).filter(|known| is_kept(known.last_report, now));
         let observed = known.map(|known| ObservedNode {
             proxy: Some(known.proxy.clone()),
             last_report: known.last_report,
@@ -164,7 +165,9 @@ fn names(pair: &Pair) -> Names {
 }
 
 fn pair(names: &Names, slots: &BTreeMap<i64, Box<[u8]>>, since: i64) -> Option<Pair> {
-    let slots: Vec<_> = slots.range(since..).filter_map(|(_, slot)| PairSlot::decode(&**slot).ok()).collect();
+    let slots = slots.range(since..).filter_map(|(_, slot)| PairSlot::decode(&**slot).ok());
+    // Nobody asks for the times, which are most of it.
+    let slots: Vec<_> = slots.map(|slot| PairSlot { latency: Default::default(), ..slot }).collect();
     let Names { source, destination } = names.clone();
     (!slots.is_empty()).then_some(Pair {
         source_namespace: source.0,

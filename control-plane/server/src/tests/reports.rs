@@ -113,6 +113,8 @@ async fn an_agent_reports_for_its_own_node_and_the_operator_is_told() {
     assert_eq!(running.metrics.nodes.reporting.get(), 1);
     let observed = inspection::observe(&running, 0).await;
     assert!(observed.proxies.is_empty());
-    assert_eq!(observed.nodes[0].proxy.as_ref().unwrap().node, "n1");
-    assert_eq!(observed.nodes[0].pairs[0].slots[0].requests, 7);
+    let nodes = inspection::observe_pairs(&running, "n1").await;
+    assert_eq!(nodes[0].proxy.as_ref().unwrap().node, "n1");
+    assert_eq!(nodes[0].pairs[0].slots[0].requests, 7);
+    assert_eq!(inspection::observe_pairs(&running, "n2").await, []);
 }

@@ -31,7 +31,7 @@ fn observed(pod: &str, last_report: i64, slots: &[(i64, u64)]) -> ObservedProxy 
 
 fn response(proxies: Vec<ObservedProxy>) -> ObserveResponse {
     let health = Some(Health { started: 7, ..Health::default() });
-    ObserveResponse { proxies, health, ..ObserveResponse::default() }
+    ObserveResponse { proxies, health }
 }
 
 fn begun(since: i64) -> Memory {

@@ -18,15 +18,20 @@ fn of(service: &str, slots: &[(i64, u64)]) -> Pair {
     }
 }
 
+fn observed(nodes: &Nodes, since: i64, now: i64) -> Vec<ObservedNode> {
+    nodes.observe(since, now, &["n1", "n2"].map(str::to_owned).into())
+}
+
 #[test]
 fn a_slot_that_comes_again_replaces_what_was_known_of_its_pair() {
     let mut nodes = Nodes::default();
     let record = |nodes: &mut Nodes, pairs| nodes.record(proxy("n1", "1"), pairs, NOW).unwrap();
     record(&mut nodes, vec![of("web", &[(NOW - 60, 1), (NOW - 30, 2)]), of("db", &[(NOW - 30, 5)])]);
     record(&mut nodes, vec![of("web", &[(NOW - 30, 7), (NOW, 3)])]);
-    let pairs = |since| nodes.observe(since, NOW).remove(0).pairs;
+    let pairs = |since| observed(&nodes, since, NOW).remove(0).pairs;
     assert_eq!(pairs(0), [of("db", &[(NOW - 30, 5)]), of("web", &[(NOW - 60, 1), (NOW - 30, 7), (NOW, 3)])]);
     assert_eq!(pairs(NOW), [of("web", &[(NOW, 3)])], "pairs without slots are left out");
+    assert_eq!(nodes.observe(0, NOW, &["n2".to_owned()].into()), [], "nobody asked for it");
 }
 
 #[test]
@@ -39,10 +44,10 @@ fn an_hour_is_kept_and_silent_proxies_go() {
     nodes
         .record(proxy("n1", "2"), vec![of("web", &[(later, 1)]), of("old", &[(NOW - 30, 1)])], later)
         .unwrap();
-    assert_eq!(nodes.observe(0, later)[1].pairs, [of("web", &[(NOW, 1), (later, 1)])]);
+    assert_eq!(observed(&nodes, 0, later)[1].pairs, [of("web", &[(NOW, 1), (later, 1)])]);
     nodes.forget(later + 30);
     assert_eq!(nodes.len(), 1);
-    assert_eq!(nodes.observe(0, later + 30)[0].pairs, [of("web", &[(later, 1)])]);
+    assert_eq!(observed(&nodes, 0, later + 30)[0].pairs, [of("web", &[(later, 1)])]);
     nodes.forget(later + KEPT);
     assert_eq!((nodes.len(), nodes.bytes), (0, 0));
 }
@@ -67,7 +72,7 @@ fn who_has_too_many_pairs_loses_the_quietest() {
     for number in 0..MAX_PAIRS {
         nodes.record(proxy("n1", "1"), vec![of(&format!("s{number}"), &[(NOW, 1)])], NOW).unwrap();
     }
-    let pairs = &nodes.observe(0, NOW)[0].pairs;
+    let pairs = &observed(&nodes, 0, NOW)[0].pairs;
     assert_eq!(pairs.len(), MAX_PAIRS);
     assert!(pairs.iter().all(|pair| pair.destination_service != "quiet"));
 }
@@ -81,8 +86,8 @@ fn what_is_too_much_in_all_loses_the_oldest_of_who_has_most() {
     nodes.record(proxy("n2", "1"), vec![of("a", &[(NOW - 90, 1)])], NOW).unwrap();
     let most = nodes.bytes - 1;
     nodes.shrink(most);
-    assert_eq!(nodes.observe(0, NOW)[0].pairs, [of("a", &[(NOW, 1)]), of("b", &[(NOW - 30, 1)])]);
+    assert_eq!(observed(&nodes, 0, NOW)[0].pairs, [of("a", &[(NOW, 1)]), of("b", &[(NOW - 30, 1)])]);
     nodes.shrink(0);
     assert_eq!(nodes.bytes, 0);
-    assert!(nodes.observe(0, NOW).iter().all(|node| node.pairs.is_empty()));
+    assert!(observed(&nodes, 0, NOW).iter().all(|node| node.pairs.is_empty()));
 }
