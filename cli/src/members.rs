@@ -128,6 +128,8 @@ fn modelled(pod: &Pod) -> model::Pod {
         node: spec.node_name.unwrap_or_default(),
         labels,
         service_account: spec.service_account_name.unwrap_or_default(),
+        // What it is a replica of decides nothing.
+        workload: String::new(),
         host_network: spec.host_network.unwrap_or_default(),
         addresses: addresses.collect(),
         sidecar: containers.map(|c| c.name).find(|name| mesh::is_foreign_sidecar(name)),

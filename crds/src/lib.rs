@@ -13,6 +13,7 @@ mod mesh_node;
 mod mesh_revision;
 pub mod names;
 pub mod shares;
+mod telemetry;
 mod upgrade;
 
 pub use definitions::{definitions, definitions_yaml};
@@ -28,6 +29,7 @@ pub use mesh_node::{
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
+pub use telemetry::{AccessLog, Telemetry, Tracing};
 pub use upgrade::{
     Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, NODE_WAVES, NODES_STEP,
     NodeShift, OnInsufficient, PassedOver, Probe, Rollback, SUPERSEDED, Share, Step, Strategy, UNMEASURED,

@@ -102,19 +102,28 @@ pub async fn kill_node_proxy(env: &Env, node: &str, container: Option<&str>) -> 
 /// # Errors
 /// When a proxy does not say.
 pub async fn handshakes(env: &Env) -> Result<BTreeMap<String, u64>> {
+    let all = node_metrics(env).await?;
+    Ok(all.into_iter().map(|(node, metrics)| (node, inbound_handshakes(&metrics))).collect())
+}
+
+/// What the proxy that is to serve each node tells Prometheus, by node.
+///
+/// # Errors
+/// When a proxy does not say.
+pub async fn node_metrics(env: &Env) -> Result<BTreeMap<String, String>> {
     let revisions: Api<MeshRevision> = Api::namespaced(env.client.clone(), MESH);
     let nodes: Api<Node> = Api::all(env.client.clone());
-    let mut counted = BTreeMap::new();
+    let mut said = BTreeMap::new();
     for mesh_node in mesh_nodes(env).await? {
         let (name, revision) = (mesh_node.name_any(), &mesh_node.spec.revision);
         let slot = revisions.get(revision).await.with_context(|| format!("read {revision}"))?.spec.node_slot;
         let port = slot.with_context(|| format!("{revision} has no node proxies"))?.ports().metrics;
         let node = nodes.get(&name).await.with_context(|| format!("read node {name}"))?;
         let to = address(&node).with_context(|| format!("node {name} without an address"))?;
-        let said = get((to, port).into(), &name, "/metrics").await?;
-        counted.insert(name, inbound_handshakes(&said.body));
+        let body = get((to, port).into(), &name, "/metrics").await?.body;
+        said.insert(name, body);
     }
-    Ok(counted)
+    Ok(said)
 }
 
 fn address(node: &Node) -> Option<IpAddr> {

@@ -22,6 +22,18 @@ async fn invalid_meshes_are_refused_with_the_field_and_the_reason() -> Result<()
         (mesh("m", "{ version: latest }"), "spec.version"),
         (mesh("m", "{ profile: Huge }"), "spec.profile"),
         (mesh("m", "{ trustDomain: 'Not A Domain' }"), "spec.trustDomain"),
+        (
+            mesh("m", "{ telemetry: { tracing: { endpoint: 'otel.obs:70000' } } }"),
+            "the port of endpoint must be between 1 and 65535",
+        ),
+        (
+            mesh("m", "{ telemetry: { tracing: { endpoint: 'http://otel.obs:4317' } } }"),
+            "spec.telemetry.tracing.endpoint",
+        ),
+        (
+            mesh("m", "{ telemetry: { tracing: { endpoint: 'otel.obs:4317', sampling: 101% } } }"),
+            "spec.telemetry.tracing.sampling",
+        ),
         (mesh("m", "{ certificates: { workloadTTL: 1m } }"), "workloadTTL must be between 10m and 168h"),
         (mesh("m", "{ certificates: { rootTTL: 24h } }"), "rootTTL must be between 1440h and 87600h"),
         (mesh("m", "{ certificates: { workloadTTL: soon } }"), "spec.certificates.workloadTTL"),

@@ -10,6 +10,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod touched;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use membership::{
 pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
 pub use resolver::{MeshResolver, resolve};
 pub use touched::Touched;
+pub use workload::workload;
 
 /// What node proxies do, all nodes together. Parts that did not change are the same allocation as in the resolution before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,17 +68,21 @@ pub struct Member {
     pub pod: ObjectKey,
     /// SPIFFE id of its service account.
     pub identity: Arc<str>,
+    /// Name of what made it, see [`workload`]; in the pod's namespace.
+    pub workload: Arc<str>,
     /// Its addresses; empty until it has a network.
     pub addresses: Vec<String>,
 }
 
 /// A pod that takes mutual TLS at port 15008.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Peer {
     /// Uid of the Pod.
     pub uid: Arc<str>,
     /// SPIFFE id that it shows.
     pub identity: Arc<str>,
+    /// Name of what made the pod, see [`workload`].
+    pub workload: Arc<str>,
 }
 
 /// A Service with cluster IPs, as a destination.

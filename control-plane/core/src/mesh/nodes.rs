@@ -49,6 +49,7 @@ fn member<'a>(pod: &'a Pod, key: &'a ObjectKey, identities: &mut Identities<'a>)
     Member {
         pod: key.clone(),
         identity: identities.of(&key.namespace, &pod.service_account),
+        workload: pod.workload.as_str().into(),
         addresses: pod.addresses.clone(),
     }
 }

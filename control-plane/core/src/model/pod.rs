@@ -13,6 +13,8 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// `spec.serviceAccountName`; empty for the mirror of a static pod only.
     pub service_account: String,
+    /// Name of what made it, see [`crate::mesh::workload`].
+    pub workload: String,
     /// `spec.hostNetwork`.
     pub host_network: bool,
     /// `status.podIPs`; empty until the pod has a network.

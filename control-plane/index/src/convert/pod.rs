@@ -7,6 +7,10 @@ use meshwright_core::mesh;
 use meshwright_core::model::Pod;
 use serde::Deserialize;
 
+/// Labels of pods that their makers set: what the name of the pod was made from.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
 /// The parts of a Pod that decide about membership; the others are not even decoded.
 #[derive(Debug, Clone, Deserialize, Resource)]
 #[resource(inherit = api::Pod)]
@@ -54,6 +58,13 @@ pub(crate) fn pod(object: PodView) -> Option<Pod> {
         return None;
     }
     let mut labels = metadata.labels.unwrap_or_default();
+    let label = |name: &str| labels.get(name).map(String::as_str);
+    let workload = mesh::workload(
+        metadata.name.as_deref().unwrap_or_default(),
+        metadata.generate_name.as_deref(),
+        label(TEMPLATE_HASH),
+        label(JOB_NAME),
+    );
     labels.retain(|label, _| mesh::LABELS.contains(&label.as_str()));
     let mut containers = spec.init_containers.into_iter().chain(spec.containers).map(|one| one.name);
     Some(Pod {
@@ -61,6 +72,7 @@ pub(crate) fn pod(object: PodView) -> Option<Pod> {
         node: spec.node_name,
         labels,
         service_account: spec.service_account_name,
+        workload,
         host_network: spec.host_network,
         addresses: status.pod_ips.into_iter().map(|address| address.ip).collect(),
         sidecar: containers.find(|name| mesh::is_foreign_sidecar(name)),
@@ -98,11 +110,14 @@ mod tests {
             node: "n1".to_owned(),
             labels: [("meshwright.io/mesh".to_owned(), "enabled".to_owned())].into(),
             service_account: "cart".to_owned(),
+            workload: "cart-0".to_owned(),
             host_network: false,
             addresses: vec!["10.0.0.1".to_owned(), "fd00::1".to_owned()],
             sidecar: None,
         };
         assert_eq!(pod(serde_json::from_value(object()).unwrap()), Some(expected));
+        let made = with(&["metadata", "generateName"], json!("cart-x-")).unwrap();
+        assert_eq!(made.workload, "cart");
         assert!(with(&["spec", "hostNetwork"], json!(true)).unwrap().host_network);
         assert_eq!(with(&["status"], json!({"phase": "Pending"})).unwrap().addresses, [""; 0]);
     }

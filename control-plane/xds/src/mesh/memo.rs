@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use meshwright_core::mesh::Node;
+use meshwright_core::mesh::{Member, Node};
 
 use super::{Ports, pod};
 use crate::{Resource, Resources};
@@ -39,11 +39,11 @@ impl Memo {
         inner.iter().for_each(|resource| listeners.insert(resource.clone()));
         for (uid, member) in node.into_iter().flat_map(|node| &node.members) {
             let before = known
-                .filter(|known| identity(known, uid) == Some(&member.identity))
+                .filter(|known| is_as_before(known, uid, member))
                 .and_then(|known| both(&known.listeners, uid));
             match before {
                 Some(before) => before.into_iter().for_each(|resource| listeners.insert(resource)),
-                None => pod::listeners(trust_domain, uid, &member.identity, ports)
+                None => pod::listeners(trust_domain, uid, member, ports)
                     .into_iter()
                     .for_each(|resource| listeners.insert(resource)),
             }
@@ -67,8 +67,10 @@ fn is_same(one: Option<&Arc<Node>>, other: Option<&Arc<Node>>) -> bool {
     }
 }
 
-fn identity<'a>(made: &'a Made, uid: &str) -> Option<&'a Arc<str>> {
-    Some(&made.node.as_ref()?.members.get(uid)?.identity)
+/// Whether the pod's listeners would be what they were.
+fn is_as_before(made: &Made, uid: &str, member: &Member) -> bool {
+    let before = made.node.as_ref().and_then(|node| node.members.get(uid));
+    before.is_some_and(|before| (&before.identity, &before.workload) == (&member.identity, &member.workload))
 }
 
 fn both(listeners: &Resources, uid: &str) -> Option<[Arc<Resource>; 2]> {

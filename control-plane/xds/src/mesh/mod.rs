@@ -23,12 +23,15 @@ mod fixed;
 mod http;
 mod inner;
 mod memo;
+mod ordered;
 mod parts;
 mod pod;
 mod route;
 mod service;
 mod shared;
+pub mod signals;
 mod state;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -37,6 +40,7 @@ mod upstream;
 use meshwright_core::mesh::Mesh;
 
 pub use self::shared::Shared;
+pub use self::telemetry::{Telemetry, Tracing};
 use crate::{Snapshot, TypeUrl};
 
 /// Where pods of the mesh take mutual TLS, on the wire.

@@ -8,9 +8,11 @@ use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::F
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, UpstreamConnectMode};
 
+use meshwright_core::mesh::Member;
+
 use super::fixed::{INBOUND, NODE};
 use super::parts::{BUFFER, chain, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
-use super::{Ports, caller_secret, state, tls};
+use super::{Ports, caller_secret, signals, state, tls};
 use crate::Resource;
 use crate::envoy::common::{keepalive, uint32};
 
@@ -30,17 +32,21 @@ pub(super) fn inbound_name(uid: &str) -> String {
 }
 
 /// Both listeners of a pod.
-pub(super) fn listeners(trust_domain: &str, uid: &str, identity: &str, ports: Ports) -> [Resource; 2] {
-    [outbound(uid, identity, ports.outbound), inbound(trust_domain, uid, identity, ports.inbound)]
+pub(super) fn listeners(trust_domain: &str, uid: &str, member: &Member, ports: Ports) -> [Resource; 2] {
+    [outbound(uid, member, ports.outbound), inbound(trust_domain, uid, &member.identity, ports.inbound)]
         .map(|listener| resource(&listener.name.clone(), listener))
 }
 
 /// Where the pod's own connections are redirected to: writes down who calls, from where and to where, and leaves the rest to the node's
 /// listener.
-fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
+fn outbound(uid: &str, member: &Member, port: u16) -> Listener {
     let values = vec![
         from_the_pod(),
-        state::handed_on_for_ever(state::string(state::IDENTITY, &caller_secret(identity))),
+        state::handed_on_for_ever(state::string(state::IDENTITY, &caller_secret(&member.identity))),
+        state::handed_on_for_ever(state::string(
+            state::SOURCE,
+            &signals::workload(&member.identity, &member.workload),
+        )),
         state::handed_on(state::value(state::DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%")),
     ];
     let filters = vec![state::on_new_connection(values), tcp_filter(tcp_proxy("outbound", NODE))];
@@ -74,7 +80,7 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
     let chain = FilterChain {
         filter_chain_match: Some(is_ours),
         transport_socket: Some(tls::server(trust_domain, identity)),
-        ..chain("inbound", vec![state::on_handshake(values), tcp_filter(proxy)])
+        ..chain("inbound", vec![state::on_handshake(values), tcp_filter(signals::of_received(proxy))])
     };
     Listener {
         name: inbound_name(uid),

@@ -10,7 +10,7 @@ use meshwright_core::model::ObjectKey;
 
 use super::memo::Memo;
 use super::service::Port;
-use super::{Ports, destinations, endpoint, fixed, inner, route};
+use super::{Ports, Telemetry, destinations, endpoint, fixed, inner, route};
 use crate::{Resource, Resources, TypeUrl};
 
 type Services = BTreeMap<ObjectKey, Arc<MeshService>>;
@@ -28,6 +28,7 @@ pub struct Shared {
     ports: BTreeMap<Arc<str>, Known>,
     resources: BTreeMap<TypeUrl, Arc<Resources>>,
     listeners: Vec<Arc<Resource>>,
+    telemetry: Telemetry,
     memo: Arc<Memo>,
 }
 
@@ -37,7 +38,7 @@ struct Known {
     port: Port,
     endpoints: Arc<Endpoints>,
     /// As whom the endpoints take mutual TLS, in their order.
-    identities: Vec<Option<Arc<str>>>,
+    who: Vec<Option<Peer>>,
     assignment: Arc<Resource>,
 }
 
@@ -52,13 +53,24 @@ impl Shared {
             peers: Arc::default(),
             ports: BTreeMap::new(),
             resources: BTreeMap::new(),
-            listeners: inner::listeners().map(Arc::new).to_vec(),
+            listeners: inner::listeners(&Telemetry::default()).map(Arc::new).to_vec(),
+            telemetry: Telemetry::default(),
             memo: Arc::default(),
         };
         shared.encode_ports();
         shared.put(TypeUrl::Endpoint, []);
         shared.put_extension(destinations::peers(&shared.peers));
         shared
+    }
+
+    /// The same, and its proxies tell this beside their statistics.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.listeners = inner::listeners(&telemetry).map(Arc::new).to_vec();
+        self.telemetry = telemetry;
+        self.memo = Arc::default();
+        self.encode_ports();
+        self
     }
 
     /// Of this mesh.
@@ -111,11 +123,11 @@ impl Shared {
             let routes = mesh.routes.get(key);
             for (number, port) in &service.ports {
                 let routes = routes.and_then(|routes| routes.get(number)).cloned();
-                let identities = identities(&port.endpoints, &mesh.peers);
-                if routes.is_some() || identities.iter().any(Option::is_some) {
+                let who = who(&port.endpoints, &mesh.peers);
+                if routes.is_some() || who.iter().any(Option::is_some) {
                     let shape = Port::new(key, *number, &service.addresses, port.protocol);
                     let shape = Port { routes, ..shape };
-                    let known = self.known(shape, &port.endpoints, identities, &mesh.peers);
+                    let known = self.known(shape, &port.endpoints, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
@@ -125,8 +137,8 @@ impl Shared {
             match all.get_mut(&shape.name) {
                 Some(known) => known.port.is_backend = true,
                 None => {
-                    let identities = identities(endpoints, &mesh.peers);
-                    let known = self.known(shape, endpoints, identities, &mesh.peers);
+                    let who = who(endpoints, &mesh.peers);
+                    let known = self.known(shape, endpoints, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
@@ -134,22 +146,15 @@ impl Shared {
         all
     }
 
-    fn known(
-        &self,
-        port: Port,
-        endpoints: &Arc<Endpoints>,
-        identities: Vec<Option<Arc<str>>>,
-        peers: &Peers,
-    ) -> Known {
+    fn known(&self, port: Port, endpoints: &Arc<Endpoints>, who: Vec<Option<Peer>>, peers: &Peers) -> Known {
         let before = self.ports.get(&port.name).filter(|before| {
-            before.identities == identities
-                && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
+            before.who == who && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
         });
         let assignment = match before {
             Some(before) => before.assignment.clone(),
-            None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| identity(address, peers))),
+            None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| peers.get(address))),
         };
-        Known { port, endpoints: endpoints.clone(), identities, assignment }
+        Known { port, endpoints: endpoints.clone(), who, assignment }
     }
 
     /// Clusters, routes, and the list of destinations.
@@ -159,7 +164,8 @@ impl Shared {
         let (routes, services) =
             (route::configuration(ports(), &self.trust_domain), destinations::services(ports()));
         let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
-        self.put(TypeUrl::Cluster, fixed.chain(clusters));
+        let collector = self.telemetry.cluster().map(Arc::new);
+        self.put(TypeUrl::Cluster, fixed.chain(collector).chain(clusters));
         self.put(TypeUrl::Route, [Arc::new(routes)]);
         self.put_extension(services);
     }
@@ -176,12 +182,8 @@ impl Shared {
     }
 }
 
-fn identities(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Arc<str>>> {
-    endpoints.zones.values().flatten().map(|endpoint| identity(&endpoint.address, peers)).collect()
-}
-
-fn identity(address: &str, peers: &Peers) -> Option<Arc<str>> {
-    peers.get(address).map(|peer| peer.identity.clone())
+fn who(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Peer>> {
+    endpoints.zones.values().flatten().map(|endpoint| peers.get(&endpoint.address).cloned()).collect()
 }
 
 fn is_same(

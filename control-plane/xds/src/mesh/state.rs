@@ -34,6 +34,11 @@ pub(super) const SUBJECT: &str = "envoy.network.upstream_subject_alt_names";
 /// ALPN upstream.
 pub(super) const ALPN: &str = "envoy.network.application_protocols";
 
+/// Which workload the connection came from, as [`super::signals::workload`] writes it.
+pub(super) const SOURCE: &str = "meshwright.io/source";
+/// The cluster that a request goes to, for the hop behind it.
+pub(super) const SERVICE: &str = "meshwright.io/service";
+
 const HASHABLE: &str = "envoy.hashable_string";
 const STRING: &str = "envoy.string";
 

@@ -40,12 +40,13 @@ impl Cluster {
         let member = Member {
             pod: ObjectKey::new("shop", account),
             identity: spiffe(account),
+            workload: account.into(),
             addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
         };
         let found = self.mesh.nodes.entry(node.to_owned()).or_default();
         Arc::make_mut(found).members.insert(uid.clone(), member);
         for &address in addresses {
-            let peer = Peer { uid: uid.as_str().into(), identity: spiffe(account) };
+            let peer = Peer { uid: uid.as_str().into(), identity: spiffe(account), workload: account.into() };
             Arc::make_mut(&mut self.mesh.peers).insert(address.to_owned(), peer);
         }
         self

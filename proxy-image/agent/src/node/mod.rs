@@ -29,6 +29,7 @@ mod rules;
 mod run;
 mod sockets;
 mod store;
+mod traffic;
 mod wallet;
 
 pub use run::{run, serve_until};

@@ -13,6 +13,27 @@ fn equal_meshes_give_equal_bytes() {
     }
 }
 
+#[test]
+fn equal_telemetry_gives_equal_bytes() {
+    let tracing = Tracing { host: "otel".to_owned(), port: 4317, sampling: 10 };
+    let made = || {
+        let telemetry = Telemetry { tracing: Some(tracing.clone()), access_log: true };
+        let cluster = shop();
+        node(
+            &Shared::new(TRUST_DOMAIN).with_telemetry(telemetry).next(&cluster.mesh),
+            &cluster.mesh,
+            "n1",
+            PORTS,
+        )
+    };
+    let one = made();
+    for _ in 0..10 {
+        assert_eq!(differences(&one, &made()), [""; 0]);
+    }
+    let added = ["Cluster otlp", "Listener node", "Listener node/detect"];
+    assert_eq!(differences(&one, &snapshot(&shop(), "n1")), added, "and is the only difference");
+}
+
 /// The snapshots of a node before and after a change, where the second is made from what the first left. It has to be the one that is made
 /// from nothing.
 fn change(before: &Cluster, after: &Cluster, name: &str) -> [Snapshot; 2] {

@@ -202,7 +202,7 @@ fn what_is_no_address_is_left_out() {
     let cluster = shop().service("odd", &["None", "10.96.0.7'"], 80, Protocol::Tcp, &[("10.0.2.1", 80)]);
     let mut cluster = cluster;
     Arc::make_mut(&mut cluster.mesh.peers)
-        .insert("x'".to_owned(), Peer { uid: "x".into(), identity: spiffe("x") });
+        .insert("x'".to_owned(), Peer { uid: "x".into(), identity: spiffe("x"), ..Peer::default() });
     let snapshot = snapshot(&cluster, "n1");
     assert_eq!(expressions(&snapshot, "node/services").len(), 3);
     assert!(!expressions(&snapshot, "node/services").iter().any(|text| text.contains("10.96.0.7")));

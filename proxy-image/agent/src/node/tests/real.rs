@@ -26,7 +26,15 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
         |index: usize| -> Arc<str> { format!("spiffe://cluster.local/ns/shop/sa/u{index}").into() };
     let members = addresses.iter().zip(0..).map(|(address, index)| {
         let pod = key(&format!("pod-u{index}"));
-        (format!("u{index}"), Member { pod, identity: identity(index), addresses: vec![address.clone()] })
+        (
+            format!("u{index}"),
+            Member {
+                pod,
+                identity: identity(index),
+                addresses: vec![address.clone()],
+                workload: "app".into(),
+            },
+        )
     });
     let endpoint = Endpoint {
         address: addresses[1].clone(),
@@ -40,7 +48,10 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
     let peers: BTreeMap<_, _> = captured
         .iter()
         .map(|index| {
-            (addresses[*index].clone(), Peer { uid: format!("u{index}").into(), identity: identity(*index) })
+            (
+                addresses[*index].clone(),
+                Peer { uid: format!("u{index}").into(), identity: identity(*index), ..Peer::default() },
+            )
         })
         .collect();
     Mesh {
@@ -85,6 +96,25 @@ async fn two_pods_of_a_node_talk_mutual_tls() {
     })
     .await;
     assert_eq!(caller.reaches(target.addresses[0], 9000, 0), super::APP, "and what the server begins");
+
+    // Who called whom is told.
+    eventually("a report of the traffic", async || {
+        assert_eq!(says(caller, SERVICE.parse().unwrap(), 80).await, "app over HTTP");
+        let mut pairs = stage.traffic().into_iter().flat_map(|report| report.pairs);
+        pairs.any(|pair| {
+            let slots = pair.slots.iter().map(|slot| (slot.requests, slot.failed));
+            let (requests, failed) =
+                slots.fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse));
+            (pair.source_workload.as_str(), pair.destination_service.as_str()) == ("app", "app")
+                && requests > 0
+                && failed == 0
+        })
+    })
+    .await;
+    let text = stage.metrics().await.unwrap();
+    let row = r#"meshwright_requests_total{source_namespace="shop",source_workload="app",source_service_account="u0",destination_namespace="shop",destination_service="app",destination_port="80",destination_workload_namespace="shop",destination_workload="",destination_service_account="u1",protocol="HTTP/1.1",response_class="2xx",grpc_status="",flags="",mtls="true"}"#;
+    assert!(text.contains(row), "{text}");
+    assert!(text.contains("envoy_server_live") && !text.contains("envoy_mesh"), "Envoy's own, and not twice");
 
     // Envoy alone; what it had is there again at once.
     stage.kill_envoy();

@@ -48,6 +48,25 @@ impl Namespace {
         answer.map_err(|e| e.to_string())
     }
 
+    /// A gRPC call that the server is to answer with this status.
+    pub async fn call_for(&self, address: &str, status: &str) -> Result<(), String> {
+        let stream = self.connect(address).await.map_err(|e| e.to_string())?;
+        let call = async {
+            let (mut client, connection) = h2::client::handshake(stream).await?;
+            tokio::spawn(connection);
+            let request = http::Request::post(format!("http://{address}/shop.Cart/Get"))
+                .header("content-type", "application/grpc")
+                .header("x-wanted-status", status);
+            let (response, _) = client.send_request(request.body(()).unwrap_or_default(), true)?;
+            let mut body = response.await?.into_body();
+            while let Some(data) = body.data().await {
+                data?;
+            }
+            body.trailers().await.map(drop)
+        };
+        timeout(PATIENCE, call).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+
     /// Waits for the greeting, says something, hears it back, closes its half and hears the last word.
     pub async fn talk(&self, address: &str) -> Result<String, String> {
         let talk = async {

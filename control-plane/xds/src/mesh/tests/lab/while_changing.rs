@@ -69,7 +69,7 @@ async fn the_handshake_names_protocol_and_port() {
         .service("db", &[], 3306, Protocol::Tcp, &silent(3307))
         .service("any", &[], 8000, Protocol::Detect, &silent(8082));
     Arc::make_mut(&mut cluster.mesh.peers)
-        .insert("10.77.0.99".to_owned(), Peer { uid: "x".into(), identity: spiffe("x") });
+        .insert("10.77.0.99".to_owned(), Peer { uid: "x".into(), identity: spiffe("x"), ..Peer::default() });
     let Some(lab) = lab(cluster, |_| {}).await else { return };
     let listener = lab.pod("outside").listen(PORT);
     let (sender, mut hellos) = mpsc::unbounded_channel();
