@@ -118,8 +118,12 @@ impl RouteWork {
                 route: Arc::clone(&self.route),
                 compiled: Arc::clone(compiled),
                 ports: BTreeSet::new(),
+                named: BTreeSet::new(),
             });
             at.ports.extend(ports);
+            if parent.reference.port.is_some() || parent.reference.section_name.is_some() {
+                at.named.extend(ports);
+            }
         }
         all
     }

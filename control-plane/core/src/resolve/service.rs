@@ -79,6 +79,8 @@ pub(crate) struct AtService {
     pub compiled: Arc<CompiledRoute>,
     /// At least one.
     pub ports: BTreeSet<u16>,
+    /// Those of them that one of its parentRefs names.
+    pub named: BTreeSet<u16>,
 }
 
 /// A Service with the routes that are attached to it.
@@ -104,8 +106,11 @@ impl ServiceWork {
 
     fn port(&self, service: &ObjectKey, port: u16) -> PortRoutes {
         let mut scopes: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
+        let mut routes = PortRoutes::default();
         for at in self.attached.values().filter(|at| at.ports.contains(&port)) {
             if !self.is_displaced(&at.route, port) {
+                routes.is_named |=
+                    at.route.meta.key.namespace == service.namespace && at.named.contains(&port);
                 let entries = entries(&at.route, &at.compiled).into_iter();
                 scopes.entry(&at.route.meta.key.namespace).or_default().extend(entries.map(|entry| {
                     Candidate {
@@ -117,7 +122,6 @@ impl ServiceWork {
                 }));
             }
         }
-        let mut routes = PortRoutes::default();
         for (namespace, mut candidates) in scopes {
             candidates.sort_by(precedence::compare);
             let entries: Vec<Arc<RouteEntry>> = candidates.into_iter().map(|one| one.entry).collect();

@@ -85,6 +85,30 @@ fn without_a_port_it_is_for_all_ports_that_speak_http() {
 }
 
 #[test]
+fn a_port_is_named_by_a_producer_that_names_it() {
+    let section = ParentRef { section_name: Some("http".to_owned()), ..service("echo", None) };
+    for (namespace, parent, expected) in [
+        ("infra", service("echo", None), false),
+        ("infra", service("echo", Some(80)), true),
+        ("infra", section, true),
+        ("web", service("echo", Some(80)), false),
+    ] {
+        let mut world = with_echo();
+        add(&mut world, of(parent.clone(), route(namespace, "r", vec![rule("/", "v1")])));
+        assert_eq!(at(&run(&world), 80).is_named, expected, "{namespace} {parent:?}");
+        add(&mut world, of(service("echo", None), route("infra", "all", vec![rule("/", "v1")])));
+        let resolution = run(&world);
+        assert_eq!(at(&resolution, 80).is_named, expected, "{namespace} {parent:?}");
+        assert!(!at(&resolution, 7070).is_named, "another port");
+    }
+    // One that has lost the port does not count.
+    let mut world = with_echo();
+    add(&mut world, of(service("echo", Some(80)), route("infra", "r", vec![rule("/", "v1")])));
+    add(&mut world, grpc(of(service("echo", None), route("infra", "g", vec![]))));
+    assert!(!at(&run(&world), 80).is_named);
+}
+
+#[test]
 fn what_cannot_be_a_parent_is_told_and_takes_nothing() {
     let section =
         |name: &str, port| ParentRef { section_name: Some(name.to_owned()), ..service("echo", port) };

@@ -186,6 +186,27 @@ async fn a_consumers_route_is_for_its_own_namespace_and_instead_of_the_producers
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_passes_a_route_that_names_no_port() {
+    let all = |parent| route("shop", parent, parent, vec![signed("all", "/")]);
+    let mut cluster = mesh().routed(vec![all("any"), all("odd")]);
+    let Some(mut lab) = lab(cluster.clone(), |_| {}).await else { return };
+    let front = lab.pod("front");
+    assert_eq!(front.talk("10.88.0.4:8000").await.unwrap(), "hello 10.77.0.21 ping bye");
+    let answer = front.ask("10.88.0.3:8000", "/", "").await.unwrap();
+    assert_eq!((answer.status, answer.header("x-route")), (200, Some("all")));
+    assert_eq!(answer.source(), "from 10.77.0.21");
+    // It is HTTP once a route names it.
+    let mut named = all("odd");
+    named.parent_refs[0].port = Some(8000);
+    cluster = mesh().routed(vec![named]);
+    lab.publish(cluster);
+    until("HTTP only", async || lab.pod("front").talk("10.88.0.4:8000").await.is_err().then_some(())).await;
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn grpc_is_routed_by_service_and_method() {
     let call = |service: Option<&str>, method: Option<&str>| {
         let exact = |text: Option<&str>| text.map(|text| StringMatch::Exact(text.to_owned()));
