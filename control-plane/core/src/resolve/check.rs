@@ -48,6 +48,13 @@ fn combination(filters: &[HttpRouteFilter]) -> Option<Finding> {
 }
 
 fn route_match(matches: &HttpRouteMatch) -> Option<Finding> {
+    // CONNECT has no path to match and no response to route.
+    let connects = || matches.method.as_deref() == Some("CONNECT");
+    unmatchable(matches).or_else(|| connects().then(|| unsupported("method CONNECT is not supported")))
+}
+
+/// Why a proxy would not take this match, and all routes beside it with it.
+pub(crate) fn unmatchable(matches: &HttpRouteMatch) -> Option<Finding> {
     if let Some(finding) = call(&matches.path).or_else(|| names(matches)) {
         return Some(finding);
     }
@@ -63,13 +70,10 @@ fn route_match(matches: &HttpRouteMatch) -> Option<Finding> {
         StringMatch::RegularExpression(expression) => Some(expression),
         StringMatch::Exact(_) => None,
     });
-    if let Some(bad) = path.into_iter().chain(values).find(|text| !expression::is_safe(text)) {
-        return Some(unsupported(format!(
-            "regular expression {bad:?} is not in the supported part of RE2, or too large for it"
-        )));
-    }
-    // CONNECT has no path to match and no response to route.
-    (matches.method.as_deref() == Some("CONNECT")).then(|| unsupported("method CONNECT is not supported"))
+    let bad = path.into_iter().chain(values).find(|text| !expression::is_safe(text))?;
+    Some(unsupported(format!(
+        "regular expression {bad:?} is not in the supported part of RE2, or too large for it"
+    )))
 }
 
 /// A slash would make another path of a service or method, and one that Envoy may not take.
