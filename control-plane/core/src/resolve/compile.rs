@@ -33,7 +33,7 @@ pub(crate) struct CompiledRouteRule {
 }
 
 /// Whose proxies a route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
     /// A Gateway's.
     Gateway,

@@ -212,7 +212,7 @@ fn a_gateway_and_a_service_as_parents_have_an_entry_each() {
 }
 
 #[test]
-fn a_consumer_needs_no_grant_for_backends_beside_the_service() {
+fn in_the_mesh_no_grant_is_needed() {
     let mut world = with_echo();
     let to = |namespace: &str, name: &str| HttpRouteRule {
         backend_refs: vec![HttpBackendRef {
@@ -222,18 +222,21 @@ fn a_consumer_needs_no_grant_for_backends_beside_the_service() {
         ..HttpRouteRule::default()
     };
     add_service(&mut world, "third", "other", None);
-    let rules = vec![to("infra", "v1"), to("third", "other"), to("web", "web")];
-    add(&mut world, of(service("echo", Some(80)), route("web", "r", rules)));
-    let resolution = run(&world);
-    let actions: Vec<_> =
-        at(&resolution, 80).consumers["web"].iter().map(|entry| entry.rule.action.clone()).collect();
-    assert!(matches!(actions[0], RuleAction::Forward(_)) && matches!(actions[2], RuleAction::Forward(_)));
-    assert_eq!(actions[1], RuleAction::Fail);
+    let rules = || vec![to("infra", "v1"), to("third", "other"), to("web", "web")];
+    for namespace in ["infra", "web"] {
+        add(&mut world, of(service("echo", Some(80)), route(namespace, "r", rules())));
+        add(&mut world, grpc(of(service("echo", Some(8080)), route(namespace, "r", rules()))));
+        let resolution = run(&world);
+        for (kind, port) in [(RouteKind::Http, 80), (RouteKind::Grpc, 8080)] {
+            assert_eq!(told(&resolution, (kind, namespace, "r"), 0), FINE);
+            let all = at(&resolution, port).entries().filter(|entry| entry.route.namespace == namespace);
+            assert!(all.into_iter().all(|entry| matches!(entry.rule.action, RuleAction::Forward(_))));
+        }
+    }
+    add(&mut world, of(service("echo", Some(80)), route("web", "r", vec![to("third", "absent")])));
     let id = (RouteKind::Http, "web", "r");
-    assert_eq!(told(&resolution, id, 0), [(true, "Accepted"), (false, "RefNotPermitted")]);
-    grant(&mut world, "third", ("HTTPRoute", "web"), ("Service", None));
-    assert_eq!(told(&run(&world), id, 0), FINE);
-    // For a Gateway it does.
+    assert_eq!(told(&run(&world), id, 0), [(true, "Accepted"), (false, "BackendNotFound")]);
+    // For a Gateway one is.
     let gateway = parent("gw");
     let everybody = Listener { allowed_namespaces: FromNamespaces::All, ..listener("http", 80, None) };
     add_gateway(&mut world, super::fixtures::gateway(vec![everybody]));
@@ -243,6 +246,8 @@ fn a_consumer_needs_no_grant_for_backends_beside_the_service() {
     let resolution = run(&world);
     assert_eq!(told(&resolution, id, 0), FINE);
     assert_eq!(told(&resolution, id, 1)[1], (false, "RefNotPermitted"));
+    grant(&mut world, "infra", ("HTTPRoute", "web"), ("Service", None));
+    assert_eq!([0, 1].map(|parent| told(&run(&world), id, parent)), [FINE, FINE]);
 }
 
 #[test]
