@@ -187,7 +187,7 @@ impl Resolver {
             let gateway = attach::gateway_of(reference, route)
                 .filter(|parent| route.kind == RouteKind::Http && self.gateways.contains_key(parent));
             let to = gateway.map(To::Gateway).or_else(|| {
-                let key = service::service_of(reference, route)?;
+                let key = service::service_of(reference, route).filter(|_| self.config.has_mesh)?;
                 let ports = service::attach(reference, &key, route.kind, world);
                 Some(To::Service(key, ports))
             });

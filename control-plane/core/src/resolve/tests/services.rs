@@ -212,6 +212,25 @@ fn a_gateway_and_a_service_as_parents_have_an_entry_each() {
 }
 
 #[test]
+fn without_a_mesh_services_are_no_parents() {
+    let mut world = with_echo();
+    let mut both = of(service("echo", Some(80)), route("infra", "both", vec![rule("/", "v1")]));
+    both.parent_refs.push(parent("gw"));
+    add(&mut world, both);
+    add(&mut world, of(service("echo", Some(80)), route("infra", "r", vec![rule("/", "v1")])));
+    add(&mut world, of(service("nobody", None), route("infra", "s", vec![rule("/", "v1")])));
+    add(&mut world, grpc(of(service("echo", None), route("infra", "g", vec![]))));
+    let config = crate::ControllerConfig { has_mesh: false, ..crate::ControllerConfig::default() };
+    let resolution = crate::resolve(&world, &config);
+    assert!(resolution.services.is_empty() && resolution.statuses.grpc_routes.is_empty());
+    let told: Vec<_> = resolution.statuses.http_routes.iter().map(|(key, status)| {
+        let parents = status.parents.iter().map(|parent| parent.parent_ref.kind.as_deref());
+        (key.name.as_str(), parents.collect::<Vec<_>>())
+    }).collect();
+    assert_eq!(told, [("both", vec![None])]);
+}
+
+#[test]
 fn in_the_mesh_no_grant_is_needed() {
     let mut world = with_echo();
     let to = |namespace: &str, name: &str| HttpRouteRule {
