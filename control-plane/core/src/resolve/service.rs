@@ -144,13 +144,14 @@ impl ServiceWork {
         route.kind == RouteKind::Http && self.attached.values().any(is_stronger)
     }
 
-    /// Why a route that is attached to these ports holds on none of them, if so.
-    pub(crate) fn conflict(&self, route: &HttpRoute, ports: &BTreeSet<u16>) -> Option<Finding> {
-        ports.iter().all(|port| self.is_displaced(route, *port)).then(|| {
-            Finding::new(
-                reason::CONFLICTED,
-                "a GRPCRoute has the port, and only routes of one kind can hold for it",
-            )
-        })
+    /// What a route that is attached to these ports has lost of them: why it holds on none, or what is to be said of it if it holds on some.
+    pub(crate) fn conflict(&self, route: &HttpRoute, ports: &BTreeSet<u16>) -> Result<Option<String>, Finding> {
+        let lost: Vec<_> = ports.iter().filter(|port| self.is_displaced(route, **port)).collect();
+        if lost.is_empty() {
+            return Ok(None);
+        }
+        let numbers = lost.iter().map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
+        let why = format!("a GRPCRoute has port {numbers}, and only routes of one kind can hold for a port");
+        if lost.len() == ports.len() { Err(Finding::new(reason::CONFLICTED, why)) } else { Ok(Some(why)) }
     }
 }

@@ -182,11 +182,17 @@ fn a_grpc_route_takes_a_port_from_http_routes_of_its_namespace() {
     let http = |resolution: &Resolution, name| told(resolution, (RouteKind::Http, "infra", name), 0)[0];
     assert_eq!(http(&resolution, "http"), (false, "Conflicted"));
     assert_eq!(http(&resolution, "both"), (true, "Accepted"), "it has other ports");
+    let message = |resolution: &Resolution, name| {
+        parent_status(resolution, "infra", name).conditions[0].message.clone()
+    };
+    assert!(message(&resolution, "both").starts_with("a GRPCRoute has port 80, "), "and hears of the lost one");
+    assert!(message(&resolution, "http").starts_with("a GRPCRoute has port 80, "));
     assert_eq!(told(&resolution, (RouteKind::Grpc, "infra", "grpc"), 0), FINE);
     assert_eq!(told(&resolution, (RouteKind::Http, "web", "http"), 0), FINE);
     world.grpc_routes.clear();
     let resolution = resolver.resolve(&world);
     assert_eq!(http(&resolution, "http"), (true, "Accepted"));
+    assert_eq!(message(&resolution, "both"), "");
     assert_eq!(names(at(&resolution, 80).producer.as_ref().unwrap()), ["both/0", "http/0"]);
 }
 
