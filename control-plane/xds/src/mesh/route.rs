@@ -26,7 +26,8 @@ pub(super) const NAME: &str = "node/http";
 
 pub(super) fn configuration<'a>(ports: impl Iterator<Item = &'a Port>, trust_domain: &str) -> Resource {
     let mut hosts: Vec<_> = ports.flat_map(|port| hosts(port, trust_domain)).collect();
-    // A connection may outlive what was known of its destination.
+    // A connection may outlive what was known of its destination: it goes on as those of Services that are not in the mesh. Whatever is in the
+    // mesh has a host of its own, so that nothing for it goes this way, which is plaintext.
     hosts.push(host("*", vec!["*".to_owned()], vec![onwards(fixed::PASSTHROUGH)]));
     let configuration = RouteConfiguration {
         name: NAME.to_owned(),
@@ -53,8 +54,8 @@ fn hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
     match port.protocol {
         Protocol::Http if port.destinations.is_empty() => Vec::new(),
         Protocol::Http => vec![with(&port.name, port.destinations.clone(), &port.name)],
-        Protocol::Detect => port.destinations.iter().map(one).collect(),
-        Protocol::Tcp => Vec::new(),
+        // Connections that were opened while a port was HTTP go on as that, whatever it has become.
+        Protocol::Detect | Protocol::Tcp => port.destinations.iter().map(one).collect(),
     }
 }
 
