@@ -24,6 +24,9 @@ use crate::envoy::route::{BODY_LIMIT, Place, answer, route};
 /// The RouteConfiguration of all nodes.
 pub(super) const NAME: &str = "node/http";
 
+/// The prefix of all requests. Not `/`: `OPTIONS *` has none.
+const EVERYTHING: &str = "";
+
 pub(super) fn configuration<'a>(ports: impl Iterator<Item = &'a Port>, trust_domain: &str) -> Resource {
     let mut hosts: Vec<_> = ports.flat_map(|port| hosts(port, trust_domain)).collect();
     // A connection may outlive what was known of its destination: it goes on as those of Services that are not in the mesh. Whatever is in the
@@ -62,8 +65,13 @@ fn hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
 /// First those of consumers, each for callers in its own namespace only, to whom the producer's do not matter. Who has routes, and a request
 /// that none of them matches, gets 404.
 fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> Vec<Route> {
-    let place =
-        Place { port, protocol: PortProtocol::Http, cluster: service::cluster_name, retries_unseen: false };
+    let place = Place {
+        port,
+        protocol: PortProtocol::Http,
+        cluster: service::cluster_name,
+        everything: EVERYTHING,
+        retries_unseen: false,
+    };
     let mut all = Vec::new();
     for (namespace, entries) in &found.consumers {
         let caller = caller_in(namespace, trust_domain);
@@ -107,9 +115,8 @@ fn onwards(cluster: &str) -> Route {
         ..RouteAction::default()
     };
     Route {
-        // The empty prefix, not `/`: `OPTIONS *` has none.
         r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(String::new())),
+            path_specifier: Some(PathSpecifier::Prefix(EVERYTHING.to_owned())),
             ..RouteMatch::default()
         }),
         action: Some(Action::Route(action)),
