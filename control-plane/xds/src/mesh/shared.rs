@@ -11,6 +11,7 @@ use meshwright_core::model::ObjectKey;
 use super::memo::Memo;
 use super::service::Port;
 use super::{Ports, destinations, endpoint, fixed, inner, route};
+use crate::envoy::route::EncodedHost;
 use crate::{Resource, Resources, TypeUrl};
 
 type Services = BTreeMap<ObjectKey, Arc<MeshService>>;
@@ -39,6 +40,7 @@ struct Known {
     /// As whom the endpoints take mutual TLS, in their order.
     identities: Vec<Option<Arc<str>>>,
     assignment: Arc<Resource>,
+    hosts: Vec<Arc<EncodedHost>>,
 }
 
 impl Shared {
@@ -131,9 +133,16 @@ impl Shared {
                 }
             }
         }
+        for (name, known) in &mut all {
+            known.hosts = match self.ports.get(name).filter(|before| before.port == known.port) {
+                Some(before) => before.hosts.clone(),
+                None => route::hosts(&known.port, &self.trust_domain),
+            };
+        }
         all
     }
 
+    /// Without its hosts.
     fn known(
         &self,
         port: Port,
@@ -149,15 +158,15 @@ impl Shared {
             Some(before) => before.assignment.clone(),
             None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| identity(address, peers))),
         };
-        Known { port, endpoints: endpoints.clone(), identities, assignment }
+        Known { port, endpoints: endpoints.clone(), identities, assignment, hosts: Vec::new() }
     }
 
     /// Clusters, routes, and the list of destinations.
     fn encode_ports(&mut self) {
         let ports = || self.ports.values().map(|known| &known.port);
         let clusters: Vec<_> = ports().flat_map(Port::clusters).map(Arc::new).collect();
-        let (routes, services) =
-            (route::configuration(ports(), &self.trust_domain), destinations::services(ports()));
+        let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
+        let services = destinations::services(ports());
         let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
         self.put(TypeUrl::Cluster, fixed.chain(clusters));
         self.put(TypeUrl::Route, [Arc::new(routes)]);
@@ -173,6 +182,14 @@ impl Shared {
     fn put_extension(&mut self, extension: Resource) {
         let all = self.resources.entry(TypeUrl::ExtensionConfig).or_default();
         Arc::make_mut(all).insert(extension);
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// The virtual hosts of a port, as they are kept.
+    pub(super) fn hosts(&self, name: &str) -> &[Arc<EncodedHost>] {
+        &self.ports[name].hosts
     }
 }
 

@@ -96,6 +96,27 @@ fn whatever_is_in_the_mesh_has_a_virtual_host() {
     }
 }
 
+/// Of thousands, most did not change.
+#[test]
+fn virtual_hosts_of_other_ports_are_not_encoded_again() {
+    let before = shared(&shop_with_routes(&["shop"]));
+    let rules = vec![rule("/b", vec![backend("away", 1), backend("web", 1)])];
+    let after = shop().service("empty", &["10.96.0.5"], 80, Protocol::Http, &[]);
+    let after = after.routed(vec![route("shop", "r", "empty", rules)]);
+    let next = before.next(&after.mesh);
+    let is_same = |name: &str| {
+        let (one, other) = (before.hosts(name), next.hosts(name));
+        assert!(!one.is_empty() && one.len() == other.len(), "{name}");
+        one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+    };
+    // The first is a backend of the route's.
+    let ports = ["outbound|80|web|shop", "outbound|3306|db|shop", "outbound|8000|any|shop"];
+    assert!(ports.into_iter().all(is_same));
+    assert!(!is_same("outbound|80|empty|shop"));
+    // Put together they are the table that is made from nothing.
+    assert_eq!(differences(&node(&next, &after.mesh, "n1", PORTS), &snapshot(&after, "n1")), [""; 0]);
+}
+
 #[test]
 fn endpoints_of_a_backend_change_endpoints_only() {
     let before = shop_with_routes(&["shop"]);
