@@ -52,7 +52,6 @@ pub(crate) fn spawn(
     watches.watch("gatewayclasses", Source::optional, seen_class, Event::GatewayClasses);
     watches.watch("gateways", Source::optional, seen_gateway, Event::Gateways);
     watches.watch("httproutes", Source::optional, seen_route, Event::HttpRoutes);
-    watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
     watches.watch("referencegrants", Source::optional, convert::reference_grant, Event::ReferenceGrants);
     watches.watch(
         "gatewayparameters",
@@ -64,6 +63,8 @@ pub(crate) fn spawn(
         watches.watch("pods", running, convert::pod, Event::Pods);
         let source = Source::namespaced("meshnodes", setup.client.clone(), &mesh.namespace).optional();
         watches.start(source, convert::mesh_node, Event::MeshNodes);
+        // No Gateway here takes them, and its control plane may have no right to list them: it would wait for ever.
+        watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
     }
     let what = "gateway API version";
     watches.awaited.insert(what, setup.readiness.guard(what));

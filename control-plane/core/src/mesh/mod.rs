@@ -97,7 +97,7 @@ pub struct MeshService {
 /// One of a Service's ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshPort {
-    /// What is spoken there. A port whose Service has routes of its own namespace is HTTP.
+    /// What is spoken there. A port that a route of the Service's own namespace names is HTTP.
     pub protocol: Protocol,
     /// Where to.
     pub endpoints: Arc<Endpoints>,

@@ -11,6 +11,7 @@ use meshwright_core::model::ObjectKey;
 use super::memo::Memo;
 use super::service::Port;
 use super::{Ports, Telemetry, destinations, endpoint, fixed, inner, route};
+use crate::envoy::route::EncodedHost;
 use crate::{Resource, Resources, TypeUrl};
 
 type Services = BTreeMap<ObjectKey, Arc<MeshService>>;
@@ -40,6 +41,7 @@ struct Known {
     /// As whom the endpoints take mutual TLS, in their order.
     who: Vec<Option<Peer>>,
     assignment: Arc<Resource>,
+    hosts: Vec<Arc<EncodedHost>>,
 }
 
 impl Shared {
@@ -143,9 +145,16 @@ impl Shared {
                 }
             }
         }
+        for (name, known) in &mut all {
+            known.hosts = match self.ports.get(name).filter(|before| before.port == known.port) {
+                Some(before) => before.hosts.clone(),
+                None => route::hosts(&known.port, &self.trust_domain),
+            };
+        }
         all
     }
 
+    /// Without its hosts.
     fn known(&self, port: Port, endpoints: &Arc<Endpoints>, who: Vec<Option<Peer>>, peers: &Peers) -> Known {
         let before = self.ports.get(&port.name).filter(|before| {
             before.who == who && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
@@ -154,15 +163,15 @@ impl Shared {
             Some(before) => before.assignment.clone(),
             None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| peers.get(address))),
         };
-        Known { port, endpoints: endpoints.clone(), who, assignment }
+        Known { port, endpoints: endpoints.clone(), who, assignment, hosts: Vec::new() }
     }
 
     /// Clusters, routes, and the list of destinations.
     fn encode_ports(&mut self) {
         let ports = || self.ports.values().map(|known| &known.port);
         let clusters: Vec<_> = ports().flat_map(Port::clusters).map(Arc::new).collect();
-        let (routes, services) =
-            (route::configuration(ports(), &self.trust_domain), destinations::services(ports()));
+        let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
+        let services = destinations::services(ports());
         let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
         let collector = self.telemetry.cluster().map(Arc::new);
         self.put(TypeUrl::Cluster, fixed.chain(collector).chain(clusters));
@@ -184,6 +193,14 @@ impl Shared {
 
 fn who(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Peer>> {
     endpoints.zones.values().flatten().map(|endpoint| peers.get(&endpoint.address).cloned()).collect()
+}
+
+#[cfg(test)]
+impl Shared {
+    /// The virtual hosts of a port, as they are kept.
+    pub(super) fn hosts(&self, name: &str) -> &[Arc<EncodedHost>] {
+        &self.ports[name].hosts
+    }
 }
 
 fn is_same(
