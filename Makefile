@@ -37,7 +37,7 @@ test: prerequisites ## Every test: unit, property, end-to-end on the real cluste
 unit: prerequisites ## Unit and property tests only, no cluster
 	@cargo run -q -p meshwright-e2e --bin suite -- unit
 
-conformance: prerequisites ## Official Gateway API suite, profile GATEWAY-HTTP; report in target/conformance
+conformance: prerequisites ## Official Gateway API suite, profiles GATEWAY-HTTP, MESH-HTTP and MESH-GRPC; reports in target/conformance
 	@cargo run -q -p meshwright-e2e --bin suite -- conformance
 
 soak: prerequisites ## What must never happen, tried many times: rows missing in docs/soak.jsonl (ROW=name, TIME=30m)

@@ -75,6 +75,12 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// One part of the mesh, and where it stands
+    Describe {
+        /// What.
+        #[command(subcommand)]
+        what: Describe,
+    },
     /// The mesh on one screen
     Status(Output),
     /// What an upgrade would do, or does
@@ -85,7 +91,7 @@ pub enum Command {
     },
     /// Agree to the step that the upgrade waits with
     Approve {
-        /// The step you mean, as the upgrade names it: a number, `promote`, or a number with `-unmeasured` to go on without a good
+        /// The step you mean, as the upgrade names it: a number, `nodes-` and the number of a wave, `promote`, or a number with `-unmeasured` to go on without a good
         /// verdict; refused when another one waits
         step: Option<String>,
     },
@@ -118,6 +124,19 @@ pub enum Command {
         /// What was typed after `kubectl mesh`; the last word may be empty.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
+    },
+}
+
+/// What can be described.
+#[derive(Debug, Subcommand)]
+pub enum Describe {
+    /// Whether a pod is in the mesh and why (not), its identity, who serves it; -n is the pod's namespace, `default` without it
+    Pod {
+        /// Name of the pod
+        name: String,
+        /// How to show it.
+        #[command(flatten)]
+        output: Output,
     },
 }
 

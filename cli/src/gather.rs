@@ -91,7 +91,8 @@ pub struct Definition {
     pub ours: bool,
 }
 
-async fn list<K>(client: &Client, selector: &str) -> Looked<Vec<K>>
+/// All objects of a kind; a kind that is not served has none.
+pub async fn list<K>(client: &Client, selector: &str) -> Looked<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {

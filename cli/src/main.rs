@@ -11,9 +11,11 @@ mod args;
 mod check;
 mod client;
 mod completion;
+mod describe;
 #[cfg(test)]
 mod fixtures;
 mod gather;
+mod members;
 mod output;
 mod run;
 mod status;

@@ -3,15 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use meshwright_api::{MeshControlPlane, MeshRevision};
 
 use crate::{
-    args::{Cli, Command, Target, Upgrade},
+    args::{Cli, Command, Describe, Target, Upgrade},
     check,
     client::{self, Sought},
-    completion, gather,
+    completion,
+    describe::Description,
+    gather,
+    members::{self, Members},
     output::{emit, show},
     status,
     steer::{self, Wish},
@@ -31,11 +34,17 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 true => check::before(&gather::before(&client).await),
                 false => {
                     let seen = gather::installed(&client, target.namespace.as_deref()).await;
-                    check::installed(&seen, Timestamp::now())
+                    let members = members_around(&client, &seen).await;
+                    check::installed(&seen, members.as_ref(), Timestamp::now())
                 }
             };
             emit(&show(output.output, &report, check::Report::text)?)?;
             return Ok(code(report.ok));
+        }
+        Command::Describe { what: Describe::Pod { name, output } } => {
+            let client = client::connect(target).await?;
+            let view = describe_pod(&client, target, &name).await?;
+            return done(&show(output.output, &view, Description::text)?);
         }
         Command::Status(output) => {
             let (client, mesh) = mesh(target).await?;
@@ -103,4 +112,23 @@ async fn revisions(client: &Client, mesh: &MeshControlPlane) -> anyhow::Result<V
     let api: Api<MeshRevision> = Api::namespaced(client.clone(), &namespace);
     let list = api.list(&ListParams::default()).await.map_err(|e| anyhow::anyhow!(client::reason(&e)));
     Ok(list.with_context(|| format!("could not list MeshRevisions in namespace {namespace}"))?.items)
+}
+
+async fn members_around(client: &Client, seen: &gather::Installed) -> Option<Members> {
+    let Ok(Sought::Found(mesh)) = &seen.mesh else { return None };
+    let operator = seen.operators.as_ref().ok().and_then(|all| all.first()?.namespace());
+    let revisions = seen.revisions.as_deref().unwrap_or_default();
+    members::gather::members(client, mesh, revisions, operator).await
+}
+
+/// The namespace of the command line is the pod's here; a cluster has one mesh.
+async fn describe_pod(client: &Client, target: &Target, name: &str) -> anyhow::Result<Description> {
+    let namespace = target.namespace.as_deref().unwrap_or("default");
+    let pod: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pod = pod.get(name).await.map_err(|e| anyhow::anyhow!(client::reason(&e)));
+    let pod = pod.with_context(|| format!("could not read pod {namespace}/{name}"))?;
+    let seen = gather::installed(client, None).await;
+    let members = members_around(client, &seen).await;
+    let members = members.context("no mesh with node proxies could be found here, so no pod is in it")?;
+    Ok(Description::new(&pod, &members, seen.revisions.as_deref().unwrap_or_default()))
 }

@@ -23,7 +23,9 @@ pub use mesh_control_plane::{
     Certificates, CertificatesStatus, ComponentSettings, GatewayApi, GatewayApiChannel, GatewayApiStatus,
     MeshControlPlane, MeshControlPlaneSpec, MeshControlPlaneStatus, Profile, RevisionRole, RevisionSummary,
 };
-pub use mesh_node::{MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot};
+pub use mesh_node::{
+    AwaitingPod, MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NODE_PORT, NodePorts, NodeSlot, Standby,
+};
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
@@ -34,9 +36,10 @@ pub use policy::{
     SourceType, TargetKind, TargetRef, TlsMode,
 };
 pub use upgrade::{
-    Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, OnInsufficient, Probe, Rollback,
-    SUPERSEDED, Share, Step, Strategy, UNMEASURED, Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord,
-    UpgradeResult, UpgradeStatus, Verdict, VerdictResult, Window,
+    Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, NODE_WAVES, NODES_STEP,
+    NodeShift, OnInsufficient, PassedOver, Probe, Rollback, SUPERSEDED, Share, Step, Strategy, UNMEASURED,
+    Upgrade, UpgradeMode, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus, Verdict, VerdictResult,
+    Window,
 };
 
 /// API group of every kind here.

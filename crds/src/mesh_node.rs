@@ -48,6 +48,35 @@ pub struct MeshNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
     pub pods: Vec<MeshPod>,
+    /// Pods that are to be in the mesh and are not yet, in the serving agent's words. At most twenty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
+    pub awaiting: Vec<AwaitingPod>,
+    /// The proxy of another revision on this node, as its own control plane wrote it last. It counts only while that proxy is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
+}
+
+/// A pod that is to be in the mesh and is not yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwaitingPod {
+    /// Uid of the Pod.
+    pub uid: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A proxy that could take over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Standby {
+    /// Its MeshRevision.
+    pub revision: String,
+    /// What keeps it from taking over all pods that take mutual TLS here; unset when nothing does: it listens in each of them, and each
+    /// answered a handshake over mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 /// A pod that takes mutual TLS.

@@ -27,6 +27,9 @@ const ECHO_IMAGES: [&str; 2] = [
     "registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0",
 ];
 
+/// What its mesh tests ask for: our own program that answers and asks as theirs does.
+const ECHO_ADVANCED_IMAGE: &str = "registry.k8s.io/gateway-api/conformance/echo-advanced:v0.1.0";
+
 /// Archives of the images that `up` loads, written once for each build of their programs.
 pub fn image_archives(layout: &Layout) -> Result<Vec<PathBuf>> {
     [("pause", PAUSE_IMAGE), ("coredns", COREDNS_IMAGE), ("metrics-server", METRICS_SERVER_IMAGE)]
@@ -35,14 +38,24 @@ pub fn image_archives(layout: &Layout) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Archives of the conformance suite's echo server; built if need be.
+/// Archives of the conformance suite's echo servers; built if need be.
 pub fn echo_archives(layout: &Layout) -> Result<Vec<PathBuf>> {
     programs::ensure(&layout.root, "echo-basic")?;
-    ECHO_IMAGES.into_iter().map(|reference| program_archive(layout, "echo-basic", reference)).collect()
+    programs::ensure(&layout.root, "echo-advanced")?;
+    let basic = ECHO_IMAGES.into_iter().map(|reference| program_archive(layout, "echo-basic", reference));
+    // The suite executes `client` in the pods.
+    let advanced = ["/usr/local/bin/server", "/usr/local/bin/client"];
+    let advanced = archive(layout, "echo-advanced", ECHO_ADVANCED_IMAGE, &advanced);
+    basic.chain([advanced]).collect()
 }
 
 /// An image that holds one of the table's programs and nothing else.
 pub fn program_archive(layout: &Layout, program: &str, reference: &str) -> Result<PathBuf> {
+    archive(layout, program, reference, &[&format!("/{program}")])
+}
+
+/// The same with the program under several names, of which the first is the entrypoint.
+fn archive(layout: &Layout, program: &str, reference: &str, inside: &[&str]) -> Result<PathBuf> {
     let binary = programs::path(&layout.root, program)?;
     let key = binary.parent().and_then(|p| p.file_name()).context("a program's path has a folder")?;
     let dir = cache()?.join("images");
@@ -50,11 +63,11 @@ pub fn program_archive(layout: &Layout, program: &str, reference: &str) -> Resul
     let name = reference.replace(['/', ':'], "_");
     let archive = dir.join(format!("{}-{name}.tar", key.to_string_lossy()));
     if !archive.exists() {
-        let inside = format!("/{program}");
+        let files = inside.iter().map(|path| ImageFile::read(&binary, path, 0o755));
         let spec = ImageSpec {
             reference: reference.to_owned(),
-            files: vec![ImageFile::read(&binary, &inside, 0o755)?],
-            entrypoint: vec![inside],
+            files: files.collect::<Result<_>>()?,
+            entrypoint: inside.first().map(|path| (*path).to_owned()).into_iter().collect(),
             user: "65532:65532".into(),
             ..ImageSpec::default()
         };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use meshwright_api::labels;
 use serde_json::Value;
 
 use crate::product::{Tally, workspace};
@@ -16,11 +17,40 @@ fn folder() -> PathBuf {
     workspace().join("target/conformance")
 }
 
-/// The suite's program with profile GATEWAY-HTTP, and a mesh for it.
+/// Features of the mesh beyond its core, and those of HTTPRoutes that tests of the mesh ask for. A Gateway's are in the status of its class,
+/// where the suite finds them; a mesh has no object in the standard channel that could say so.
+const MESH_FEATURES: [&str; 17] = [
+    "GRPCRoute",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteParentRefPort",
+    "HTTPRouteResponseHeaderModification",
+    "Mesh",
+    "MeshClusterIPMatching",
+    "MeshConsumerRoute",
+    "MeshHTTPRouteBackendRequestHeaderModification",
+    "MeshHTTPRouteNamedRouteRule",
+    "MeshHTTPRouteQueryParamMatching",
+    "MeshHTTPRouteRedirectPath",
+    "MeshHTTPRouteRedirectPort",
+    "MeshHTTPRouteRewritePath",
+    "MeshHTTPRouteSchemeRedirect",
+];
+
+/// A run of the suite.
+pub struct Run {
+    /// Of its log and its report.
+    name: &'static str,
+    command: Command,
+}
+
+/// The suite for Gateways and for the mesh, one after the other, and a mesh for it.
 ///
 /// # Errors
 /// When the suite cannot be built, or the mesh does not become ready.
-pub async fn ready(cluster: &Cluster) -> Result<Command> {
+pub async fn ready(cluster: &Cluster) -> Result<Vec<Run>> {
     let folder = folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     if cluster.context().is_none() {
@@ -29,32 +59,58 @@ pub async fn ready(cluster: &Cluster) -> Result<Command> {
         }
     }
     Env::with_mesh().await?;
+    let mut gateway = command(cluster, "gateway", "GATEWAY-HTTP")?;
+    // Deleting a namespace takes as long as the pods of its gateways may take to end: 330 s.
+    gateway.command.arg("--timeout-config-overrides=DeleteTimeout:600");
+    let mut mesh = command(cluster, "mesh", "MESH-HTTP,MESH-GRPC")?;
+    mesh.command.arg(format!("--supported-features={}", MESH_FEATURES.join(","))).arg(format!(
+        "--namespace-labels={}={}",
+        labels::MESH,
+        labels::MESH_ENABLED
+    ));
+    let only = std::env::var("RUN_TEST").ok();
+    let mut runs = vec![gateway, mesh];
+    if let Some(test) = only {
+        runs.retain(|run| (run.name == "mesh") == test.starts_with("Mesh"));
+        for run in &mut runs {
+            run.command.arg(format!("--run-test={test}"));
+        }
+    }
+    Ok(runs)
+}
+
+fn command(cluster: &Cluster, name: &'static str, profiles: &str) -> Result<Run> {
+    let folder = folder();
     let suite = programs::ensure(&workspace(), "gateway-conformance")?;
     let mut command = Command::new(suite);
     command
         .current_dir(&folder)
         .env("KUBECONFIG", cluster.kubeconfig(&folder)?)
         .args(["-test.v", "-test.timeout=40m", "-test.run=^TestConformance$", "--gateway-class=meshwright"])
-        .args(["--conformance-profiles=GATEWAY-HTTP", "--organization=meshwright", "--project=meshwright"])
-        // Deleting a namespace takes as long as the pods of its gateways may take to end: 330 s.
-        .arg("--timeout-config-overrides=DeleteTimeout:600")
+        .arg(format!("--conformance-profiles={profiles}"))
+        .args(["--organization=meshwright", "--project=meshwright"])
         .args(["--url=https://meshwright.io", "--contact=https://meshwright.io/contact"])
         .arg(format!("--version={}", crate::product::VERSION))
-        .arg(format!("--report-output={}", folder.join("report.yaml").display()));
-    if let Ok(test) = std::env::var("RUN_TEST") {
-        command.arg(format!("--run-test={test}"));
-    }
-    Ok(command)
+        .arg(format!("--report-output={}", folder.join(format!("{name}.yaml")).display()));
+    Ok(Run { name, command })
 }
 
-/// Runs it; log and report go to `target/conformance`. Its own report is what counts: a core test that was skipped is as good as
+/// Runs it; logs and reports go to `target/conformance`. Its own report is what counts: a core test that was skipped is as good as
 /// failed.
 ///
 /// # Errors
 /// When it cannot be started; a failed test is counted, not an error.
-pub fn run(mut command: Command) -> Result<Tally> {
+pub fn run(runs: Vec<Run>) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for run in runs {
+        tally.add(one(run)?);
+    }
+    Ok(tally)
+}
+
+fn one(Run { name, mut command }: Run) -> Result<Tally> {
     let folder = folder();
-    let (log, report) = (folder.join("log.txt"), folder.join("report.yaml"));
+    let (log, report) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.yaml")));
     if report.exists() {
         std::fs::remove_file(&report).with_context(|| format!("remove the old {}", report.display()))?;
     }
@@ -70,6 +126,7 @@ pub fn run(mut command: Command) -> Result<Tally> {
     };
     let mut tally =
         tally_of(&serde_yaml_ng::from_str(&text).with_context(|| format!("read {}", report.display()))?);
+    // Tests that belong to no profile are in no report.
     if !status.success() && tally.failed == 0 {
         eprintln!("the conformance suite ended with {status}; its log: {}", log.display());
         tally.failed += 1;
@@ -107,7 +164,12 @@ fn tally_of(report: &Value) -> Tally {
 mod tests {
     use serde_json::json;
 
-    use super::tally_of;
+    use super::{MESH_FEATURES, tally_of};
+
+    #[test]
+    fn features_are_sorted_and_unique() {
+        assert!(MESH_FEATURES.windows(2).all(|pair| pair[0] < pair[1]));
+    }
 
     #[test]
     fn a_skipped_core_test_is_a_failure() {

@@ -132,6 +132,13 @@ pub const FAMILIES: &[Family] = &[
         ..PLAIN
     },
     Family {
+        name: "echo-advanced",
+        version: "v1",
+        output: Output::Programs(&[("echo-advanced", "meshwright.io/e2e/cluster/echo-advanced")]),
+        cluster: false,
+        ..PLAIN
+    },
+    Family {
         name: "conformance",
         version: "v1.7.0",
         go: AtLeast::Go127,
@@ -180,8 +187,14 @@ impl Family {
         let mut hash = Sha256::new();
         hash.update(fs::read(&go_mod).with_context(|| format!("reading {}", go_mod.display()))?);
         hash.update([self.tags, self.ldflags].join("\n"));
-        if self.name == "pause" {
-            hash.update(fs::read(module.join("main.go")).context("reading e2e/cluster/pause/main.go")?);
+        // Of programs of our own the source is beside it.
+        let folder = fs::read_dir(&module).with_context(|| format!("reading {}", module.display()))?;
+        let files = folder.flatten().map(|entry| entry.path());
+        let mut sources: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|ext| ext == "go")).collect();
+        sources.sort();
+        for source in sources {
+            hash.update(fs::read(&source).with_context(|| format!("reading {}", source.display()))?);
         }
         let key: String = hash.finalize().iter().take(4).map(|b| format!("{b:02x}")).collect();
         Ok(cache()?.join("bin").join(format!("{name}-{}-{key}", self.version)).join(name))

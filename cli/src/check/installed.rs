@@ -10,10 +10,11 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use meshwright_api::{MeshControlPlane, gateway::Gateway, labels};
 
-use super::{Check, Finding, Report, absent::absent, mesh};
+use super::{Check, Finding, Report, absent::absent, members::members as of_members, mesh};
 use crate::{
     client::Sought,
     gather::{Installed, Looked, OPERATOR_NAMESPACE},
+    members::Members,
 };
 
 const STUCK: [&str; 7] = [
@@ -27,7 +28,7 @@ const STUCK: [&str; 7] = [
 ];
 
 /// Looks at every part.
-pub fn installed(seen: &Installed, now: Timestamp) -> Report {
+pub fn installed(seen: &Installed, members: Option<&Members>, now: Timestamp) -> Report {
     let operator = seen.operators.as_ref().ok().and_then(|all| all.first()?.namespace());
     let operator = operator.unwrap_or_else(|| OPERATOR_NAMESPACE.to_owned());
     let logs = format!("kubectl -n {operator} logs deployment/meshwright-operator --since=1h");
@@ -83,6 +84,7 @@ pub fn installed(seen: &Installed, now: Timestamp) -> Report {
         checks.push(Check::of("certificates", mesh, |m| mesh::certificates(m, now, &logs)));
         checks.push(Check::of("upgrade", mesh, |m| mesh::upgrade(m, now)));
     }
+    checks.extend(members.into_iter().flat_map(of_members));
     Report::new(checks)
 }
 

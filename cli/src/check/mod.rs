@@ -7,6 +7,7 @@ use crate::{gather::Looked, output::Page};
 mod absent;
 mod before;
 mod installed;
+mod members;
 mod mesh;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,13 @@ impl Check {
         };
         Self { name, summary, findings }
     }
+}
+
+/// What is wrong with pods and nodes.
+#[cfg(test)]
+pub fn problems_of(seen: &crate::members::Members) -> Vec<String> {
+    let checks = members::members(seen);
+    checks.into_iter().flat_map(|c| c.findings).map(|f| f.problem).collect()
 }
 
 /// Everything that was looked at.

@@ -50,7 +50,7 @@ fn found(report: &Report) -> Vec<String> {
 
 #[test]
 fn a_healthy_mesh_has_no_findings() {
-    let report = installed(&healthy(fresh()), now());
+    let report = installed(&healthy(fresh()), None, now());
     assert!(report.ok, "{}", report.text());
     insta::assert_snapshot!("healthy", report.text());
 }
@@ -91,7 +91,7 @@ fn everything_that_is_wrong_is_told_with_reason_and_command() {
          status: { disruptionsAllowed: 0, currentHealthy: 2, expectedPods: 2, desiredHealthy: 2 }",
     )]);
     seen.gateways.as_mut().unwrap()[0].status = None;
-    let report = installed(&seen, now());
+    let report = installed(&seen, None, now());
     assert!(!report.ok);
     insta::assert_snapshot!("unhealthy", report.text());
 }
@@ -100,8 +100,8 @@ fn everything_that_is_wrong_is_told_with_reason_and_command() {
 fn what_may_not_be_read_is_a_finding_and_stops_nothing_else() {
     let mut seen = healthy(fresh());
     seen.pods = Err("pods is forbidden: User \"anna\" cannot list resource \"pods\"".to_owned());
-    let report = installed(&seen, now());
-    assert_eq!(report.checks.len(), installed(&healthy(fresh()), now()).checks.len());
+    let report = installed(&seen, None, now());
+    assert_eq!(report.checks.len(), installed(&healthy(fresh()), None, now()).checks.len());
     assert!(!report.ok);
     assert!(
         found(&report)[0].starts_with("could not look at pods: pods is forbidden"),
@@ -115,7 +115,7 @@ fn a_mesh_that_is_not_there_is_told_once_with_the_command_to_go_on() {
     let told = |sought: Sought| {
         let mut seen = healthy(fresh());
         seen.mesh = Ok(sought);
-        let report = installed(&seen, now());
+        let report = installed(&seen, None, now());
         assert!(!report.ok);
         assert_eq!(found(&report).len(), 1, "{:?}", found(&report));
         report.text()
@@ -133,7 +133,7 @@ fn a_newer_release_is_taken_by_itself_or_planned_by_its_name() {
     let told = |mode, version: Option<&str>| {
         let mut mesh = fresh();
         (mesh.spec.upgrade.mode, mesh.spec.version) = (mode, version.map(str::to_owned));
-        installed(&healthy(mesh), now()).text()
+        installed(&healthy(mesh), None, now()).text()
     };
     let manual = told(UpgradeMode::Manual, None);
     assert!(manual.contains("run: kubectl mesh upgrade plan --to 0.2.0\n"), "{manual}");
@@ -145,7 +145,7 @@ fn a_newer_release_is_taken_by_itself_or_planned_by_its_name() {
 
 #[test]
 fn an_upgrade_that_needs_a_person_is_found() {
-    let of = |mesh| found(&installed(&healthy(mesh), now())).concat();
+    let of = |mesh| found(&installed(&healthy(mesh), None, now())).concat();
     assert!(of(waiting("shift")).contains("waits for a person, for 1m30s"));
     assert!(of(mesh("blocked")).contains("blocked by ConfigurationLost, for 9m"));
     assert_eq!(of(mesh("drain")), "");
@@ -229,7 +229,7 @@ fn a_probe_that_no_gateway_gets_is_told() {
         read("{ namespace: shop, gateway: web, host: shop.example }"),
         read("{ namespace: shop, gateway: gone, host: a.example }"),
     ];
-    let text = installed(&healthy(mesh), now()).text();
+    let text = installed(&healthy(mesh), None, now()).text();
     assert!(text.contains("it has no plain") && text.contains("there is no such"), "{text}");
 }
 
@@ -240,18 +240,18 @@ fn what_is_still_going_back_is_not_called_gone_back() {
     upgrade.phase = UpgradePhase::RollingBack;
     upgrade.waiting = Some("the Service of Gateway shop/web".to_owned());
     upgrade.rollback.as_mut().unwrap().traffic_back = None;
-    let text = installed(&healthy(mesh.clone()), now()).text();
+    let text = installed(&healthy(mesh.clone()), None, now()).text();
     assert!(text.contains("is going back") && text.contains("may still go to the new revision"), "{text}");
     let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
     let back = upgrade.rollback.as_mut().unwrap();
     (back.traffic_back, back.cause) = (Some(back.decided.clone()), "Superseded".to_owned());
-    assert!(installed(&healthy(mesh), now()).ok, "somebody changed the spec, which is no problem");
+    assert!(installed(&healthy(mesh), None, now()).ok, "somebody changed the spec, which is no problem");
 }
 
 #[test]
 fn only_what_can_be_approved_is_told_to_be() {
     let mut drain = waiting("drain");
     drain.status.as_mut().unwrap().upgrade.as_mut().unwrap().awaits_approval = None;
-    let text = installed(&healthy(drain), now()).text();
+    let text = installed(&healthy(drain), None, now()).text();
     assert!(text.contains("describe mrev prod-11111111") && !text.contains("mesh approve"), "{text}");
 }

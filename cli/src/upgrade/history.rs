@@ -29,6 +29,7 @@ pub fn record(page: &mut Page, record: &UpgradeRecord) {
     page.field("revisions", &format!("{from} -> {to} ({strategy:?})"));
     let phases = record.phases.iter().map(|p| match (p.phase, p.step) {
         (UpgradePhase::Shift, Some(step)) => format!("Shift {step} {}", span(p.seconds)),
+        (UpgradePhase::ShiftNodes, Some(wave)) => format!("ShiftNodes {wave} {}", span(p.seconds)),
         (phase, _) => format!("{phase:?} {}", span(p.seconds)),
     });
     page.field("phases", &phases.collect::<Vec<_>>().join(", "));

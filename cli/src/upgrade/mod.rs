@@ -3,7 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use meshwright_api::{
-    MeshControlPlane, UNMEASURED, UpgradePhase, UpgradeStatus, conditions::RECONCILED, labels,
+    MeshControlPlane, NODE_WAVES, NODES_STEP, UNMEASURED, UpgradePhase, UpgradeStatus,
+    conditions::RECONCILED, labels,
 };
 
 pub mod history;
@@ -13,12 +14,13 @@ pub mod version;
 pub mod watch;
 
 /// The phases of an upgrade that succeeds, in their order.
-pub const PHASES: [UpgradePhase; 9] = [
+pub const PHASES: [UpgradePhase; 10] = [
     UpgradePhase::Planned,
     UpgradePhase::Preflight,
     UpgradePhase::InstallCanary,
     UpgradePhase::Compare,
     UpgradePhase::Shift,
+    UpgradePhase::ShiftNodes,
     UpgradePhase::Bake,
     UpgradePhase::Promote,
     UpgradePhase::Drain,
@@ -58,6 +60,9 @@ pub fn describe_step(step: &str, steps: &[i32]) -> String {
     let number = step.strip_suffix(UNMEASURED);
     let without = if number.is_some() { ", without a good verdict" } else { "" };
     let number = number.unwrap_or(step);
+    if let Some(number) = number.strip_prefix(NODES_STEP) {
+        return format!("wave {number} of the nodes{without}");
+    }
     let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
     match index.and_then(|i| steps.get(i)) {
         Some(percent) => format!("step {number} ({percent} %{without})"),
@@ -81,8 +86,18 @@ pub fn is_blocked(mesh: &MeshControlPlane, upgrade: &UpgradeStatus) -> bool {
 pub fn place(upgrade: &UpgradeStatus) -> String {
     match upgrade.phase {
         UpgradePhase::Shift => shift(&upgrade.steps, upgrade.step.unwrap_or(1)),
+        UpgradePhase::ShiftNodes => wave(upgrade.step.unwrap_or(1)),
         phase => format!("{phase:?}"),
     }
+}
+
+/// A wave of phase ShiftNodes: its number and share.
+pub fn wave(wave: i32) -> String {
+    let share = match usize::try_from(wave - 1).ok().and_then(|i| NODE_WAVES.get(i)) {
+        Some(0) | None => "one node".to_owned(),
+        Some(percent) => format!("{percent} %"),
+    };
+    format!("ShiftNodes {wave} of {}: {share}", NODE_WAVES.len())
 }
 
 /// A step of phase Shift: its number and share.

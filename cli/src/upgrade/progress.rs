@@ -160,6 +160,13 @@ impl Progress {
                 ),
             );
         }
+        if let Some(nodes) = &upgrade.nodes {
+            let canary = nodes.canary.as_ref().map_or_else(String::new, |n| format!("; node {n} went first"));
+            page.field("nodes", &format!("the new revision serves {} of {}{canary}", nodes.served, nodes.of));
+            for passed in &nodes.passed_over {
+                page.field("not waited for", &format!("node {}: {}", passed.node, passed.reason));
+            }
+        }
         if let Some(verdict) = &upgrade.verdict {
             page.field("verdict", &describe(verdict));
         }

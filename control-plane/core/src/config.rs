@@ -2,11 +2,13 @@
 //! every right checked. `meshwright-xds` turns it into Envoy resources and decides nothing any more. No
 //! endpoints here: they change often and alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{CorsFilter, HeaderModifier, HttpRouteMatch, ObjectKey, RequestRedirect, UrlRewrite};
+use crate::model::{
+    CorsFilter, HeaderModifier, HttpRouteMatch, ObjectId, ObjectKey, RequestRedirect, RouteKind, UrlRewrite,
+};
 
 /// What the proxies of one Gateway do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -70,7 +72,9 @@ pub struct VirtualHostConfig {
 /// One match of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RouteEntry {
-    /// The HTTPRoute it comes from.
+    /// HTTPRoute or GRPCRoute.
+    pub kind: RouteKind,
+    /// The route it comes from.
     pub route: ObjectKey,
     /// Index of the rule in the route.
     pub rule_index: usize,
@@ -108,7 +112,7 @@ pub struct CompiledRule {
 /// What is done with a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum RuleAction {
-    /// Answer 500: the rule is invalid, has no backend, or all weights are zero.
+    /// Answer 500 (a GRPCRoute: UNAVAILABLE): the rule is invalid, has no backend, or all weights are zero.
     #[default]
     Fail,
     /// Answer with a redirect.
@@ -177,6 +181,33 @@ pub struct RetryConfig {
     pub attempts: u32,
     /// Least wait before another try.
     pub backoff: Option<Duration>,
+}
+
+/// What routes make of the requests to Services in the mesh, by Service and port. A port that is not here has no routes: its requests go on
+/// as if there were none.
+pub type ServiceRoutes = BTreeMap<ObjectKey, BTreeMap<u16, Arc<PortRoutes>>>;
+
+/// The routes of one port of a Service. A request that has routes and that none of them matches gets 404.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct PortRoutes {
+    /// Of the Service's own namespace, in order of precedence: for callers everywhere. None if there is no such route.
+    pub producer: Option<Vec<Arc<RouteEntry>>>,
+    /// Of other namespaces: for callers in the same, to whom the producer's do not matter then.
+    pub consumers: BTreeMap<String, Vec<Arc<RouteEntry>>>,
+}
+
+impl PortRoutes {
+    /// Every match of every route.
+    pub fn entries(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.producer.iter().chain(self.consumers.values()).flatten().map(AsRef::as_ref)
+    }
+}
+
+impl RouteEntry {
+    /// The route it comes from.
+    pub fn id(&self) -> ObjectId {
+        ObjectId { kind: self.kind.object(), key: self.route.clone() }
+    }
 }
 
 impl GatewayConfig {

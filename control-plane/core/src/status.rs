@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{AssignedAddress, ObjectKey, ParentRef, RouteGroupKind};
+use crate::model::{AssignedAddress, ObjectKey, ParentRef, RouteGroupKind, RouteKind};
 
 /// A condition as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -110,8 +110,27 @@ pub struct Statuses {
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayStatus>>,
     /// HTTPRoutes with at least one parent of ours.
     pub http_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
+    /// GRPCRoutes with at least one parent of ours.
+    pub grpc_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
     /// AuthorizationPolicies and MeshTLSPolicies.
     pub policies: Arc<PolicyStatuses>,
+}
+
+impl Statuses {
+    /// Those of a kind of routes.
+    pub fn routes(&self, kind: RouteKind) -> &BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>> {
+        match kind {
+            RouteKind::Http => &self.http_routes,
+            RouteKind::Grpc => &self.grpc_routes,
+        }
+    }
+
+    pub(crate) fn routes_mut(&mut self, kind: RouteKind) -> &mut BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>> {
+        match kind {
+            RouteKind::Http => &mut self.http_routes,
+            RouteKind::Grpc => &mut self.grpc_routes,
+        }
+    }
 }
 
 /// Statuses of the mesh's policies.
@@ -166,7 +185,7 @@ pub struct ListenerStatus {
 }
 
 /// Status of a route: an entry for each parentRef of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteStatus {
     /// In the order of the spec, without repetition.
     pub parents: Vec<RouteParentStatus>,

@@ -90,6 +90,7 @@ impl Index {
             store: store::Store::new(live.clone()),
             resolver: Resolver::new(setup.controller),
             mesh: MeshResolver::new(rules, trust_domain),
+            routes: Arc::default(),
             metrics: setup.metrics,
             awaited,
             secrets,

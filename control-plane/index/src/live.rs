@@ -41,6 +41,8 @@ pub struct Touched {
     pub authorization_policies: BTreeSet<ObjectKey>,
     /// MeshTLSPolicies.
     pub mesh_tls_policies: BTreeSet<ObjectKey>,
+    /// GRPCRoutes.
+    pub grpc_routes: BTreeSet<ObjectKey>,
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ struct Inner {
     http_routes: BTreeMap<ObjectKey, Arc<Live<api::HttpRouteStatus>>>,
     authorization_policies: BTreeMap<ObjectKey, Arc<Live<PolicyStatus>>>,
     mesh_tls_policies: BTreeMap<ObjectKey, Arc<Live<PolicyStatus>>>,
+    grpc_routes: BTreeMap<ObjectKey, Arc<Live<api::GrpcRouteStatus>>>,
     touched: Touched,
 }
 
@@ -117,6 +120,15 @@ kind!(
     update_http_routes,
     http_routes,
     api::HttpRouteStatus
+);
+kind!(
+    grpc_route,
+    grpc_routes,
+    record_grpc_route,
+    forget_grpc_route,
+    update_grpc_routes,
+    grpc_routes,
+    api::GrpcRouteStatus
 );
 
 kind!(

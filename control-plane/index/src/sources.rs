@@ -52,6 +52,7 @@ pub(crate) fn spawn(
     watches.watch("gatewayclasses", Source::optional, seen_class, Event::GatewayClasses);
     watches.watch("gateways", Source::optional, seen_gateway, Event::Gateways);
     watches.watch("httproutes", Source::optional, seen_route, Event::HttpRoutes);
+    watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
     watches.watch("referencegrants", Source::optional, convert::reference_grant, Event::ReferenceGrants);
     watches.watch(
         "gatewayparameters",
@@ -155,6 +156,7 @@ seen!(
     convert::authorization_policy
 );
 seen!(seen_tls, MeshTLSPolicy, PolicyStatus, model::MeshTlsPolicy, convert::mesh_tls_policy);
+seen!(seen_grpc_route, api::GrpcRoute, api::GrpcRouteStatus, model::HttpRoute, convert::grpc_route);
 
 async fn poll_version(client: kube::Client, events: mpsc::Sender<Event>) {
     let api: Api<CustomResourceDefinition> = Api::all(client);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshwright_core::config::ServiceRoutes;
 use meshwright_core::mesh::MeshResolver;
 use meshwright_core::status::Statuses;
 use meshwright_core::{Resolution, Resolver};
@@ -25,6 +26,8 @@ pub(crate) struct Task {
     pub(crate) store: Store,
     pub(crate) resolver: Resolver,
     pub(crate) mesh: MeshResolver,
+    /// What the last resolution made of routes for Services.
+    pub(crate) routes: Arc<ServiceRoutes>,
     pub(crate) metrics: Metrics,
     /// Kinds that were not listed yet.
     pub(crate) awaited: BTreeMap<&'static str, ReadyGuard>,
@@ -92,18 +95,17 @@ impl Task {
             self.metrics.endpoint_updates.inc();
         }
         let mut output = moved.unwrap_or_else(|| (*known).clone());
-        self.resolve_mesh(&mut output, change);
+        if !change.mesh.is_empty() {
+            self.resolve_mesh(&mut output, change);
+        }
         if output.differs(&known) {
             self.output.send_replace(Some(Arc::new(output)));
         }
     }
 
     fn resolve_mesh(&mut self, output: &mut Output, change: &Change) {
-        if change.mesh.is_empty() {
-            return;
-        }
         let start = std::time::Instant::now();
-        output.mesh = self.mesh.resolve(&self.store.world, &change.mesh);
+        output.mesh = self.mesh.resolve(&self.store.world, &change.mesh, &self.routes);
         self.metrics.mesh(&output.mesh, start.elapsed());
         let policies = self.mesh.statuses();
         self.statuses.send_if_modified(|statuses| {
@@ -125,9 +127,15 @@ impl Task {
         self.metrics
             .http_routes
             .set(i64::try_from(resolution.statuses.http_routes.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .grpc_routes
+            .set(i64::try_from(resolution.statuses.grpc_routes.len()).unwrap_or(i64::MAX));
         let (world, kept) = (&self.store.world, &self.store.kept);
         let mut output = known.resolved(resolution.gateways, world, &change.endpoints, kept);
-        self.resolve_mesh(&mut output, change);
+        let routes = std::mem::replace(&mut self.routes, resolution.services);
+        if !change.mesh.is_empty() || !Arc::ptr_eq(&routes, &self.routes) {
+            self.resolve_mesh(&mut output, change);
+        }
         // Proxies first: nobody waits for a status as a client waits for a route.
         if self.output.borrow().is_none() || output.differs(known) {
             self.output.send_replace(Some(Arc::new(output)));

@@ -102,6 +102,7 @@ fn start(awaited: &[&'static str]) -> Running {
         store: Store::new(LiveObjects::default()),
         resolver: Resolver::new(ControllerConfig::default()),
         mesh: MeshResolver::new(Rules::default(), "cluster.local"),
+        routes: Arc::default(),
         metrics: metrics.clone(),
         awaited: awaited.iter().map(|what| (*what, readiness.guard(*what))).collect::<BTreeMap<_, _>>(),
         secrets: secrets::SecretWatches::new(client, events.clone(), drain.clone()),

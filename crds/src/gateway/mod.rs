@@ -3,10 +3,12 @@
 
 mod gateway;
 mod gateway_class;
+mod grpc_route;
 mod http_route;
 mod reference_grant;
 
 pub use gateway::*;
 pub use gateway_class::*;
+pub use grpc_route::*;
 pub use http_route::*;
 pub use reference_grant::*;

@@ -72,7 +72,8 @@ pub struct SelectorRequirement {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
-    /// Accepted: whether it is in force. What it selects, and what follows from it, its message says.
+    /// Accepted: whether it is in force; what it selects and what follows from it, or what to do, its message says. PartiallyInvalid: in force,
+    /// and part of it is not what was meant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -5,6 +5,7 @@ mod status;
 
 pub use settings::{Analysis, Approval, OnInsufficient, Probe, Step, Strategy, Upgrade, UpgradeMode, Window};
 pub use status::{
-    Accepted, Approved, Blocker, Comparison, DonePhase, Rollback, SUPERSEDED, Share, UNMEASURED,
-    UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus, Verdict, VerdictResult,
+    Accepted, Approved, Blocker, Comparison, DonePhase, NODE_WAVES, NODES_STEP, NodeShift, PassedOver,
+    Rollback, SUPERSEDED, Share, UNMEASURED, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus,
+    Verdict, VerdictResult,
 };

@@ -34,7 +34,7 @@ pub struct UpgradeStatus {
     pub by_itself: bool,
     /// What is going on.
     pub phase: UpgradePhase,
-    /// In phase Shift: which step, from 1.
+    /// In phase Shift: which step, from 1. In phase ShiftNodes: which wave, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<i32>,
     /// Shares of the steps, in percent; fixed when it began.
@@ -44,7 +44,8 @@ pub struct UpgradeStatus {
     pub started: Time,
     /// Since when the phase, or its step, goes on.
     pub since: Time,
-    /// Since when the gateways have had this step's share; the analysis counts from a little later.
+    /// Since when the gateways have had this step's share, or the new revision has served this wave's nodes; the analysis counts from a little
+    /// later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_since: Option<Time>,
     /// Since when something has stood in the way of the phase without a break: a difference, a control plane that is not ready, gateways
@@ -54,7 +55,7 @@ pub struct UpgradeStatus {
     /// What is awaited, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
-    /// Step that waits for a person's approval: its number, `promote`, or its number with `-unmeasured` where the deadline of the one
+    /// Step that waits for a person's approval: its number, `nodes-` and the number of a wave, `promote`, or either number with `-unmeasured` where the deadline of the one
     /// before passed without a good verdict, which nobody who agreed earlier could know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits_approval: Option<String>,
@@ -64,6 +65,9 @@ pub struct UpgradeStatus {
     /// Share of the new revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
+    /// How the nodes go over, since phase ShiftNodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeShift>,
     /// What the analysis says of this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -93,6 +97,15 @@ impl UpgradeStatus {
     /// What `meshwright.io/retry` says to have this very upgrade tried again.
     pub fn attempt(&self) -> String {
         attempt(&self.to, &self.started)
+    }
+
+    /// The share of the gateways' connections that its step asks for, in percent; while the nodes go over it is that of the last step.
+    pub fn percent(&self) -> i32 {
+        let step = match self.phase {
+            UpgradePhase::Shift => usize::try_from(self.step.unwrap_or(1) - 1).unwrap_or(0),
+            _ => self.steps.len().saturating_sub(1),
+        };
+        self.steps.get(step).copied().unwrap_or(99)
     }
 }
 
@@ -125,6 +138,8 @@ pub enum UpgradePhase {
     Compare,
     /// Moves a share of the gateways' traffic.
     Shift,
+    /// Gives nodes to the new revision's proxies: one, then some, then all. Upgrades with steps only, between releases that have node proxies.
+    ShiftNodes,
     /// All traffic goes to the new revision, the old one is measured no more.
     Bake,
     /// Makes the new revision the active one.
@@ -150,6 +165,50 @@ pub struct Share {
     /// Of the requests that were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<i32>,
+}
+
+/// Waves of nodes: the first is one node, the others are shares of all nodes that can be waited for, in percent.
+pub const NODE_WAVES: [i32; 3] = [0, 25, 100];
+
+/// What the name of a wave begins with in an approval; its number comes after it.
+pub const NODES_STEP: &str = "nodes-";
+
+/// How the nodes go from the old revision's proxies to the new one's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeShift {
+    /// The node that goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// How many nodes the new revision is to have in this wave, fixed when it begins; unset in the last one, which gives it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<i32>,
+    /// Nodes that the new revision serves.
+    #[serde(default)]
+    pub served: i32,
+    /// Nodes that can be waited for.
+    #[serde(default)]
+    pub of: i32,
+    /// Nodes that nobody serves, or that do not answer: they hold nothing up. At most twenty of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl Default for NodeShift {
+    // No node yet: nobody has said which goes first.
+    fn default() -> Self {
+        Self { canary: None, asked: Some(0), served: 0, of: 0, passed_over: Vec::new() }
+    }
+}
+
+/// A node that is not waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PassedOver {
+    /// Its name.
+    pub node: String,
+    /// Why, in a sentence.
+    pub reason: String,
 }
 
 /// What the analysis says.
@@ -255,7 +314,7 @@ pub struct Rollback {
 pub struct DonePhase {
     /// Which.
     pub phase: UpgradePhase,
-    /// In phase Shift: which step, from 1.
+    /// In phase Shift: which step, from 1. In phase ShiftNodes: which wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<i32>,
     /// How long it took, in seconds.

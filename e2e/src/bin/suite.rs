@@ -23,6 +23,7 @@ const NOT_OUTSIDE: [(&str, &str); 13] = [
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     ("node_proxies::killed_agents_of_the_nodes_are_missed_by_nobody", SIGNALS),
     ("node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices", PACKETS),
+    ("policy::strict_pods_refuse_plaintext_from_everybody_also_while_envoy_is_stopped", SIGNALS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
     ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", POWER),
@@ -43,7 +44,7 @@ enum What {
     Test,
     /// Unit and property tests
     Unit,
-    /// Official Gateway API suite, profile GATEWAY-HTTP
+    /// Official Gateway API suite, profiles GATEWAY-HTTP, MESH-HTTP and MESH-GRPC
     Conformance,
     /// A mesh with Bookinfo to play with
     Demo,

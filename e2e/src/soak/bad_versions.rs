@@ -44,8 +44,13 @@ const fn verdict(
 const INSTALL: &[UpgradePhase] = &[UpgradePhase::InstallCanary];
 const SHIFT: &[UpgradePhase] = &[UpgradePhase::Shift];
 /// What takes time to show may have all traffic by then.
-const LATER: &[UpgradePhase] =
-    &[UpgradePhase::Shift, UpgradePhase::Bake, UpgradePhase::Promote, UpgradePhase::Drain];
+const LATER: &[UpgradePhase] = &[
+    UpgradePhase::Shift,
+    UpgradePhase::ShiftNodes,
+    UpgradePhase::Bake,
+    UpgradePhase::Promote,
+    UpgradePhase::Drain,
+];
 
 const VERDICTS: [Verdict; 10] = [
     verdict("crash-at-start", &["ControlPlaneCrashes"], INSTALL),

@@ -9,5 +9,6 @@ mod faults;
 mod gateway;
 mod mesh;
 mod node_proxies;
+mod policy;
 mod under_load;
 mod upgrade;

@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod health;
+pub mod pairs;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod windows;

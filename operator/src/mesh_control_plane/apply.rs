@@ -216,7 +216,12 @@ async fn whole_mesh(
 }
 
 // After the position is on record.
-async fn give_nodes(ctx: &Context, mesh: &MeshRef, seen: &Seen, wanted: &str) -> Result<(), Error> {
+async fn give_nodes(
+    ctx: &Context,
+    mesh: &MeshRef,
+    seen: &Seen,
+    wanted: nodes::Wanted<'_>,
+) -> Result<(), Error> {
     let server = nodes::server(&seen.revisions, wanted);
     let changes = nodes::assign(&seen.nodes, &nodes::Proxies::new(&seen.items), server, ctx.now());
     Ok(nodes::apply::apply(ctx, mesh, changes).await?)

@@ -114,9 +114,8 @@ async fn observe(
     }
     let Some(p) = position else { return };
     measured.proxies = observation.revisions.get(&p.to).map(totals);
-    if !matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake | UpgradePhase::Drain)
-        || p.without_baseline
-    {
+    use UpgradePhase::{Bake, Drain, Shift, ShiftNodes};
+    if !matches!(p.phase, Shift | ShiftNodes | Bake | Drain) || p.without_baseline {
         return;
     }
     measured.finding = finding(&observation, p);
@@ -129,6 +128,10 @@ async fn observe(
     let gateways = gateways(ctx).await.ok();
     let behind = |all: &Vec<_>| all.iter().filter(|g| is_behind(g)).map(describe).collect();
     measured.behind = gateways.as_ref().map(behind);
+    if p.phase == UpgradePhase::ShiftNodes {
+        measured.verdict = Some(nothing_measured("no requests are compared on single nodes"));
+        return;
+    }
     if let Some(since) = judged_since(p) {
         if let Some(gateways) = &gateways {
             ctx.prober.aim(probe::targets(&seen.items, gateways, &mesh.upgrade.probes));
@@ -175,9 +178,7 @@ fn judge(
         if gathering {
             return;
         }
-        let reason = "there is no Gateway, so there is nothing to measure".to_owned();
-        let result = VerdictResult::Pass;
-        measured.verdict = Some(Verdict { result, reason, canary_requests: 0, baseline_requests: 0 });
+        measured.verdict = Some(nothing_measured("there is no Gateway, so there is nothing to measure"));
         return;
     }
     let sides = series::sides(observation, &ctx.prober.probed(), &p.to, &p.from, since);
@@ -209,6 +210,11 @@ fn judge(
         canary_requests: canary,
         baseline_requests: baseline,
     });
+}
+
+fn nothing_measured(why: &str) -> Verdict {
+    let reason = why.to_owned();
+    Verdict { result: VerdictResult::Pass, reason, canary_requests: 0, baseline_requests: 0 }
 }
 
 // Also where a step just began, "too few requests" would be true, and would sound like trouble.

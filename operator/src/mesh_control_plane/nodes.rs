@@ -1,8 +1,8 @@
 //! Which revision's proxy serves each node: a MeshNode for every Linux Node, and what is known from their statuses. Pure; [`read`] and
 //! [`apply`] are the edges.
 //!
-//! A node changes hands by a higher epoch. At install the active revision has all of them; in an upgrade they follow in Bake, when all of
-//! the gateways' connections go to the new revision, and go back with these.
+//! A node changes hands by a higher epoch. At install the active revision has all of them; in an upgrade they follow in [`waves`] after the
+//! last step of the gateways, or all at once in Bake where there is nothing to measure them against, and go back with the gateways.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt;
 use meshwright_api::{MeshNode, MeshNodeSpec, MeshRevision, UpgradePhase, UpgradeStatus, labels};
 
+use self::waves::{Between, Wave};
 use crate::pods;
 
 pub mod apply;
@@ -18,6 +19,7 @@ pub mod missing;
 pub mod read;
 #[cfg(test)]
 mod tests;
+pub mod waves;
 
 /// So many are named in a sentence.
 const NAMED: usize = 5;
@@ -29,6 +31,8 @@ pub struct Node {
     pub ready: bool,
     /// Since when that is so, or is not.
     pub since: Timestamp,
+    /// It is one of the nodes of Kubernetes' own control plane.
+    pub control_plane: bool,
 }
 
 /// What there is.
@@ -45,6 +49,8 @@ pub struct There {
 pub enum Server<'a> {
     /// The proxies of this revision.
     Revision(&'a str),
+    /// Those of two revisions, node by node.
+    Wave(Wave<'a>),
     /// Nobody: its release has no node proxies.
     Nobody,
     /// A revision that is not there, because it is about to be made, or somebody removed it. Nodes stay with whom they have.
@@ -62,22 +68,39 @@ pub enum Change {
     Delete(MeshNode),
 }
 
-/// The revision that the nodes are to be with, by the position of the upgrade.
-pub fn wanted<'a>(active: &'a str, position: Option<&'a UpgradeStatus>) -> &'a str {
-    let Some(p) = position else { return active };
+/// With whom the nodes are to be, by the position of the upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// All with this revision.
+    All(&'a str),
+    /// Some with the one, the others with the other.
+    Wave(Wave<'a>),
+}
+
+/// Reads it off the position.
+pub fn wanted<'a>(active: &'a str, position: Option<&'a UpgradeStatus>) -> Wanted<'a> {
+    let Some(p) = position else { return Wanted::All(active) };
     match p.phase {
-        UpgradePhase::Bake if p.measured_since.is_some() => &p.to,
-        UpgradePhase::Promote | UpgradePhase::Drain | UpgradePhase::Retire => &p.to,
-        _ => &p.from,
+        UpgradePhase::ShiftNodes => Wanted::Wave(Wave::of(p)),
+        UpgradePhase::Bake if p.measured_since.is_some() => Wanted::All(&p.to),
+        UpgradePhase::Promote | UpgradePhase::Drain | UpgradePhase::Retire => Wanted::All(&p.to),
+        _ => Wanted::All(&p.from),
     }
 }
 
-/// Whether that revision can serve them.
-pub fn server<'a>(revisions: &[MeshRevision], wanted: &'a str) -> Server<'a> {
-    match revisions.iter().find(|r| r.name_any() == wanted) {
-        Some(revision) if revision.spec.node_slot.is_some() => Server::Revision(wanted),
+/// Whether those revisions can serve them.
+pub fn server<'a>(revisions: &[MeshRevision], wanted: Wanted<'a>) -> Server<'a> {
+    let of = |name: &'a str| match revisions.iter().find(|r| r.name_any() == name) {
+        Some(revision) if revision.spec.node_slot.is_some() => Server::Revision(name),
         Some(_) => Server::Nobody,
         None => Server::Absent,
+    };
+    match wanted {
+        Wanted::All(revision) => of(revision),
+        Wanted::Wave(wave) => match (of(wave.from), of(wave.to)) {
+            (Server::Revision(_), Server::Revision(_)) => Server::Wave(wave),
+            (from, _) => from,
+        },
     }
 }
 
@@ -112,6 +135,20 @@ impl There {
         self.mesh_nodes.get(node).is_some_and(|m| m.spec.revision == revision && is_served(m))
     }
 
+    /// Names of nodes, and what they wait for before they can be given.
+    fn late_ones(&self, proxies: &Proxies<'_>, revision: &str, nodes: &[&str]) -> Vec<String> {
+        let say = |node: &&str| match self.lacks(node, revision) {
+            _ if !proxies.is_ready(node, revision) => format!("{node} (its proxy is not ready)"),
+            Some(why) if !self.is_given(node, revision) => format!("{node} ({why})"),
+            _ => (*node).to_owned(),
+        };
+        nodes.iter().map(say).collect()
+    }
+
+    fn is_given(&self, node: &str, revision: &str) -> bool {
+        self.mesh_nodes.get(node).is_some_and(|m| m.spec.revision == revision)
+    }
+
     fn ready(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter(|(_, node)| node.ready).map(|(name, _)| name.as_str())
     }
@@ -132,11 +169,15 @@ pub fn assign(there: &There, proxies: &Proxies<'_>, server: Server<'_>, now: Tim
     let stays = |name: &String, m: &MeshNode| is_needed(name) || m.metadata.deletion_timestamp.is_some();
     let gone = there.mesh_nodes.iter().filter(|(name, node)| !stays(name, node));
     let mut changes: Vec<Change> = gone.map(|(_, node)| Change::Delete(node.clone())).collect();
-    let Server::Revision(wanted) = server else { return changes };
-    for name in there.nodes.keys() {
+    let targets = match server {
+        Server::Revision(wanted) => there.nodes.keys().map(|node| (node.as_str(), wanted)).collect(),
+        Server::Wave(wave) => wave.targets(there, proxies),
+        Server::Nobody | Server::Absent => return changes,
+    };
+    for (name, wanted) in targets {
         let Some(node) = there.mesh_nodes.get(name) else {
             let spec = MeshNodeSpec { revision: wanted.to_owned(), epoch: now.as_second() };
-            changes.push(Change::Create(name.clone(), spec));
+            changes.push(Change::Create(name.to_owned(), spec));
             continue;
         };
         let (spec, reported) = (&node.spec, node.status.as_ref().map_or(0, |s| s.epoch));
@@ -155,19 +196,14 @@ pub fn assign(there: &There, proxies: &Proxies<'_>, server: Server<'_>, now: Tim
     changes
 }
 
-/// What is awaited until this revision serves all nodes that are ready.
-pub fn awaited(there: &There, proxies: &Proxies<'_>, revision: &str) -> Option<String> {
-    let late: Vec<String> = there
-        .ready()
-        .filter(|node| !there.is_served(node, revision))
-        .map(|node| match proxies.is_ready(node, revision) {
-            true => node.to_owned(),
-            false => format!("{node} (its proxy is not ready)"),
-        })
-        .collect();
-    let all = there.ready().count();
-    (!late.is_empty())
-        .then(|| format!("revision {revision} to serve {} more of {all} nodes: {}", late.len(), list(&late)))
+/// What is awaited until the new one of these revisions serves all nodes that can be waited for.
+pub fn awaited(there: &There, proxies: &Proxies<'_>, between: Between<'_>) -> Option<String> {
+    let able: Vec<&str> = between.able(there, proxies).collect();
+    let late: Vec<&str> = able.iter().copied().filter(|node| !there.is_served(node, between.to)).collect();
+    let (late, all) = (there.late_ones(proxies, between.to, &late), able.len());
+    (!late.is_empty()).then(|| {
+        format!("revision {} to serve {} more of {all} nodes: {}", between.to, late.len(), list(&late))
+    })
 }
 
 /// What is awaited until no node that is ready is this revision's any more.

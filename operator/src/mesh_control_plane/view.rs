@@ -10,7 +10,10 @@ use meshwright_api::{MeshRevision, UpgradePhase, UpgradeStatus, labels};
 use super::{
     dereference::{GatewaySeen, Seen},
     measure::Measured,
-    nodes::{self, Proxies, Server},
+    nodes::{
+        self, Proxies, Server, Wanted,
+        waves::{Between, Wave},
+    },
     slots,
     step::{condition, is_ready, usage},
     trouble,
@@ -109,16 +112,24 @@ fn health(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, name: &str, no
 }
 
 fn nodes(p: &UpgradeStatus, seen: &Seen) -> Nodes {
-    let there = &seen.nodes;
+    let (there, proxies) = (&seen.nodes, Proxies::new(&seen.items));
+    let of = |name| nodes::server(&seen.revisions, Wanted::All(name));
+    // Where its proxies may not run somebody has accepted that, and who serves the nodes goes on to.
+    let may = seen.pod_security.is_none();
+    let has = |name| matches!(of(name), Server::Revision(_));
+    let waves = (may && has(&p.from) && has(&p.to)).then(|| Wave::of(p).look(there, &proxies));
     Nodes {
-        forward: match nodes::server(&seen.revisions, &p.to) {
-            // Where its proxies may not run somebody has accepted that, and who serves the nodes goes on to.
-            Server::Revision(_) if seen.pod_security.is_some() => None,
-            Server::Revision(to) => nodes::awaited(there, &Proxies::new(&seen.items), to),
+        forward: match of(&p.to) {
+            Server::Revision(_) if !may => None,
+            Server::Revision(to) => {
+                let from = has(&p.from).then_some(p.from.as_str());
+                nodes::awaited(there, &proxies, Between { from, to })
+            }
             Server::Nobody => nodes::released(there),
-            Server::Absent => None,
+            Server::Absent | Server::Wave(_) => None,
         },
         back: nodes::left(there, &p.to),
+        waves: waves.filter(|waves| waves.able > 0),
     }
 }
 
@@ -175,10 +186,8 @@ fn awaited(p: &UpgradeStatus, mesh: &ValidatedMesh, gateway: &GatewaySeen) -> Op
     let (from, to) = (gateway.deployments.get(&p.from), gateway.deployments.get(&p.to));
     let steady = from.or(to).map_or(0, replicas);
     let wanted = match p.phase {
-        UpgradePhase::Shift => {
-            let step = usize::try_from(p.step.unwrap_or(1) - 1).unwrap_or(0);
-            let percent = p.steps.get(step).copied().unwrap_or(99);
-            shares::canary_pods(steady, percent, mesh.upgrade.surge_percent)
+        UpgradePhase::Shift | UpgradePhase::ShiftNodes => {
+            shares::canary_pods(steady, p.percent(), mesh.upgrade.surge_percent)
         }
         UpgradePhase::Bake => steady,
         // They lead by now.
@@ -203,7 +212,8 @@ fn awaited(p: &UpgradeStatus, mesh: &ValidatedMesh, gateway: &GatewaySeen) -> Op
     let is_left =
         p.phase == UpgradePhase::Drain || p.phase == UpgradePhase::Bake && p.measured_since.is_some();
     let late = is_left && !over;
-    let mixed = p.phase == UpgradePhase::Shift && behind(gateway).is_some();
+    let mixes = matches!(p.phase, UpgradePhase::Shift | UpgradePhase::ShiftNodes);
+    let mixed = mixes && behind(gateway).is_some();
     (late || mixed).then(|| "the Service to send connections to the new proxies".to_owned())
 }
 

@@ -12,7 +12,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use meshwright_api::MeshNode;
+use meshwright_api::{MeshNode, Standby};
 use meshwright_runtime::CancellationToken;
 use serde::de::DeserializeOwned;
 
@@ -31,11 +31,12 @@ fn is_well(node: &v1::Node) -> Option<String> {
     conditions.into_iter().find(|c| c.type_ == "Ready").map(|c| c.status.clone())
 }
 
-type Served = (String, i64, Option<(String, i64)>);
+type Served = (String, i64, Option<(String, i64)>, Option<Standby>);
 
 fn served_by(node: &MeshNode) -> Served {
     let status = node.status.as_ref().map(|s| (s.revision.clone(), s.epoch));
-    (node.spec.revision.clone(), node.spec.epoch, status)
+    let standby = node.status.as_ref().and_then(|s| s.standby.clone());
+    (node.spec.revision.clone(), node.spec.epoch, status, standby)
 }
 
 async fn follow<K, V>(api: Api<K>, view: fn(&K) -> V, stop: &CancellationToken, changed: &UnboundedSender<()>)

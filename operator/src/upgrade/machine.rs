@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use meshwright_api::{
-    Accepted, Approval, Approved, Blocker, OnInsufficient, Share, Strategy, UNMEASURED, UpgradePhase,
-    UpgradeRecord, UpgradeStatus, VerdictResult,
+    Accepted, Approval, Approved, Blocker, NODE_WAVES, NODES_STEP, OnInsufficient, Share, Strategy,
+    UNMEASURED, UpgradePhase, UpgradeRecord, UpgradeStatus, VerdictResult,
 };
 
 mod back;
 mod ending;
+mod nodes;
 mod phases;
 mod record;
 mod view;
 
 pub use record::{HISTORY, is_same_position, plan_hash};
-pub use view::{Decision, Gateways, Health, Nodes, Revision, Trouble, Usage, View, Wishes};
+pub use view::{Decision, Gateways, Health, Nodes, Revision, Trouble, Usage, View, Waves, Wishes};
 
 /// A canary that cannot even start, or that broke, is given this long to mend itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +69,7 @@ fn begin(view: &View<'_>, active: Revision) -> Decision {
         awaits_approval: None,
         deadline: None,
         share: None,
+        nodes: None,
         verdict: None,
         plan: plan_hash(&active.name, &view.target.name, &[]),
         blockers: Vec::new(),
@@ -165,6 +167,7 @@ impl<'a> Going<'a> {
             UpgradePhase::InstallCanary => self.install_canary(),
             UpgradePhase::Compare => self.compare(),
             UpgradePhase::Shift => self.shift(),
+            UpgradePhase::ShiftNodes => self.shift_nodes(),
             UpgradePhase::Bake => self.bake(),
             UpgradePhase::Promote => self.promote(),
             UpgradePhase::Drain => self.drain(),
@@ -217,7 +220,7 @@ impl<'a> Going<'a> {
         p.measured_since = None;
         p.blocked_since = None;
         p.verdict = None;
-        if phase != UpgradePhase::Shift {
+        if !matches!(phase, UpgradePhase::Shift | UpgradePhase::ShiftNodes) {
             p.step = None;
         }
         (p.waiting, p.awaits_approval, p.deadline) = (None, None, None);
@@ -294,8 +297,12 @@ impl<'a> Going<'a> {
         let p = &self.position;
         match p.phase {
             UpgradePhase::Compare => Some("1".to_owned()),
-            UpgradePhase::Shift => {
-                let step = (p.step.unwrap_or(1) + 1).to_string();
+            UpgradePhase::Shift | UpgradePhase::ShiftNodes => {
+                let step = match p.phase {
+                    UpgradePhase::ShiftNodes => self.awaited_of_nodes(),
+                    _ if self.waves_come() => format!("{NODES_STEP}1"),
+                    _ => (p.step.unwrap_or(1) + 1).to_string(),
+                };
                 Some(if self.is_unmeasured() { step + UNMEASURED } else { step })
             }
             UpgradePhase::Bake => Some("promote".to_owned()),
@@ -334,12 +341,21 @@ impl<'a> Going<'a> {
         if self.position.approvals.iter().any(|a| a.step == step || a.step == unmeasured) {
             return false;
         }
+        let without = |step: &str| if step == unmeasured { " without a good verdict" } else { "" };
         let what = match number {
             "promote" => "makes the new revision the active one".to_owned(),
+            _ if number.starts_with(NODES_STEP) => {
+                let wave = number.trim_start_matches(NODES_STEP).parse::<usize>().unwrap_or(1);
+                let what = match NODE_WAVES.get(wave - 1) {
+                    Some(0) | None => "one node".to_owned(),
+                    Some(percent) => format!("{percent} % of the nodes"),
+                };
+                format!("gives {what} to the new revision{}", without(&step))
+            }
             _ => {
                 let index = number.parse::<usize>().unwrap_or(1) - 1;
                 let percent = self.position.steps.get(index).copied().unwrap_or(100);
-                let without = if step == unmeasured { " without a good verdict" } else { "" };
+                let without = without(&step);
                 format!("asks for {percent} % of new connections, in whole pods{without}")
             }
         };

@@ -75,10 +75,9 @@ fn during(upgrade: &UpgradeStatus) -> Option<Routing> {
         | UpgradePhase::Preflight
         | UpgradePhase::InstallCanary
         | UpgradePhase::Compare => Some(alone(from)),
-        UpgradePhase::Shift => {
-            let step = usize::try_from(upgrade.step.unwrap_or(1) - 1).unwrap_or(0);
-            let percent = upgrade.steps.get(step).copied().unwrap_or(99);
-            routing(part(from, Size::Held), part(to, Size::Share(percent)), Behind::Both)
+        // While the nodes go over the gateways stay at their last step: both revisions are still there to be measured.
+        UpgradePhase::Shift | UpgradePhase::ShiftNodes => {
+            routing(part(from, Size::Held), part(to, Size::Share(upgrade.percent())), Behind::Both)
         }
         // Not before the new revision can carry all of it.
         UpgradePhase::Bake if upgrade.measured_since.is_none() => {

@@ -6,7 +6,7 @@ use meshwright_api::{UpgradePhase, UpgradeStatus};
 use super::describe;
 use crate::{
     output::{between, span},
-    upgrade::{PHASES, shift},
+    upgrade::{PHASES, shift, wave},
 };
 
 /// A row for each.
@@ -14,6 +14,7 @@ pub fn phases(upgrade: &UpgradeStatus, now: Timestamp) -> Vec<Vec<String>> {
     let row = |mark: &str, (phase, step): Stop, took: String, note: String| {
         let name = match phase {
             UpgradePhase::Shift => shift(&upgrade.steps, step.unwrap_or(1)),
+            UpgradePhase::ShiftNodes => step.map_or_else(|| format!("{phase:?}"), wave),
             phase => format!("{phase:?}"),
         };
         vec![mark.to_owned(), name, took, note]
@@ -34,7 +35,7 @@ pub fn phases(upgrade: &UpgradeStatus, now: Timestamp) -> Vec<Vec<String>> {
     done.chain([current]).chain(coming).collect()
 }
 
-/// A phase, and the step of phase Shift.
+/// A phase, and the step of phase Shift or the wave of phase ShiftNodes.
 type Stop = (UpgradePhase, Option<i32>);
 
 /// All that a good upgrade goes through.
@@ -43,6 +44,9 @@ fn course(upgrade: &UpgradeStatus) -> Vec<Stop> {
     let stops = PHASES.into_iter().flat_map(|phase| match phase {
         UpgradePhase::Shift => (1..=steps).map(|step| (phase, Some(step))).collect(),
         UpgradePhase::Compare if upgrade.without_baseline => Vec::new(),
+        // Whether there are waves, and how many, shows when they come.
+        UpgradePhase::ShiftNodes if upgrade.phase != phase => Vec::new(),
+        UpgradePhase::ShiftNodes => vec![(phase, upgrade.step)],
         _ => vec![(phase, None)],
     });
     stops.collect()

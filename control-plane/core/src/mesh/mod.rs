@@ -6,6 +6,7 @@ mod peers;
 mod policies;
 mod protocol;
 mod resolver;
+mod routes;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod touched;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::config::ServiceRoutes;
 use crate::endpoints::Endpoints;
 use crate::model::ObjectKey;
 
@@ -21,7 +23,9 @@ pub use membership::{
     AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, On, Outside, Rules, enrolls,
     is_foreign_sidecar, membership,
 };
-pub use policies::{Attributes, Authorization, Caller, Plaintext, PodPolicy, Rule, RuleSet};
+pub use policies::{
+    Attributes, Authorization, Caller, InForce, Plaintext, PodPolicy, Rule, RuleSet, in_force,
+};
 pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
 pub use resolver::{MeshResolver, resolve};
 pub use touched::Touched;
@@ -33,6 +37,10 @@ pub struct Mesh {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Services that can be called by their addresses.
     pub services: Arc<BTreeMap<ObjectKey, Arc<MeshService>>>,
+    /// What routes make of the requests to some of them.
+    pub routes: Arc<ServiceRoutes>,
+    /// Where those routes lead: endpoints by Service and port, whether the Service is among `services` or not.
+    pub backends: Arc<BTreeMap<(ObjectKey, u16), Arc<Endpoints>>>,
     /// Who speaks mutual TLS, by address: pods that a MeshNode lists with the very uid that the pod has, and that are members.
     pub peers: Arc<BTreeMap<String, Peer>>,
     /// Every namespace, and whether its pods are members unless they say otherwise.
@@ -89,7 +97,7 @@ pub struct MeshService {
 /// One of a Service's ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshPort {
-    /// What is spoken there.
+    /// What is spoken there. A port whose Service has routes of its own namespace is HTTP.
     pub protocol: Protocol,
     /// Where to.
     pub endpoints: Arc<Endpoints>,

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, policies, services};
+use super::{
+    Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, policies, routes, services,
+};
+use crate::config::ServiceRoutes;
 use crate::model::{ObjectKey, World};
 use crate::status::PolicyStatuses;
 
@@ -34,15 +37,18 @@ impl MeshResolver {
         }
     }
 
-    /// What node proxies have to do in a world where since the last time nothing changed but what was touched. Whatever is what it was before
-    /// is the same allocation, the whole mesh included.
-    pub fn resolve(&mut self, world: &World, touched: &Touched) -> Arc<Mesh> {
+    /// What node proxies have to do in a world where since the last time nothing changed but what was touched, and perhaps the routes.
+    /// Whatever is what it was before is the same allocation, the whole mesh included.
+    pub fn resolve(&mut self, world: &World, touched: &Touched, routes: &Arc<ServiceRoutes>) -> Arc<Mesh> {
         let known = self.mesh.clone();
+        let touched = touched.with_services_of_routes(&known.routes, routes);
         let services = touched.services.iter().map(|key| {
-            let service = services::service(known.services.get(key).map(AsRef::as_ref), key, world);
+            let service = services::service(known.services.get(key).map(AsRef::as_ref), key, world, routes);
             (key.clone(), service)
         });
         let services = shared(&known.services, patched(&known.services, services));
+        let routes = if known.routes == *routes { &known.routes } else { routes };
+        let backends = routes::backends(&known, routes, &touched, world);
         let namespaces = touched.namespaces.iter().map(|name| {
             let enrolls = world.namespaces.get(name).map(|found| enrolls(name, found, &self.rules));
             (name.clone(), enrolls)
@@ -60,11 +66,14 @@ impl MeshResolver {
         self.statuses = policies::status::statuses(&self.statuses, namespaces_of, world, &self.rules);
         let is_same = matches!(nodes, Cow::Borrowed(_))
             && Arc::ptr_eq(&services, &known.services)
+            && Arc::ptr_eq(routes, &known.routes)
+            && Arc::ptr_eq(&backends, &known.backends)
             && Arc::ptr_eq(&namespaces, &known.namespaces)
             && Arc::ptr_eq(&mixed, &known.mixed)
             && Arc::ptr_eq(&peers, &known.peers);
         if !is_same {
-            self.mesh = Arc::new(Mesh { nodes: nodes.into_owned(), services, peers, namespaces, mixed });
+            let (nodes, routes) = (nodes.into_owned(), routes.clone());
+            self.mesh = Arc::new(Mesh { nodes, services, routes, backends, peers, namespaces, mixed });
         }
         self.mesh.clone()
     }
@@ -131,9 +140,9 @@ impl MeshResolver {
     }
 }
 
-/// Resolves a world of which nothing is known.
-pub fn resolve(world: &World, rules: &Rules, trust_domain: &str) -> Arc<Mesh> {
-    MeshResolver::new(rules.clone(), trust_domain).resolve(world, &Touched::all(world))
+/// Resolves a world of which nothing is known, with these routes.
+pub fn resolve(world: &World, rules: &Rules, trust_domain: &str, routes: &Arc<ServiceRoutes>) -> Arc<Mesh> {
+    MeshResolver::new(rules.clone(), trust_domain).resolve(world, &Touched::all(world), routes)
 }
 
 /// The map with other values for some keys, None for those that are gone; borrowed if it is what it was. Equal values stay as they are.

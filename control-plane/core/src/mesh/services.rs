@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{MeshPort, MeshService, protocol};
+use super::{MeshPort, MeshService, Protocol, protocol};
+use crate::config::ServiceRoutes;
 use crate::endpoints::endpoints;
 use crate::model::{ObjectKey, Service, ServicePort, World};
 
@@ -13,12 +14,15 @@ pub(super) fn service(
     known: Option<&MeshService>,
     key: &ObjectKey,
     world: &World,
+    routes: &ServiceRoutes,
 ) -> Option<Arc<MeshService>> {
     let service = world.services.get(key).filter(|service| !service.cluster_ips.is_empty())?;
     let ports: BTreeMap<u16, MeshPort> = tcp(service)
         .map(|port| {
             let known = known.and_then(|known| known.ports.get(&port.port));
-            (port.port, mesh_port(known, key, port, world))
+            let routes = routes.get(key).and_then(|routes| routes.get(&port.port));
+            let is_routed = routes.is_some_and(|routes| routes.producer.is_some());
+            (port.port, mesh_port(known, key, port, is_routed, world))
         })
         .collect();
     (!ports.is_empty()).then(|| Arc::new(MeshService { addresses: service.cluster_ips.clone(), ports }))
@@ -28,11 +32,20 @@ fn tcp(service: &Service) -> impl Iterator<Item = &ServicePort> {
     service.ports.iter().filter(|port| port.protocol == "TCP")
 }
 
-fn mesh_port(known: Option<&MeshPort>, key: &ObjectKey, port: &ServicePort, world: &World) -> MeshPort {
+/// A producer's route makes HTTP of what nobody declared. A consumer's does not: it must change nothing for others, who may say something
+/// else there.
+fn mesh_port(
+    known: Option<&MeshPort>,
+    key: &ObjectKey,
+    port: &ServicePort,
+    is_routed: bool,
+    world: &World,
+) -> MeshPort {
     let found = endpoints(world, key, port.port);
     let endpoints = match known {
         Some(known) if *known.endpoints == found => known.endpoints.clone(),
         _ => Arc::new(found),
     };
-    MeshPort { protocol: protocol(port), endpoints }
+    let protocol = if is_routed { Protocol::Http } else { protocol(port) };
+    MeshPort { protocol, endpoints }
 }

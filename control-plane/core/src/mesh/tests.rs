@@ -118,7 +118,7 @@ impl Follower {
             let states = [&before, world].map(|world| world.pods.get(key).map(AsRef::as_ref));
             touched.pod(key.clone(), states);
         }
-        self.resolver.resolve(world, &touched)
+        self.resolver.resolve(world, &touched, &routes(world))
     }
 }
 
@@ -127,5 +127,10 @@ fn resolver() -> Follower {
 }
 
 fn fresh(world: &World) -> Arc<Mesh> {
-    resolve(world, &rules(), "example.org")
+    resolve(world, &rules(), "example.org", &routes(world))
+}
+
+/// What the routes of the world come to.
+fn routes(world: &World) -> Arc<ServiceRoutes> {
+    crate::resolve(world, &crate::ControllerConfig::default()).services
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::ServiceRoutes;
+use crate::difference;
 use crate::model::{ObjectKey, Pod, World};
 
 /// Names of what was added, changed or removed. What is not named here is taken for unchanged; naming too much costs time and nothing else.
@@ -79,6 +81,13 @@ impl Touched {
         self.uids.contains(uid)
     }
 
+    /// With the Services that have other routes now.
+    pub(super) fn with_services_of_routes(&self, before: &ServiceRoutes, after: &ServiceRoutes) -> Self {
+        let mut touched = self.clone();
+        touched.services.extend(difference(before, after, PartialEq::eq).cloned());
+        touched
+    }
+
     /// With the pods of its namespaces and of its policies' namespaces: another label may make members of all of them, another policy may be
     /// for all of them. One in namespace `root` is for all pods that there are.
     pub(super) fn with_pods(&self, world: &World, root: &str) -> Self {
@@ -105,10 +114,10 @@ impl Touched {
         self
     }
 
-    /// Namespaces in which policies may select other pods than before; that of the mesh always is.
+    /// Namespaces in which policies may select other pods than before, or their ports speak something else; that of the mesh always is.
     pub(super) fn policy_namespaces<'a>(&'a self, root: &'a str) -> BTreeSet<&'a str> {
         let policies = self.policies.iter().map(|key| key.namespace.as_str());
-        let pods = self.pods.iter().map(|key| key.namespace.as_str());
-        policies.chain(pods).chain(self.namespaces.iter().map(String::as_str)).chain([root]).collect()
+        let objects = self.pods.iter().chain(&self.services).map(|key| key.namespace.as_str());
+        policies.chain(objects).chain(self.namespaces.iter().map(String::as_str)).chain([root]).collect()
     }
 }

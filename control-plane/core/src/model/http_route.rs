@@ -1,12 +1,14 @@
-//! HTTPRoute.
+//! HTTPRoute, and GRPCRoute as what it is on the wire.
 
 use std::time::Duration;
 
-use super::Meta;
+use super::{Meta, ObjectId, ObjectKind};
 
-/// An HTTPRoute.
+/// An HTTPRoute or a GRPCRoute: the second has the first's rules, apart from how a path is matched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpRoute {
+    /// Which of the two.
+    pub kind: RouteKind,
     /// Name, generation, age.
     pub meta: Meta,
     /// `spec.parentRefs`, in the order of the spec.
@@ -15,6 +17,41 @@ pub struct HttpRoute {
     pub hostnames: Vec<String>,
     /// `spec.rules`, in the order of the spec.
     pub rules: Vec<HttpRouteRule>,
+}
+
+/// Kind of a route.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// HTTPRoute.
+    #[default]
+    Http,
+    /// GRPCRoute.
+    Grpc,
+}
+
+impl RouteKind {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+
+    /// As the kind of an object.
+    pub fn object(self) -> ObjectKind {
+        match self {
+            Self::Http => ObjectKind::HttpRoute,
+            Self::Grpc => ObjectKind::GrpcRoute,
+        }
+    }
+}
+
+impl HttpRoute {
+    /// Which object this is.
+    pub fn id(&self) -> ObjectId {
+        ObjectId { kind: self.kind.object(), key: self.meta.key.clone() }
+    }
 }
 
 /// A parent reference exactly as written, because the status repeats it.
@@ -88,6 +125,13 @@ pub enum PathMatch {
     Prefix(String),
     /// An RE2 expression for the whole path.
     RegularExpression(String),
+    /// A GRPCRoute's `method`: the path is `/<service>/<method>`.
+    Rpc {
+        /// None is every service.
+        service: Option<StringMatch>,
+        /// None is every method.
+        method: Option<StringMatch>,
+    },
 }
 
 impl Default for PathMatch {

@@ -11,6 +11,7 @@ mod observed;
 mod pod;
 mod policy;
 mod reference;
+mod rpc;
 mod service;
 
 pub use gateway::*;
@@ -78,12 +79,25 @@ pub enum ObjectKind {
     Gateway,
     /// `gateway.networking.k8s.io/HTTPRoute`.
     HttpRoute,
+    /// `gateway.networking.k8s.io/GRPCRoute`.
+    GrpcRoute,
+}
+
+impl ObjectKind {
+    /// Which kind of route this is, if it is one.
+    pub fn route(self) -> Option<RouteKind> {
+        match self {
+            Self::Gateway => None,
+            Self::HttpRoute => Some(RouteKind::Http),
+            Self::GrpcRoute => Some(RouteKind::Grpc),
+        }
+    }
 }
 
 /// An object whose configuration ended up in a proxy's resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId {
-    /// Gateway or HTTPRoute.
+    /// Gateway, HTTPRoute or GRPCRoute.
     pub kind: ObjectKind,
     /// Namespace and name.
     pub key: ObjectKey,
@@ -98,6 +112,8 @@ pub struct World {
     pub gateways: BTreeMap<ObjectKey, Arc<Gateway>>,
     /// All HTTPRoutes.
     pub http_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
+    /// All GRPCRoutes.
+    pub grpc_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     /// All ReferenceGrants.
     pub reference_grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     /// All Services.
@@ -126,4 +142,14 @@ pub struct World {
     /// Annotation `gateway.networking.k8s.io/bundle-version` of the installed CRDs; None while it is not
     /// known.
     pub crd_bundle_version: Option<String>,
+}
+
+impl World {
+    /// The routes of a kind.
+    pub fn routes(&self, kind: RouteKind) -> &BTreeMap<ObjectKey, Arc<HttpRoute>> {
+        match kind {
+            RouteKind::Http => &self.http_routes,
+            RouteKind::Grpc => &self.grpc_routes,
+        }
+    }
 }

@@ -43,9 +43,9 @@ impl BackendKey {
 /// Where each backendRef of one route leads, or why nowhere.
 pub(crate) type BackendTable = BTreeMap<BackendKey, Result<ClusterRef, Finding>>;
 
-/// Follows every backendRef of a route, those of mirrors included.
-pub(crate) fn backend_table(route: &HttpRoute, world: &World) -> BackendTable {
-    let namespace = &route.meta.key.namespace;
+/// Follows every backendRef of a route, those of mirrors included. To Services in the namespace `open` no grant is needed.
+pub(crate) fn backend_table(route: &HttpRoute, open: Option<&str>, world: &World) -> BackendTable {
+    let from = From { group: GATEWAY_GROUP, kind: route.kind.as_str(), namespace: &route.meta.key.namespace };
     let mut table = BackendTable::new();
     for rule in &route.rules {
         let backends = rule.backend_refs.iter();
@@ -58,14 +58,19 @@ pub(crate) fn backend_table(route: &HttpRoute, world: &World) -> BackendTable {
                 _ => None,
             });
         for reference in backends.map(|backend| &backend.backend_ref).chain(mirrors) {
-            let key = BackendKey::new(reference, namespace);
-            table.entry(key).or_insert_with_key(|key| resolve_backend(key, namespace, world));
+            let key = BackendKey::new(reference, from.namespace);
+            table.entry(key).or_insert_with_key(|key| resolve_backend(key, &from, open, world));
         }
     }
     table
 }
 
-fn resolve_backend(key: &BackendKey, namespace: &str, world: &World) -> Result<ClusterRef, Finding> {
+fn resolve_backend(
+    key: &BackendKey,
+    from: &From<'_>,
+    open: Option<&str>,
+    world: &World,
+) -> Result<ClusterRef, Finding> {
     if !key.group.is_empty() || key.kind != "Service" {
         return Err(Finding::new(
             reason::INVALID_KIND,
@@ -76,9 +81,8 @@ fn resolve_backend(key: &BackendKey, namespace: &str, world: &World) -> Result<C
         ));
     }
     // The right comes before the existence: an answer must not tell what is in another namespace.
-    let from = From { group: GATEWAY_GROUP, kind: "HTTPRoute", namespace };
     let to = To { group: "", kind: "Service", namespace: &key.object.namespace, name: &key.object.name };
-    if !grants::permitted(world, &from, &to) {
+    if open != Some(to.namespace) && !grants::permitted(world, from, &to) {
         return Err(Finding::new(
             reason::REF_NOT_PERMITTED,
             format!(

@@ -1,4 +1,4 @@
-//! One HTTPRoute and its backend table to rules that need nothing more. Pure, so that the result can be kept
+//! One route and its backend table to rules that need nothing more. Pure, so that the result can be kept
 //! as long as both are the same.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::check;
 use crate::config::{ClusterRef, CompiledRule, Forward, Mirror, RetryConfig, RuleAction, WeightedBackend};
 use crate::model::{
     HeaderModifier, HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, PathMatch,
-    RequestMirror, ValueMatch,
+    RequestMirror, RouteKind, ValueMatch,
 };
 use crate::status::Finding;
 
@@ -32,19 +32,28 @@ pub(crate) struct CompiledRouteRule {
     pub rule: Arc<CompiledRule>,
 }
 
+/// Whose proxies a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A Gateway's.
+    Gateway,
+    /// Those of the pods that call a Service.
+    Mesh,
+}
+
 /// Compiles a route.
-pub(crate) fn compile(route: &HttpRoute, backends: &BackendTable) -> CompiledRoute {
+pub(crate) fn compile(route: &HttpRoute, side: Side, backends: &BackendTable) -> CompiledRoute {
     let mut compiled =
         CompiledRoute { rules: Vec::with_capacity(route.rules.len()), unresolved: None, invalid: Vec::new() };
     let mut compiler = Compiler { namespace: &route.meta.key.namespace, backends, unresolved: None };
     for (index, rule) in route.rules.iter().enumerate() {
         // References are followed in invalid rules too: ResolvedRefs speaks of the whole route.
         let mut result = compiler.rule(rule);
-        if let Some(finding) = check::rule(rule) {
+        if let Some(finding) = check::rule(rule, side) {
             compiled.invalid.push((index, finding));
             result = CompiledRule { name: rule.name.clone(), ..CompiledRule::default() };
         }
-        compiled.rules.push(CompiledRouteRule { matches: matches(rule), rule: Arc::new(result) });
+        compiled.rules.push(CompiledRouteRule { matches: matches(rule, route.kind), rule: Arc::new(result) });
     }
     compiled.unresolved = compiler.unresolved;
     compiled
@@ -142,9 +151,13 @@ fn merge(into: &mut HeaderModifier, from: &HeaderModifier) {
     into.remove.extend(from.remove.iter().cloned());
 }
 
-fn matches(rule: &HttpRouteRule) -> Vec<HttpRouteMatch> {
+fn matches(rule: &HttpRouteRule, kind: RouteKind) -> Vec<HttpRouteMatch> {
     if rule.matches.is_empty() {
-        return vec![HttpRouteMatch::default()];
+        let path = match kind {
+            RouteKind::Http => PathMatch::default(),
+            RouteKind::Grpc => PathMatch::Rpc { service: None, method: None },
+        };
+        return vec![HttpRouteMatch { path, ..HttpRouteMatch::default() }];
     }
     rule.matches.iter().map(normalize).collect()
 }

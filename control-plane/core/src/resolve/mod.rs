@@ -1,7 +1,7 @@
 //! From the objects of the cluster to what proxies do and what statuses say.
 //!
 //! `backend` and `compile` do the work for one route and depend on nothing but it and what its references lead
-//! to; `work` joins the routes of one Gateway. `resolver` keeps both as long as what they were made from stays.
+//! to; `work` joins the routes of one Gateway, `service` those of one Service in the mesh. `resolver` keeps both as long as what they were made from stays.
 
 mod attach;
 mod backend;
@@ -12,10 +12,12 @@ mod expression;
 mod gateway;
 mod grants;
 mod listeners;
+mod parents;
 mod precedence;
 mod resolver;
 mod route;
 mod seen;
+mod service;
 mod virtual_hosts;
 mod work;
 
@@ -24,7 +26,7 @@ pub use resolver::Resolver;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::config::GatewayConfig;
+use crate::config::{GatewayConfig, ServiceRoutes};
 use crate::model::{ObjectKey, World};
 use crate::status::Statuses;
 
@@ -53,6 +55,8 @@ pub struct Resolution {
     /// Configuration of every Gateway of ours, accepted or not: the proxies of one that is not go on with what of
     /// it can be had.
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayConfig>>,
+    /// What routes make of the requests to Services in the mesh. The same allocation as before if nothing in it changed.
+    pub services: Arc<ServiceRoutes>,
     /// What the statuses should say.
     pub statuses: Statuses,
     /// Secrets that a listener names and may name: these, and no others, are to be read.

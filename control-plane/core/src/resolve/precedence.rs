@@ -3,14 +3,15 @@
 //! The order is HTTPRoute's: the more specific hostname (of the route, before it is narrowed by the
 //! listener's), then an exact path, then the longest prefix, a method, the most headers, the most query
 //! parameters; then the older route, then `{namespace}/{name}`, then the order in the route. Where the API
-//! leaves regular expressions open: after exact paths, before prefixes, longer ones first.
+//! leaves regular expressions open: after exact paths, before prefixes, longer ones first. GRPCRoute's has the characters of the service
+//! and then those of the method in the place of the path.
 
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use crate::config::RouteEntry;
 use crate::hostname;
-use crate::model::{HttpRouteMatch, ObjectKey, PathMatch};
+use crate::model::{HttpRouteMatch, ObjectKey, PathMatch, StringMatch};
 
 /// A match that competes for a virtual host.
 #[derive(Debug, Clone)]
@@ -42,18 +43,25 @@ fn alphabetically(a: &ObjectKey, b: &ObjectKey) -> Ordering {
     if a.namespace == b.namespace { a.name.cmp(&b.name) } else { bytes(a).cmp(&bytes(b)) }
 }
 
-type Specificity = (u8, Reverse<usize>, Reverse<bool>, Reverse<usize>, Reverse<usize>);
+type Specificity = (u8, Reverse<usize>, Reverse<usize>, Reverse<bool>, Reverse<usize>, Reverse<usize>);
 
 /// Smaller is more specific.
 fn specificity(matches: &HttpRouteMatch) -> Specificity {
-    let (rank, length) = match &matches.path {
-        PathMatch::Exact(_) => (0, 0),
-        PathMatch::RegularExpression(expression) => (1, expression.chars().count()),
-        PathMatch::Prefix(prefix) => (2, prefix.chars().count()),
+    let characters = |one: &Option<StringMatch>| match one {
+        Some(StringMatch::Exact(text) | StringMatch::RegularExpression(text)) => text.chars().count(),
+        None => 0,
+    };
+    let (rank, length, second) = match &matches.path {
+        PathMatch::Exact(_) => (0, 0, 0),
+        PathMatch::RegularExpression(expression) => (1, expression.chars().count(), 0),
+        PathMatch::Prefix(prefix) => (2, prefix.chars().count(), 0),
+        // Only competes with its own kind.
+        PathMatch::Rpc { service, method } => (3, characters(service), characters(method)),
     };
     (
         rank,
         Reverse(length),
+        Reverse(second),
         Reverse(matches.method.is_some()),
         Reverse(matches.headers.len()),
         Reverse(matches.query_params.len()),

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::attach;
-use super::backend::{BackendTable, backend_table};
-use super::compile::{CompiledRoute, compile};
+use super::parents::{Parent, RouteWork, To};
 use super::seen::{Changes, Seen};
+use super::service::{self, AtService, ServiceWork};
 use super::virtual_hosts::AttachedRoute;
 use super::work::GatewayWork;
 use super::{ControllerConfig, Resolution, class, route};
-use crate::model::{HttpRoute, ObjectKey, ObjectKind, ParentRef, World};
+use crate::config::ServiceRoutes;
+use crate::model::{HttpRoute, ObjectId, ObjectKey, ObjectKind, RouteKind, World};
 use crate::status::{RouteStatus, Statuses};
 
 /// Resolves, and remembers for the next time. The result is the same as [`super::resolve`]'s.
@@ -20,34 +21,13 @@ pub struct Resolver {
     config: ControllerConfig,
     seen: Seen,
     gateways: BTreeMap<ObjectKey, GatewayWork>,
-    routes: BTreeMap<ObjectKey, RouteWork>,
-    statuses: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
-}
-
-/// A route with a parent of ours.
-#[derive(Debug)]
-struct RouteWork {
-    source: Source,
-    /// By Gateway.
-    attached: BTreeMap<ObjectKey, AttachedRoute>,
-}
-
-/// What a route is compiled from and to.
-#[derive(Debug)]
-struct Source {
-    route: Arc<HttpRoute>,
-    backends: BackendTable,
-    compiled: Arc<CompiledRoute>,
-}
-
-impl Source {
-    fn next(known: Option<Self>, route: &Arc<HttpRoute>, world: &World) -> Self {
-        let backends = backend_table(route, world);
-        match known {
-            Some(known) if Arc::ptr_eq(&known.route, route) && known.backends == backends => known,
-            _ => Self { compiled: Arc::new(compile(route, &backends)), route: Arc::clone(route), backends },
-        }
-    }
+    /// Services that are parents of routes.
+    services: BTreeMap<ObjectKey, ServiceWork>,
+    service_routes: Arc<ServiceRoutes>,
+    /// Routes with a parent of ours.
+    routes: BTreeMap<ObjectId, RouteWork>,
+    /// Of the routes only.
+    statuses: Statuses,
 }
 
 impl Resolver {
@@ -57,8 +37,10 @@ impl Resolver {
             config,
             seen: Seen::default(),
             gateways: BTreeMap::new(),
+            services: BTreeMap::new(),
+            service_routes: Arc::default(),
             routes: BTreeMap::new(),
-            statuses: BTreeMap::new(),
+            statuses: Statuses::default(),
         }
     }
 
@@ -76,9 +58,7 @@ impl Resolver {
         };
         let is_ours = |class: &str| resolution.statuses.gateway_classes.contains_key(class);
         let changed_gateways = self.frame_gateways(world, &changes, is_ours);
-        for key in self.stale(world, &changes, &changed_gateways) {
-            self.resolve_route(&key, world);
-        }
+        self.resolve_routes(self.stale(world, &changes, &changed_gateways), world);
         for (key, work) in &mut self.gateways {
             resolution.statuses.gateways.insert(key.clone(), work.status(world));
             resolution.secrets.extend(work.secrets().iter().cloned());
@@ -87,7 +67,9 @@ impl Resolver {
             }
             resolution.gateways.insert(key.clone(), work.config());
         }
-        resolution.statuses.http_routes = self.statuses.clone();
+        resolution.services = self.service_routes.clone();
+        resolution.statuses.http_routes = self.statuses.http_routes.clone();
+        resolution.statuses.grpc_routes = self.statuses.grpc_routes.clone();
         resolution
     }
 
@@ -116,74 +98,165 @@ impl Resolver {
     }
 
     /// Routes about which something else may have to be said than the last time.
-    fn stale(&self, world: &World, changes: &Changes, gateways: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
-        let mut stale = changes.http_routes.clone();
-        let rejected = changes.rejections.iter().filter(|object| object.kind == ObjectKind::HttpRoute);
-        stale.extend(rejected.map(|object| object.key.clone()));
+    fn stale(&self, world: &World, changes: &Changes, gateways: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectId> {
+        let id = |kind: ObjectKind| move |key: &ObjectKey| ObjectId { kind, key: key.clone() };
+        let mut stale: BTreeSet<ObjectId> =
+            changes.http_routes.iter().map(id(ObjectKind::HttpRoute)).collect();
+        stale.extend(changes.grpc_routes.iter().map(id(ObjectKind::GrpcRoute)));
+        stale.extend(changes.rejections.iter().filter(|object| object.kind.route().is_some()).cloned());
         if !changes.reference_grants.is_empty() {
             stale.extend(self.routes.keys().cloned());
         }
         if !changes.services.is_empty() || !changes.namespaces.is_empty() {
-            let concerned = self.routes.iter().filter(|(key, work)| {
-                changes.namespaces.contains(&key.namespace)
-                    || work.source.backends.keys().any(|backend| changes.services.contains(backend.object()))
+            let concerned = self.routes.iter().filter(|(id, work)| {
+                changes.namespaces.contains(&id.key.namespace)
+                    || work.services().any(|service| changes.services.contains(service))
             });
-            stale.extend(concerned.map(|(key, _)| key.clone()));
+            stale.extend(concerned.map(|(id, _)| id.clone()));
         }
         if !gateways.is_empty() {
-            let concerned = world.http_routes.iter().filter(|(_, route)| {
+            let concerned = world.http_routes.values().filter(|route| {
                 let mut parents =
                     route.parent_refs.iter().filter_map(|reference| attach::gateway_of(reference, route));
                 parents.any(|parent| gateways.contains(&parent))
             });
-            stale.extend(concerned.map(|(key, _)| key.clone()));
+            stale.extend(concerned.map(|route| route.id()));
         }
         stale
     }
 
-    /// Attaches a route to its Gateways, and takes it away where it was and no longer is.
-    fn resolve_route(&mut self, key: &ObjectKey, world: &World) {
-        let (known, before) = self.routes.remove(key).map(|work| (work.source, work.attached)).unzip();
-        let before = before.unwrap_or_default();
-        let found = world.http_routes.get(key).map(|route| (route, self.parents(route)));
-        let Some((route, parents)) = found.filter(|(_, parents)| !parents.is_empty()) else {
-            self.statuses.remove(key);
-            return self.reattach(before, &BTreeMap::new());
-        };
-        let source = Source::next(known, route, world);
-        let (status, attached) = self.attached(&source, parents, world);
-        self.statuses.insert(Arc::new(key.clone()), Arc::new(status));
-        self.reattach(before, &attached);
-        self.routes.insert(key.clone(), RouteWork { source, attached });
+    /// Attaches routes anew, and says what became of them and of those that they share a Service with.
+    fn resolve_routes(&mut self, mut stale: BTreeSet<ObjectId>, world: &World) {
+        let mut touched = BTreeSet::new();
+        for id in &stale {
+            self.attach(id, world, &mut touched);
+        }
+        for key in touched {
+            let Some(work) = self.services.get_mut(&key) else { continue };
+            stale.extend(work.attached.keys().cloned());
+            let routes = work.merge(&key);
+            if self.service_routes.get(&key) != Some(&routes).filter(|routes| !routes.is_empty()) {
+                let all = Arc::make_mut(&mut self.service_routes);
+                if routes.is_empty() {
+                    all.remove(&key)
+                } else {
+                    all.insert(key.clone(), routes)
+                };
+            }
+        }
+        self.services.retain(|_, work| !work.attached.is_empty());
+        for id in &stale {
+            let Some(kind) = id.kind.route() else { continue };
+            match self.routes.get(id).map(|work| self.status(work, world)) {
+                Some(status) => {
+                    let known = self.statuses.routes_mut(kind).entry(Arc::new(id.key.clone())).or_default();
+                    if **known != status {
+                        *known = Arc::new(status);
+                    }
+                }
+                None => drop(self.statuses.routes_mut(kind).remove(&id.key)),
+            }
+        }
     }
 
-    /// To which listeners of which Gateways a route is to be attached, and its status.
-    fn attached(
-        &self,
-        source: &Source,
-        references: Vec<(&ParentRef, ObjectKey)>,
-        world: &World,
-    ) -> (RouteStatus, BTreeMap<ObjectKey, AttachedRoute>) {
-        let Source { route, compiled, .. } = source;
-        let mut parents = Vec::with_capacity(references.len());
+    /// Attaches a route to its parents, and takes it away where it was and no longer is. `touched`: Services of which either is so.
+    fn attach(&mut self, id: &ObjectId, world: &World, touched: &mut BTreeSet<ObjectKey>) {
+        let mut known = self.routes.remove(id);
+        let before = known.as_mut().map(|work| std::mem::take(&mut work.attached)).unwrap_or_default();
+        let services_before = known.iter().flat_map(RouteWork::parent_services).cloned().collect();
+        let route = id.kind.route().and_then(|kind| world.routes(kind).get(&id.key));
+        let parents = route.map(|route| self.parents(route, world)).unwrap_or_default();
+        let Some(route) = route.filter(|_| !parents.is_empty()) else {
+            self.attach_to_services(id, services_before, BTreeMap::new(), touched);
+            return self.reattach(before, &BTreeMap::new());
+        };
+        let mut work = RouteWork::next(known, route, parents, world);
+        work.attached = self.attached(&work, world);
+        self.attach_to_services(id, services_before, work.at_services(), touched);
+        self.reattach(before, &work.attached);
+        self.routes.insert(id.clone(), work);
+    }
+
+    /// The route's parents that are Gateways of ours, or Services, each parentRef once.
+    fn parents(&self, route: &HttpRoute, world: &World) -> Vec<Parent> {
+        let mut ours: Vec<Parent> = Vec::new();
+        for reference in &route.parent_refs {
+            if ours.iter().any(|known| known.reference == *reference) {
+                continue;
+            }
+            let gateway = attach::gateway_of(reference, route)
+                .filter(|parent| route.kind == RouteKind::Http && self.gateways.contains_key(parent));
+            let to = gateway.map(To::Gateway).or_else(|| {
+                let key = service::service_of(reference, route)?;
+                let ports = service::attach(reference, &key, route.kind, world);
+                Some(To::Service(key, ports))
+            });
+            ours.extend(to.map(|to| Parent { reference: reference.clone(), to }));
+        }
+        ours
+    }
+
+    /// To which listeners of which Gateways a route is to be attached.
+    fn attached(&self, work: &RouteWork, world: &World) -> BTreeMap<ObjectKey, AttachedRoute> {
         let mut all: BTreeMap<ObjectKey, AttachedRoute> = BTreeMap::new();
-        for (reference, parent) in references {
-            let Some(work) = self.gateways.get(&parent) else { continue };
-            let outcome = work.attachments(route, reference, world);
-            parents.push(route::parent_status(route, reference, outcome.as_ref().err(), compiled, world));
-            let attached = all.entry(parent).or_insert_with(|| AttachedRoute {
-                route: Arc::clone(route),
+        for parent in &work.parents {
+            let To::Gateway(key) = &parent.to else { continue };
+            let (Some(gateway), Some(compiled)) = (self.gateways.get(key), work.compiled(&parent.to)) else {
+                continue;
+            };
+            let attached = all.entry(key.clone()).or_insert_with(|| AttachedRoute {
+                route: Arc::clone(&work.route),
                 compiled: Arc::clone(compiled),
                 attachments: Vec::new(),
             });
-            for attachment in outcome.into_iter().flatten() {
+            let found = gateway.attachments(&work.route, &parent.reference, world);
+            for attachment in found.into_iter().flatten() {
                 // Two parentRefs may lead to one listener, which has the route once all the same.
                 if !attached.attachments.iter().any(|other| other.listener == attachment.listener) {
                     attached.attachments.push(attachment);
                 }
             }
         }
-        (RouteStatus { parents }, all)
+        all
+    }
+
+    fn status(&self, work: &RouteWork, world: &World) -> RouteStatus {
+        let mut parents = Vec::with_capacity(work.parents.len());
+        for Parent { reference, to } in &work.parents {
+            let refused = match to {
+                To::Gateway(key) => {
+                    let Some(gateway) = self.gateways.get(key) else { continue };
+                    gateway.attachments(&work.route, reference, world).err()
+                }
+                To::Service(_, Err(finding)) => Some(finding.clone()),
+                To::Service(key, Ok(ports)) => {
+                    self.services.get(key).and_then(|service| service.conflict(&work.route, ports))
+                }
+            };
+            let Some(compiled) = work.compiled(to) else { continue };
+            parents.push(route::parent_status(&work.route, reference, refused.as_ref(), compiled, world));
+        }
+        RouteStatus { parents }
+    }
+
+    fn attach_to_services(
+        &mut self,
+        id: &ObjectId,
+        before: BTreeSet<ObjectKey>,
+        mut now: BTreeMap<ObjectKey, AtService>,
+        touched: &mut BTreeSet<ObjectKey>,
+    ) {
+        for key in before.into_iter().chain(now.keys().cloned()).collect::<BTreeSet<_>>() {
+            let work = self.services.entry(key.clone()).or_default();
+            let at = now.remove(&key);
+            if work.attached.get(id) != at.as_ref() {
+                match at {
+                    Some(at) => drop(work.attached.insert(id.clone(), at)),
+                    None => drop(work.attached.remove(id)),
+                }
+                touched.insert(key);
+            }
+        }
     }
 
     /// A Gateway that is new, or was begun anew, has nothing of what was attached before.
@@ -201,20 +274,5 @@ impl Resolver {
                 attached.into_iter().for_each(|attached| work.attach(attached));
             }
         }
-    }
-
-    /// The route's parents that are Gateways of ours, each parentRef once.
-    fn parents<'a>(&self, route: &'a HttpRoute) -> Vec<(&'a ParentRef, ObjectKey)> {
-        let mut ours: Vec<(&ParentRef, ObjectKey)> = Vec::new();
-        for reference in &route.parent_refs {
-            let parent =
-                attach::gateway_of(reference, route).filter(|parent| self.gateways.contains_key(parent));
-            if let Some(parent) = parent
-                && !ours.iter().any(|(other, _)| *other == reference)
-            {
-                ours.push((reference, parent));
-            }
-        }
-        ours
     }
 }

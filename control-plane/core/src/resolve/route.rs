@@ -1,8 +1,8 @@
-//! The status of one HTTPRoute under one parent.
+//! The status of one route under one parent.
 
 use super::compile::CompiledRoute;
 use crate::conditions::{ACCEPTED, PARTIALLY_INVALID, RESOLVED_REFS, ROUTE_PROGRAMMED, reason};
-use crate::model::{HttpRoute, ObjectId, ObjectKind, ParentRef, World};
+use crate::model::{HttpRoute, ParentRef, World};
 use crate::status::{ConditionStatus, ConditionUpdate, Finding, RouteParentStatus};
 
 /// Whether no rule of the route can be had. It still takes its requests, and answers 500.
@@ -42,9 +42,7 @@ pub(crate) fn parent_status(
             observed_generation: generation,
         });
     }
-    if let Some(words) =
-        world.rejections.get(&ObjectId { kind: ObjectKind::HttpRoute, key: route.meta.key.clone() })
-    {
+    if let Some(words) = world.rejections.get(&route.id()) {
         let finding =
             Finding::new(reason::REJECTED_BY_PROXY, format!("a proxy refused the configuration: {words}"));
         conditions.push(ConditionUpdate::bad(ROUTE_PROGRAMMED, &finding, generation));

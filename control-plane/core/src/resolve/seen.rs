@@ -14,6 +14,7 @@ use crate::model::{
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     http_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
+    grpc_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     reference_grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     services: BTreeMap<ObjectKey, Arc<Service>>,
     namespaces: BTreeMap<String, Arc<Namespace>>,
@@ -27,6 +28,7 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Changes {
     pub http_routes: BTreeSet<ObjectKey>,
+    pub grpc_routes: BTreeSet<ObjectKey>,
     pub reference_grants: BTreeSet<ObjectKey>,
     pub services: BTreeSet<ObjectKey>,
     pub namespaces: BTreeSet<String>,
@@ -41,6 +43,7 @@ impl Seen {
     pub(crate) fn update(&mut self, world: &World) -> Changes {
         Changes {
             http_routes: update(&mut self.http_routes, &world.http_routes, Arc::ptr_eq),
+            grpc_routes: update(&mut self.grpc_routes, &world.grpc_routes, Arc::ptr_eq),
             reference_grants: update(&mut self.reference_grants, &world.reference_grants, Arc::ptr_eq),
             services: update(&mut self.services, &world.services, Arc::ptr_eq),
             namespaces: update(&mut self.namespaces, &world.namespaces, Arc::ptr_eq),

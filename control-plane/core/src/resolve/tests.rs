@@ -6,3 +6,4 @@ mod incremental;
 mod properties;
 mod rejected;
 mod routes;
+mod services;

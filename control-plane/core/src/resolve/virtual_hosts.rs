@@ -41,7 +41,7 @@ impl Hosts {
     }
 
     pub(crate) fn add(&mut self, attached: &AttachedRoute, listeners: &[ListenerState]) {
-        let entries = entries(attached);
+        let entries = entries(&attached.route, &attached.compiled);
         for Attachment { listener, hosts } in &attached.attachments {
             let Some(known) = self.0.get_mut(*listener) else { continue };
             for host in hosts.iter().filter(|host| is_own(listeners, *listener, &host.hostname)) {
@@ -128,12 +128,14 @@ fn is_own(listeners: &[ListenerState], index: usize, host: &str) -> bool {
     owner.is_some_and(|(owner, _)| *owner == index)
 }
 
-fn entries(attached: &AttachedRoute) -> Vec<Arc<RouteEntry>> {
-    let rules = attached.compiled.rules.iter().enumerate();
+/// Every match of every rule.
+pub(crate) fn entries(route: &HttpRoute, compiled: &CompiledRoute) -> Vec<Arc<RouteEntry>> {
+    let rules = compiled.rules.iter().enumerate();
     let entries = rules.flat_map(|(rule_index, rule)| {
         rule.matches.iter().enumerate().map(move |(match_index, matches)| {
             Arc::new(RouteEntry {
-                route: attached.route.meta.key.clone(),
+                kind: route.kind,
+                route: route.meta.key.clone(),
                 rule_index,
                 match_index,
                 matches: matches.clone(),

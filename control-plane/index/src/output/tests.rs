@@ -5,7 +5,8 @@ use meshwright_core::config::{
     VirtualHostConfig, WeightedBackend,
 };
 use meshwright_core::model::{
-    EndpointPort, EndpointSlice, HttpRouteMatch, Meta, Service, ServicePort, ServiceType, SliceEndpoint,
+    EndpointPort, EndpointSlice, HttpRouteMatch, Meta, RouteKind, Service, ServicePort, ServiceType,
+    SliceEndpoint,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -32,6 +33,7 @@ fn config(gateway: &ObjectKey, clusters: &[bool]) -> Arc<GatewayConfig> {
     let backends = chosen(clusters).map(backend).collect();
     let action = RuleAction::Forward(Forward { backends, rewrite: None });
     let entry = RouteEntry {
+        kind: RouteKind::Http,
         route: ObjectKey::new("shop", "all"),
         rule_index: 0,
         match_index: 0,

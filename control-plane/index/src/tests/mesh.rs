@@ -40,6 +40,45 @@ fn applied<T>(namespace: &str, name: &str, object: T) -> Update<T> {
     Update::Applied((namespace.to_owned(), name.to_owned()), object)
 }
 
+/// A route whose parent is the Service `shop/cart`.
+fn mesh_route(path: &str) -> Event {
+    let spec = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "cart"}], "rules": [{
+        "matches": [{"path": {"value": path}}], "backendRefs": [{"name": "pay", "port": 80}]}]});
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"namespace": "shop", "name": "split"}, "spec": spec});
+    Event::HttpRoutes(applied("shop", "split", seen(convert::http_route(&object(route)))))
+}
+
+#[tokio::test]
+async fn a_route_of_a_service_is_published_and_so_is_where_it_leads() {
+    let mut running = start(&["pods"]);
+    let pay = json!({"metadata": {"namespace": "shop", "name": "pay"}, "spec": {"ports": [{"port": 80}]}});
+    let pay = Event::Services(applied("shop", "pay", convert::service(object(pay))));
+    for event in world().into_iter().chain([pay, mesh_route("/a"), Event::Pods(all(Vec::new()))]) {
+        running.events.send(event).await.unwrap();
+    }
+    let first = running.next().await;
+    let [cart, pay] = ["cart", "pay"].map(|name| ObjectKey::new("shop", name));
+    let path = |output: &Output| {
+        let routes = output.mesh.routes[&cart][&80].producer.as_ref().unwrap();
+        format!("{:?}", routes[0].matches.path)
+    };
+    assert!(path(&first).contains("/a"));
+    assert!(first.mesh.backends[&(pay.clone(), 80)].is_empty());
+
+    let mut moved = slice("10.0.0.7");
+    moved.service = pay.clone();
+    running.events.send(Event::EndpointSlices(applied("shop", "pay-1", Some(moved)))).await.unwrap();
+    let second = running.next().await;
+    assert!(!second.mesh.backends[&(pay, 80)].is_empty());
+    assert!(Arc::ptr_eq(&first.mesh.routes, &second.mesh.routes));
+
+    running.events.send(mesh_route("/b")).await.unwrap();
+    let third = running.next().await;
+    assert!(path(&third).contains("/b"));
+    assert!(Arc::ptr_eq(&second.mesh.backends, &third.mesh.backends));
+}
+
 #[tokio::test]
 async fn pods_mesh_nodes_and_slices_change_the_mesh_and_resolve_no_gateway() {
     let mut running = start(&["pods"]);
@@ -100,6 +139,8 @@ enum Step {
     Pods(Vec<(usize, u8, usize)>, Option<usize>),
     MeshNode(usize, Option<Vec<u8>>),
     Service(usize, bool),
+    /// A GRPCRoute or an HTTPRoute, for a Service or gone, with one as backend.
+    Route(bool, Option<usize>, usize),
     Slice(usize, Option<(usize, u8)>),
 }
 
@@ -113,6 +154,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(pods, undecodable)| Step::Pods(pods, undecodable)),
         4 => (0_usize..2, of(vec(0_u8..6, 0..6))).prop_map(|(node, pods)| Step::MeshNode(node, pods)),
         1 => (0_usize..2, any::<bool>()).prop_map(|(name, is_there)| Step::Service(name, is_there)),
+        2 => (any::<bool>(), of(0_usize..2), 0_usize..2)
+            .prop_map(|(is_grpc, parent, backend)| Step::Route(is_grpc, parent, backend)),
         2 => (0_usize..2, of((0_usize..2, 0_u8..3))).prop_map(|(name, slice)| Step::Slice(name, slice)),
     ]
 }
@@ -170,6 +213,23 @@ fn event(step: Step) -> Event {
             let service = json!({"metadata": {"namespace": "shop", "name": name}, "spec": spec});
             Event::Services(update("shop", name, is_there.then(|| convert::service(object(service)))))
         }
+        Step::Route(is_grpc, parent, backend) => {
+            let services = ["cart", "pay"];
+            let kind = if is_grpc { "GRPCRoute" } else { "HTTPRoute" };
+            let found = parent.map(|parent| {
+                json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+                    "metadata": {"namespace": "shop", "name": "r"}, "spec": {
+                    "parentRefs": [{"group": "", "kind": "Service", "name": services[parent]}],
+                    "rules": [{"backendRefs": [{"name": services[backend], "port": 80}]}]}})
+            });
+            if is_grpc {
+                let found = found.map(|found| seen(convert::grpc_route(&object(found))));
+                Event::GrpcRoutes(update("shop", "r", found))
+            } else {
+                let found = found.map(|found| seen(convert::http_route(&object(found))));
+                Event::HttpRoutes(update("shop", "r", found))
+            }
+        }
         Step::Slice(index, found) => {
             let slice = found.map(|(service, number)| {
                 let service = ObjectKey::new("shop", ["cart", "pay"][service]);
@@ -185,12 +245,14 @@ proptest! {
     fn whatever_happens_is_told_to_the_mesh(steps in vec((step(), any::<bool>()), 1..40)) {
         let mut store = Store::new(LiveObjects::default());
         let mut resolver = MeshResolver::new(Rules::default(), "cluster.local");
+        let mut gateways = Resolver::new(ControllerConfig::default());
         let mut change = Change::default();
         for (step, is_last_of_its_change) in steps {
             change.merge(store.apply(event(step)));
             if is_last_of_its_change {
-                let mesh: Arc<Mesh> = resolver.resolve(&store.world, &std::mem::take(&mut change).mesh);
-                prop_assert_eq!(&mesh, &resolve(&store.world, &Rules::default(), "cluster.local"));
+                let routes = gateways.resolve(&store.world).services;
+                let mesh: Arc<Mesh> = resolver.resolve(&store.world, &std::mem::take(&mut change).mesh, &routes);
+                prop_assert_eq!(&mesh, &resolve(&store.world, &Rules::default(), "cluster.local", &routes));
             }
         }
     }

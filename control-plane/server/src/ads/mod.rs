@@ -100,7 +100,7 @@ impl Ads {
                 }
                 Event::Subscription { .. } | Event::Settled { .. } => {}
             }
-            // What a node's proxy refuses is no object's fault that a user could mend.
+            // What a node's proxy refuses is nobody's fault that a user could mend: of all routes of Services there is one table.
             if let Owner::Gateway(gateway) = &owner {
                 nacks.on_event(stream, gateway, &event);
             }

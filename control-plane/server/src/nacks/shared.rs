@@ -161,7 +161,7 @@ fn note(beat: u64, own: &Rejections) -> String {
 }
 
 fn rejection(entry: Entry) -> Option<(ObjectId, String)> {
-    let kinds = [ObjectKind::Gateway, ObjectKind::HttpRoute];
+    let kinds = [ObjectKind::Gateway, ObjectKind::HttpRoute, ObjectKind::GrpcRoute];
     let kind = kinds.into_iter().find(|one| kind(*one) == entry.kind)?;
     Some((ObjectId { kind, key: ObjectKey::new(entry.namespace, entry.name) }, entry.words))
 }
@@ -170,6 +170,7 @@ fn kind(kind: ObjectKind) -> &'static str {
     match kind {
         ObjectKind::Gateway => "Gateway",
         ObjectKind::HttpRoute => "HTTPRoute",
+        ObjectKind::GrpcRoute => "GRPCRoute",
     }
 }
 

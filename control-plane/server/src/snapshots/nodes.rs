@@ -73,7 +73,7 @@ impl NodeTranslator {
             return;
         }
         let known = std::mem::replace(&mut self.mesh, mesh.clone());
-        if !Arc::ptr_eq(&known.services, &mesh.services) || !Arc::ptr_eq(&known.peers, &mesh.peers) {
+        if !self.shared.is_of(mesh) {
             let start = Instant::now();
             self.shared = self.shared.next(mesh);
             self.metrics.nodes.translation_seconds.observe(start.elapsed().as_secs_f64());

@@ -7,7 +7,7 @@ use meshwright_core::config::{
     RouteEntry, RuleAction, VirtualHostConfig, WeightedBackend,
 };
 use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
-use meshwright_core::model::HttpRouteMatch;
+use meshwright_core::model::{HttpRouteMatch, RouteKind};
 use meshwright_xds::{Event, Snapshot, TypeUrl};
 
 use super::made::LINGER;
@@ -32,6 +32,7 @@ fn gateway(port: u16, clusters: &[ClusterRef]) -> GatewayOutput {
         };
         let action = RuleAction::Forward(Forward { backends: vec![backend], rewrite: None });
         Arc::new(RouteEntry {
+            kind: RouteKind::Http,
             route: cluster.service.clone(),
             rule_index: 0,
             match_index: 0,

@@ -68,6 +68,10 @@ impl Events {
                 let uid = self.live.http_route(key).map(|live| live.uid.clone());
                 reference::<api::HttpRoute>(key, &uid.unwrap_or_default())
             }
+            ObjectKind::GrpcRoute => {
+                let uid = self.live.grpc_route(key).map(|live| live.uid.clone());
+                reference::<api::GrpcRoute>(key, &uid.unwrap_or_default())
+            }
         };
         self.publish(
             reference,

@@ -44,6 +44,8 @@ pub struct GatewayClasses;
 pub struct Gateways;
 /// HTTPRoute.
 pub struct HttpRoutes;
+/// GRPCRoute.
+pub struct GrpcRoutes;
 
 /// AuthorizationPolicy.
 pub struct AuthorizationPolicies;
@@ -161,38 +163,45 @@ impl Kind for Gateways {
     }
 }
 
-impl Kind for HttpRoutes {
-    type Object = api::HttpRoute;
-    type Status = api::HttpRouteStatus;
+macro_rules! route {
+    ($kind:ident, $object:ident, $status:ident, $route:ident, $routes:ident, $record:ident, $forget:ident) => {
+        impl Kind for $kind {
+            type Object = api::$object;
+            type Status = api::$status;
 
-    fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>> {
-        objects.http_route(key)
-    }
+            fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>> {
+                objects.$route(key)
+            }
 
-    fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
-        objects.record_http_route(key, live);
-    }
+            fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
+                objects.$record(key, live);
+            }
 
-    fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str) {
-        objects.forget_http_route(key, uid);
-    }
+            fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str) {
+                objects.$forget(key, uid);
+            }
 
-    fn wanted(
-        statuses: &Statuses,
-        key: &ObjectKey,
-        current: Option<&Self::Status>,
-        now: Timestamp,
-    ) -> Option<Self::Status> {
-        let wanted = statuses.http_routes.get(key).map(AsRef::as_ref);
-        if wanted.is_none() && current.is_none() {
-            return None;
+            fn wanted(
+                statuses: &Statuses,
+                key: &ObjectKey,
+                current: Option<&Self::Status>,
+                now: Timestamp,
+            ) -> Option<Self::Status> {
+                let wanted = statuses.$routes.get(key).map(AsRef::as_ref);
+                if wanted.is_none() && current.is_none() {
+                    return None;
+                }
+                Some(merge::$route(current, wanted, now))
+            }
+
+            fn conditions(status: &Self::Status) -> Vec<&Condition> {
+                let all = status.parents.iter();
+                let ours = all.filter(|parent| parent.controller_name == meshwright_api::CONTROLLER_NAME);
+                ours.flat_map(|parent| &parent.conditions).collect()
+            }
         }
-        Some(merge::http_route(current, wanted, now))
-    }
-
-    fn conditions(status: &Self::Status) -> Vec<&Condition> {
-        let ours =
-            status.parents.iter().filter(|parent| parent.controller_name == meshwright_api::CONTROLLER_NAME);
-        ours.flat_map(|parent| &parent.conditions).collect()
-    }
+    };
 }
+
+route!(HttpRoutes, HttpRoute, HttpRouteStatus, http_route, http_routes, record_http_route, forget_http_route);
+route!(GrpcRoutes, GrpcRoute, GrpcRouteStatus, grpc_route, grpc_routes, record_grpc_route, forget_grpc_route);

@@ -131,51 +131,57 @@ fn listener(
     }
 }
 
-/// An HTTPRoute. `wanted` is None for one that has no parent of ours (any more): our entries go, the others' stay.
-pub fn http_route(
-    current: Option<&api::HttpRouteStatus>,
-    wanted: Option<&RouteStatus>,
-    now: Timestamp,
-) -> api::HttpRouteStatus {
-    let known = current.map(|status| status.parents.as_slice()).unwrap_or_default();
-    let mut left: Vec<&RouteParentStatus> =
-        wanted.map(|status| status.parents.iter().collect()).unwrap_or_default();
-    let mut parents = Vec::with_capacity(known.len().max(left.len()));
-    for entry in known {
-        if entry.controller_name != CONTROLLER_NAME {
-            parents.push(entry.clone());
-            continue;
+/// Kinds of routes have equal statuses in types of their own.
+macro_rules! route {
+    ($route:ident, $status:ident, $parents:ident, $parent_ref:ident) => {
+        /// A route. `wanted` is None for one that has no parent of ours (any more): our entries go, the others' stay.
+        pub fn $route(
+            current: Option<&api::$status>,
+            wanted: Option<&RouteStatus>,
+            now: Timestamp,
+        ) -> api::$status {
+            let known = current.map(|status| status.parents.as_slice()).unwrap_or_default();
+            let mut left: Vec<&RouteParentStatus> =
+                wanted.map(|status| status.parents.iter().collect()).unwrap_or_default();
+            let parent = |current: &[Condition], wanted: &RouteParentStatus| {
+                let reference = &wanted.parent_ref;
+                api::$parents {
+                    conditions: conditions(current, &wanted.conditions, conditions::ROUTE_TYPES, now),
+                    controller_name: CONTROLLER_NAME.to_owned(),
+                    parent_ref: api::$parent_ref {
+                        group: reference.group.clone(),
+                        kind: reference.kind.clone(),
+                        name: reference.name.clone(),
+                        namespace: reference.namespace.clone(),
+                        port: reference.port.map(i32::from),
+                        section_name: reference.section_name.clone(),
+                    },
+                }
+            };
+            let is_parent = |current: &api::$parent_ref, wanted: &ParentRef| {
+                current.group == wanted.group
+                    && current.kind == wanted.kind
+                    && current.name == wanted.name
+                    && current.namespace == wanted.namespace
+                    && current.port == wanted.port.map(i32::from)
+                    && current.section_name == wanted.section_name
+            };
+            let mut parents = Vec::with_capacity(known.len().max(left.len()));
+            for entry in known {
+                if entry.controller_name != CONTROLLER_NAME {
+                    parents.push(entry.clone());
+                    continue;
+                }
+                let mine = left.iter().position(|one| is_parent(&entry.parent_ref, &one.parent_ref));
+                if let Some(index) = mine {
+                    parents.push(parent(&entry.conditions, left.remove(index)));
+                }
+            }
+            parents.extend(left.into_iter().map(|one| parent(&[], one)));
+            api::$status { parents }
         }
-        let mine = left.iter().position(|parent| is_parent(&entry.parent_ref, &parent.parent_ref));
-        if let Some(index) = mine {
-            parents.push(parent(&entry.conditions, left.remove(index), now));
-        }
-    }
-    parents.extend(left.into_iter().map(|one| parent(&[], one, now)));
-    api::HttpRouteStatus { parents }
+    };
 }
 
-fn parent(current: &[Condition], wanted: &RouteParentStatus, now: Timestamp) -> api::HttpRouteStatusParents {
-    let reference = &wanted.parent_ref;
-    api::HttpRouteStatusParents {
-        conditions: conditions(current, &wanted.conditions, conditions::ROUTE_TYPES, now),
-        controller_name: CONTROLLER_NAME.to_owned(),
-        parent_ref: api::HttpRouteStatusParentsParentRef {
-            group: reference.group.clone(),
-            kind: reference.kind.clone(),
-            name: reference.name.clone(),
-            namespace: reference.namespace.clone(),
-            port: reference.port.map(i32::from),
-            section_name: reference.section_name.clone(),
-        },
-    }
-}
-
-fn is_parent(current: &api::HttpRouteStatusParentsParentRef, wanted: &ParentRef) -> bool {
-    current.group == wanted.group
-        && current.kind == wanted.kind
-        && current.name == wanted.name
-        && current.namespace == wanted.namespace
-        && current.port == wanted.port.map(i32::from)
-        && current.section_name == wanted.section_name
-}
+route!(http_route, HttpRouteStatus, HttpRouteStatusParents, HttpRouteStatusParentsParentRef);
+route!(grpc_route, GrpcRouteStatus, GrpcRouteStatusParents, GrpcRouteStatusParentsParentRef);

@@ -56,6 +56,25 @@ fn entries_of_other_controllers_stay_as_they_are() {
 }
 
 #[test]
+fn a_grpc_route_and_a_service_as_parent_are_told_alike() {
+    let mut wanted = route(1, true);
+    let service = ParentRef {
+        group: Some(String::new()),
+        kind: Some("Service".to_owned()),
+        namespace: Some("shop".to_owned()),
+        ..parent_ref("cart")
+    };
+    wanted.parents.push(RouteParentStatus { parent_ref: service, ..wanted.parents[0].clone() });
+    let merged = merge::grpc_route(None, Some(&wanted), at(100));
+    assert_eq!(merged.parents.len(), 2);
+    let reference = &merged.parents[1].parent_ref;
+    assert_eq!((reference.group.as_deref(), reference.kind.as_deref()), (Some(""), Some("Service")));
+    assert_eq!(merge::grpc_route(Some(&merged), Some(&wanted), at(200)), merged);
+    let left: Value = serde_json::to_value(merge::grpc_route(Some(&merged), None, at(300))).unwrap();
+    assert_eq!(left, json!({"parents": []}));
+}
+
+#[test]
 fn a_transition_time_moves_with_the_status_alone() {
     let first = merge::http_route(None, Some(&route(1, true)), at(100));
     let same = merge::http_route(Some(&first), Some(&route(1, true)), at(200));

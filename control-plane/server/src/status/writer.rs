@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::kinds::{AuthorizationPolicies, GatewayClasses, Gateways, HttpRoutes, MeshTlsPolicies};
+use super::kinds::{
+    AuthorizationPolicies, GatewayClasses, Gateways, GrpcRoutes, HttpRoutes, MeshTlsPolicies,
+};
 use super::write::{Context, Error, Written, write};
 use crate::metrics::{Metrics, count};
 
@@ -27,6 +29,7 @@ enum Target {
     HttpRoute(ObjectKey),
     AuthorizationPolicy(ObjectKey),
     MeshTlsPolicy(ObjectKey),
+    GrpcRoute(ObjectKey),
 }
 
 /// The writer.
@@ -99,6 +102,7 @@ impl Writer {
         let classes = difference(&known.gateway_classes, &next.gateway_classes, PartialEq::eq);
         let gateways = difference(&known.gateways, &next.gateways, PartialEq::eq);
         let routes = difference(&known.http_routes, &next.http_routes, PartialEq::eq);
+        let grpc_routes = difference(&known.grpc_routes, &next.grpc_routes, PartialEq::eq);
         self.queue.extend(classes.map(|name| Target::GatewayClass(ObjectKey::new("", name.as_str()))));
         self.queue.extend(gateways.cloned().map(Target::Gateway));
         self.queue.extend(routes.map(|key| Target::HttpRoute(ObjectKey::clone(key))));
@@ -108,6 +112,7 @@ impl Writer {
         let tls = difference(&known_policies.tls, &next_policies.tls, PartialEq::eq);
         self.queue.extend(authorization.cloned().map(Target::AuthorizationPolicy));
         self.queue.extend(tls.cloned().map(Target::MeshTlsPolicy));
+        self.queue.extend(grpc_routes.map(|key| Target::GrpcRoute(ObjectKey::clone(key))));
         self.known = wanted;
     }
 
@@ -118,6 +123,7 @@ impl Writer {
         self.queue.extend(touched.http_routes.into_iter().map(Target::HttpRoute));
         self.queue.extend(touched.authorization_policies.into_iter().map(Target::AuthorizationPolicy));
         self.queue.extend(touched.mesh_tls_policies.into_iter().map(Target::MeshTlsPolicy));
+        self.queue.extend(touched.grpc_routes.into_iter().map(Target::GrpcRoute));
     }
 
     fn take_all(&mut self) {
@@ -128,6 +134,7 @@ impl Writer {
         let authorization = live.authorization_policies().into_iter();
         self.queue.extend(authorization.map(|(key, _)| Target::AuthorizationPolicy(key)));
         self.queue.extend(live.mesh_tls_policies().into_iter().map(|(key, _)| Target::MeshTlsPolicy(key)));
+        self.queue.extend(live.grpc_routes().into_iter().map(|(key, _)| Target::GrpcRoute(key)));
     }
 
     /// Starts what is due. Without the Lease, or before the index is ready, there is nothing to do, and the sweep after that will find it.
@@ -173,6 +180,7 @@ impl Writer {
                 settled::<AuthorizationPolicies>(&self.context, key, statuses)
             }
             Target::MeshTlsPolicy(key) => settled::<MeshTlsPolicies>(&self.context, key, statuses),
+            Target::GrpcRoute(key) => settled::<GrpcRoutes>(&self.context, key, statuses),
         }
     }
 
@@ -207,6 +215,7 @@ async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Targ
         Target::HttpRoute(key) => write::<HttpRoutes>(&context, key, &statuses).await,
         Target::AuthorizationPolicy(key) => write::<AuthorizationPolicies>(&context, key, &statuses).await,
         Target::MeshTlsPolicy(key) => write::<MeshTlsPolicies>(&context, key, &statuses).await,
+        Target::GrpcRoute(key) => write::<GrpcRoutes>(&context, key, &statuses).await,
     };
     (target, result)
 }

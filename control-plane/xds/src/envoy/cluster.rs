@@ -28,7 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Idle connections to a pod are closed before most servers and conntrack tables forget them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The proxy of a pod's node cannot ask for it, where it is to be replaced: it hands on bytes.
+/// At this age a connection gets no further request. A node's proxy that is to be replaced waits for the end of its connections, and cannot ask
+/// for it, because it hands on bytes.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// A name that is never a cluster: requests for it get the `cluster_not_found_response_code`.

@@ -30,7 +30,7 @@ pub fn origins(config: &GatewayConfig, kind: TypeUrl, name: &str) -> BTreeSet<Ob
     let Some(routes) = routes else { return BTreeSet::new() };
     let own = ObjectId { kind: ObjectKind::Gateway, key: gateway.clone() };
     // Thousands of entries may be of few routes.
-    let keys: BTreeSet<_> = routes.into_iter().map(|entry| &entry.route).collect();
-    let routes = keys.into_iter().map(|key| ObjectId { kind: ObjectKind::HttpRoute, key: key.clone() });
+    let routes: BTreeSet<_> = routes.into_iter().map(|entry| (entry.kind, &entry.route)).collect();
+    let routes = routes.into_iter().map(|(kind, key)| ObjectId { kind: kind.object(), key: key.clone() });
     routes.chain([own]).collect()
 }

@@ -11,6 +11,7 @@ pub(super) fn specifier(path: &PathMatch) -> PathSpecifier {
         PathMatch::Prefix(prefix) if prefix == "/" => PathSpecifier::Prefix("/".to_owned()),
         PathMatch::Prefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
         PathMatch::RegularExpression(expression) => PathSpecifier::SafeRegex(regex(expression.clone())),
+        PathMatch::Rpc { .. } => specifier(&path.of_path()),
     }
 }
 
@@ -36,7 +37,7 @@ pub(super) fn rewrite(modifier: &PathModifier, path: &PathMatch) -> Rewrite {
             let prefix = match path {
                 PathMatch::Prefix(prefix) => prefix.trim_end_matches('/'),
                 // Refused by core; whatever it is, the whole path is not a prefix of anything.
-                PathMatch::Exact(_) | PathMatch::RegularExpression(_) => "",
+                PathMatch::Exact(_) | PathMatch::RegularExpression(_) | PathMatch::Rpc { .. } => "",
             };
             match (prefix, replacement.trim_end_matches('/')) {
                 ("", replacement) => Rewrite::Prefix(format!("{replacement}/")),

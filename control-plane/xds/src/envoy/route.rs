@@ -2,6 +2,7 @@
 
 mod action;
 mod encoded;
+mod place;
 
 use std::sync::Arc;
 
@@ -23,8 +24,10 @@ use super::common::uint64;
 use super::{header, listener, path};
 use crate::Resource;
 
+pub(crate) use self::action::answer;
 pub use self::encoded::EncodedHosts;
 pub(super) use self::encoded::Encoder;
+pub(crate) use self::place::Place;
 
 /// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
 /// tries again on a new one.
@@ -32,7 +35,7 @@ const MISDIRECTED: u32 = 421;
 
 /// How much of a body is kept for another try or a mirror; beyond that there is neither. Envoy would take the connection's buffer, which is
 /// made small for other reasons, see `listener`.
-const BODY_LIMIT: u64 = 1024 * 1024;
+pub(crate) const BODY_LIMIT: u64 = 1024 * 1024;
 
 /// The name of a plain port's RouteConfiguration: as the listener's.
 pub fn plain_name(gateway: &ObjectKey, port: u16) -> String {
@@ -106,7 +109,7 @@ pub(super) fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> Virtu
     VirtualHost {
         name: host.hostname.clone(),
         domains: vec![host.hostname.clone()],
-        routes: host.routes.iter().map(|entry| route(entry, port)).collect(),
+        routes: host.routes.iter().map(|entry| route(entry, &Place::from(port))).collect(),
         request_body_buffer_limit: uint64(BODY_LIMIT),
         ..VirtualHost::default()
     }
@@ -128,20 +131,21 @@ pub(super) fn misdirected_host(hostname: &str) -> VirtualHost {
         domains: vec![hostname.to_owned()],
         routes: vec![Route {
             r#match: Some(everything),
-            action: Some(Action::DirectResponse(action::answer(MISDIRECTED))),
+            action: Some(Action::DirectResponse(answer(MISDIRECTED))),
             ..Route::default()
         }],
         ..VirtualHost::default()
     }
 }
 
-fn route(entry: &RouteEntry, port: &PortConfig) -> Route {
+/// One match of one rule.
+pub(crate) fn route(entry: &RouteEntry, place: &Place) -> Route {
     let rule = &entry.rule;
     let rule_name = rule.name.clone().unwrap_or_else(|| entry.rule_index.to_string());
     Route {
         name: format!("{}/{rule_name}/{}", entry.route, entry.match_index),
         r#match: Some(route_match(&entry.matches)),
-        action: Some(action::action(entry, port)),
+        action: Some(action::action(entry, place)),
         request_headers_to_add: header::to_add(&rule.request_headers),
         request_headers_to_remove: header::to_remove(&rule.request_headers),
         response_headers_to_add: header::to_add(&rule.response_headers),

@@ -47,6 +47,7 @@ fn forward(backends: Vec<WeightedBackend>) -> CompiledRule {
 
 fn entry(prefix: &str, rule: CompiledRule) -> RouteEntry {
     RouteEntry {
+        kind: RouteKind::Http,
         route: ObjectKey::new("shop", "cart"),
         rule_index: 0,
         match_index: 0,

@@ -11,7 +11,7 @@
 //!
 //! Listeners depend on the node's own pods only. Services come and go by RDS, CDS and ECDS (which destinations there are), endpoints and who
 //! of them takes mutual TLS by EDS: all of it the same for all nodes, so [`Shared`] makes it once. Only a Service of which some endpoint takes
-//! mutual TLS is there at all; every other passes untouched, as anything outside the mesh.
+//! mutual TLS, or that routes are about, is there at all; every other passes untouched, as anything outside the mesh.
 //!
 //! One TLS context serves all connections to other pods (cluster `mtls`), with the certificate of the pod that calls. Clusters of Services
 //! reach it through an internal listener: a TLS context in each cluster would take as much memory as the cluster, and another one for each

@@ -1,55 +1,111 @@
 //! The routes of a node's HTTP: one RouteConfiguration for all Services, with one virtual host for each way in which they are called.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{
     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route_match::PathSpecifier,
 };
+use envoy_types::pb::envoy::r#type::matcher::v3::filter_state_matcher::Matcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::{
+    FilterStateMatcher, StringMatcher, string_matcher::MatchPattern,
+};
+use meshwright_core::config::{PortProtocol, PortRoutes};
 use meshwright_core::mesh::Protocol;
 
 use super::parts::resource;
-use super::service::Port;
-use super::{fixed, http};
+use super::service::{self, Port};
+use super::{fixed, http, state};
 use crate::Resource;
-use crate::envoy::common::duration;
-use std::time::Duration;
+use crate::envoy::common::{duration, uint64};
+use crate::envoy::route::{BODY_LIMIT, Place, answer, route};
 
 /// The RouteConfiguration of all nodes.
 pub(super) const NAME: &str = "node/http";
 
-pub(super) fn configuration<'a>(ports: impl Iterator<Item = &'a Port>) -> Resource {
-    let mut hosts: Vec<_> = ports.flat_map(hosts).collect();
+pub(super) fn configuration<'a>(ports: impl Iterator<Item = &'a Port>, trust_domain: &str) -> Resource {
+    let mut hosts: Vec<_> = ports.flat_map(|port| hosts(port, trust_domain)).collect();
     // A connection may outlive what was known of its destination.
-    hosts.push(host("*", vec!["*".to_owned()], fixed::PASSTHROUGH));
+    hosts.push(host("*", vec!["*".to_owned()], vec![onwards(fixed::PASSTHROUGH)]));
     let configuration = RouteConfiguration {
         name: NAME.to_owned(),
         virtual_hosts: hosts,
         // Not by the Host that the client sends: what it says there is between it and the server.
         vhost_header: http::DESTINATION.to_owned(),
         request_headers_to_remove: vec![http::DESTINATION.to_owned()],
+        // As for gateways: the rule's changes come before the backend's.
+        most_specific_header_mutations_wins: true,
         ..RouteConfiguration::default()
     };
     resource(NAME, configuration)
 }
 
-fn hosts(port: &Port) -> Vec<VirtualHost> {
-    let one = |destination: &String| host(destination, vec![destination.clone()], port.cluster(destination));
+fn hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
+    let with = |name: &str, domains: Vec<String>, cluster: &str| {
+        let Some(found) = &port.routes else { return host(name, domains, vec![onwards(cluster)]) };
+        VirtualHost {
+            request_body_buffer_limit: uint64(BODY_LIMIT),
+            ..host(name, domains, routes(found, port.number, cluster, trust_domain))
+        }
+    };
+    let one = |destination: &String| with(destination, vec![destination.clone()], port.cluster(destination));
     match port.protocol {
         Protocol::Http if port.destinations.is_empty() => Vec::new(),
-        Protocol::Http => vec![host(&port.name, port.destinations.clone(), &port.name)],
+        Protocol::Http => vec![with(&port.name, port.destinations.clone(), &port.name)],
         Protocol::Detect => port.destinations.iter().map(one).collect(),
         Protocol::Tcp => Vec::new(),
     }
 }
 
-fn host(name: &str, domains: Vec<String>, cluster: &str) -> VirtualHost {
+/// First those of consumers, each for callers in its own namespace only, to whom the producer's do not matter. Who has routes, and a request
+/// that none of them matches, gets 404.
+fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> Vec<Route> {
+    let place =
+        Place { port, protocol: PortProtocol::Http, cluster: service::cluster_name, retries_unseen: false };
+    let mut all = Vec::new();
+    for (namespace, entries) in &found.consumers {
+        let caller = caller_in(namespace, trust_domain);
+        let refusal = Route { action: Some(Action::DirectResponse(answer(404))), ..onwards(cluster) };
+        let own = entries.iter().map(|entry| route(entry, &place)).chain([refusal]);
+        all.extend(own.map(|mut route| {
+            route.r#match.get_or_insert_default().filter_state.push(caller.clone());
+            route
+        }));
+    }
+    match &found.producer {
+        Some(entries) => all.extend(entries.iter().map(|entry| route(entry, &place))),
+        None => all.push(onwards(cluster)),
+    }
+    all
+}
+
+/// Whether the pod that calls is in the namespace, by its identity, which its own listener has written down: the one thing that comes with
+/// each connection, whatever its way, and names the namespace.
+fn caller_in(namespace: &str, trust_domain: &str) -> FilterStateMatcher {
+    let prefix = MatchPattern::Prefix(format!("spiffe://{trust_domain}/ns/{namespace}/sa/"));
+    FilterStateMatcher {
+        key: state::IDENTITY.to_owned(),
+        matcher: Some(Matcher::StringMatch(StringMatcher {
+            match_pattern: Some(prefix),
+            ..StringMatcher::default()
+        })),
+    }
+}
+
+fn host(name: &str, domains: Vec<String>, routes: Vec<Route>) -> VirtualHost {
+    VirtualHost { name: name.to_owned(), domains, routes, ..VirtualHost::default() }
+}
+
+/// Everything, as it is.
+fn onwards(cluster: &str) -> Route {
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         // Zero switches off Envoy's limit of 15 seconds.
         timeout: Some(duration(Duration::ZERO)),
         ..RouteAction::default()
     };
-    let route = Route {
+    Route {
         // The empty prefix, not `/`: `OPTIONS *` has none.
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix(String::new())),
@@ -57,6 +113,5 @@ fn host(name: &str, domains: Vec<String>, cluster: &str) -> VirtualHost {
         }),
         action: Some(Action::Route(action)),
         ..Route::default()
-    };
-    VirtualHost { name: name.to_owned(), domains, routes: vec![route], ..VirtualHost::default() }
+    }
 }

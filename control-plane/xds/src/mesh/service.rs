@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
+use meshwright_core::config::{ClusterRef, PortRoutes};
 use meshwright_core::mesh::Protocol;
 use meshwright_core::model::ObjectKey;
 
@@ -28,6 +29,12 @@ pub(super) struct Port {
     /// Where it is called, `address:port`.
     pub destinations: Vec<String>,
     pub protocol: Protocol,
+    /// Its number.
+    pub number: u16,
+    /// What becomes of requests, if routes say so.
+    pub routes: Option<Arc<PortRoutes>>,
+    /// Whether routes, of whatever Service, lead here.
+    pub is_backend: bool,
 }
 
 impl Port {
@@ -36,7 +43,15 @@ impl Port {
             name: name(service, port),
             destinations: addresses.iter().filter_map(|address| destination(address, port)).collect(),
             protocol,
+            number: port,
+            routes: None,
+            is_backend: false,
         }
+    }
+
+    /// One that is nothing but a backend.
+    pub fn backend(service: &ObjectKey, port: u16) -> Self {
+        Self { is_backend: true, ..Self::new(service, port, &[], Protocol::Http) }
     }
 
     /// The cluster that requests to `destination` go to. What may be TCP goes to the cluster named by the destination, because that is all
@@ -49,18 +64,27 @@ impl Port {
     }
 
     pub fn clusters(&self) -> Vec<Resource> {
-        match self.protocol {
-            Protocol::Http => vec![cluster(&self.name, &self.name, self.protocol)],
+        let mut clusters: Vec<_> = match self.protocol {
+            Protocol::Http => Vec::new(),
             Protocol::Tcp | Protocol::Detect => {
                 self.destinations.iter().map(|name| cluster(name, &self.name, self.protocol)).collect()
             }
+        };
+        if self.is_backend || self.protocol == Protocol::Http {
+            clusters.push(cluster(&self.name, &self.name, Protocol::Http));
         }
+        clusters
     }
 }
 
 /// `outbound|<port>|<service>|<namespace>`.
 pub(super) fn name(service: &ObjectKey, port: u16) -> Arc<str> {
     format!("outbound|{port}|{}|{}", service.name, service.namespace).into()
+}
+
+/// The cluster that routes call a backend by.
+pub(super) fn cluster_name(cluster: &ClusterRef) -> String {
+    name(&cluster.service, cluster.port).to_string()
 }
 
 /// As Envoy writes an address with a port; none for what is no address.

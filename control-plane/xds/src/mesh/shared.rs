@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use meshwright_core::config::ServiceRoutes;
 use meshwright_core::endpoints::Endpoints;
 use meshwright_core::mesh::{Mesh, MeshService, Node, Peer};
 use meshwright_core::model::ObjectKey;
@@ -14,12 +15,15 @@ use crate::{Resource, Resources, TypeUrl};
 
 type Services = BTreeMap<ObjectKey, Arc<MeshService>>;
 type Peers = BTreeMap<String, Peer>;
+type Backends = BTreeMap<(ObjectKey, u16), Arc<Endpoints>>;
 
 /// Resources that all nodes have, encoded once. Made anew with [`Shared::next`], it takes over what did not change.
 #[derive(Debug, Clone)]
 pub struct Shared {
     trust_domain: Arc<str>,
     services: Arc<Services>,
+    routes: Arc<ServiceRoutes>,
+    backends: Arc<Backends>,
     peers: Arc<Peers>,
     ports: BTreeMap<Arc<str>, Known>,
     resources: BTreeMap<TypeUrl, Arc<Resources>>,
@@ -27,7 +31,7 @@ pub struct Shared {
     memo: Arc<Memo>,
 }
 
-/// A Service's port of which some endpoint takes mutual TLS.
+/// A Service's port of which some endpoint takes mutual TLS, or that routes are about, or lead to.
 #[derive(Debug, Clone)]
 struct Known {
     port: Port,
@@ -43,6 +47,8 @@ impl Shared {
         let mut shared = Self {
             trust_domain: trust_domain.into(),
             services: Arc::default(),
+            routes: Arc::default(),
+            backends: Arc::default(),
             peers: Arc::default(),
             ports: BTreeMap::new(),
             resources: BTreeMap::new(),
@@ -60,10 +66,12 @@ impl Shared {
     pub fn next(&self, mesh: &Mesh) -> Self {
         self.memo.retain(|node| mesh.nodes.contains_key(node));
         let mut next = self.clone();
-        if Arc::ptr_eq(&self.services, &mesh.services) && Arc::ptr_eq(&self.peers, &mesh.peers) {
+        if self.is_of(mesh) {
             return next;
         }
         next.services = mesh.services.clone();
+        next.routes = mesh.routes.clone();
+        next.backends = mesh.backends.clone();
         next.peers = mesh.peers.clone();
         next.ports = self.ports_of(mesh);
         let as_before = |one: &Known, other: &Known| one.port == other.port;
@@ -81,6 +89,14 @@ impl Shared {
         next
     }
 
+    /// Whether there is nothing in the mesh that it was not made of.
+    pub fn is_of(&self, mesh: &Mesh) -> bool {
+        Arc::ptr_eq(&self.services, &mesh.services)
+            && Arc::ptr_eq(&self.routes, &mesh.routes)
+            && Arc::ptr_eq(&self.backends, &mesh.backends)
+            && Arc::ptr_eq(&self.peers, &mesh.peers)
+    }
+
     pub(super) fn resources(&self) -> impl Iterator<Item = (TypeUrl, &Arc<Resources>)> {
         self.resources.iter().map(|(kind, resources)| (*kind, resources))
     }
@@ -93,11 +109,25 @@ impl Shared {
     fn ports_of(&self, mesh: &Mesh) -> BTreeMap<Arc<str>, Known> {
         let mut all = BTreeMap::new();
         for (key, service) in mesh.services.iter() {
+            let routes = mesh.routes.get(key);
             for (number, port) in &service.ports {
+                let routes = routes.and_then(|routes| routes.get(number)).cloned();
                 let identities = identities(&port.endpoints, &mesh.peers);
-                if identities.iter().any(Option::is_some) {
+                if routes.is_some() || identities.iter().any(Option::is_some) {
                     let shape = Port::new(key, *number, &service.addresses, port.protocol);
+                    let shape = Port { routes, ..shape };
                     let known = self.known(shape, &port.endpoints, identities, &mesh.peers);
+                    all.insert(known.port.name.clone(), known);
+                }
+            }
+        }
+        for ((key, number), endpoints) in mesh.backends.iter() {
+            let shape = Port::backend(key, *number);
+            match all.get_mut(&shape.name) {
+                Some(known) => known.port.is_backend = true,
+                None => {
+                    let identities = identities(endpoints, &mesh.peers);
+                    let known = self.known(shape, endpoints, identities, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
@@ -127,7 +157,8 @@ impl Shared {
     fn encode_ports(&mut self) {
         let ports = || self.ports.values().map(|known| &known.port);
         let clusters: Vec<_> = ports().flat_map(Port::clusters).map(Arc::new).collect();
-        let (routes, services) = (route::configuration(ports()), destinations::services(ports()));
+        let (routes, services) =
+            (route::configuration(ports(), &self.trust_domain), destinations::services(ports()));
         let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
         self.put(TypeUrl::Cluster, fixed.chain(clusters));
         self.put(TypeUrl::Route, [Arc::new(routes)]);

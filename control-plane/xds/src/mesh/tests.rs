@@ -4,6 +4,8 @@ mod changes;
 mod content;
 mod generated;
 mod lab;
+mod routed;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +21,11 @@ const TRUST_DOMAIN: &str = "cluster.local";
 const PORTS: Ports = Ports { outbound: 15101, inbound: 15108 };
 
 fn spiffe(account: &str) -> Arc<str> {
-    format!("spiffe://{TRUST_DOMAIN}/ns/shop/sa/{account}").into()
+    spiffe_in("shop", account)
+}
+
+fn spiffe_in(namespace: &str, account: &str) -> Arc<str> {
+    format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}").into()
 }
 
 /// A mesh in parts that a test can change; each build makes new allocations of what changed only if the test did.

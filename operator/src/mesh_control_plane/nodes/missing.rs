@@ -52,7 +52,11 @@ pub struct Sight<'a> {
 
 /// What is missing, for condition Degraded, and when there may be more to say.
 pub fn finding(sight: &Sight<'_>, server: Server<'_>, now: Timestamp) -> (Option<Finding>, Option<Duration>) {
-    let Server::Revision(revision) = server else { return (None, None) };
+    let (revision, other) = match server {
+        Server::Revision(revision) => (revision, None),
+        Server::Wave(wave) => (wave.from, Some(wave.to)),
+        Server::Nobody | Server::Absent => return (None, None),
+    };
     let degraded = |reason, message| Some(Finding::new(DEGRADED, Some(true), reason, message));
     let namespace = sight.namespace;
     if let Some(level) = sight.forbidden {
@@ -62,7 +66,9 @@ pub fn finding(sight: &Sight<'_>, server: Server<'_>, now: Timestamp) -> (Option
     }
     let (mut missing, mut soonest) = (Vec::new(), None);
     for (name, node) in sight.there.nodes.iter().filter(|(_, node)| node.ready) {
-        let Some(since) = without_since(sight, (name, node), revision) else { continue };
+        // In a wave either may be who is to serve it.
+        let has_other = other.filter(|other| sight.there.is_given(name, other));
+        let Some(since) = without_since(sight, (name, node), has_other.unwrap_or(revision)) else { continue };
         let time = Duration::try_from(now.duration_since(since)).unwrap_or_default();
         match PATIENCE.checked_sub(time).filter(|left| !left.is_zero()) {
             Some(left) => soonest = Some(soonest.map_or(left, |s: Duration| s.min(left))),

@@ -7,6 +7,9 @@ use meshwright_api::{MeshControlPlane, MeshNode};
 use super::{Node, There};
 use crate::{apply::Error, context::Context, mesh_control_plane::build::OS, reconciler};
 
+/// Label of the nodes of Kubernetes' own control plane.
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
 /// All of them.
 pub async fn read(ctx: &Context, mcp: &MeshControlPlane) -> Result<There, Error> {
     let linux = ListParams::default().labels(&format!("{}={}", OS.0, OS.1));
@@ -38,5 +41,9 @@ pub fn node(node: &v1::Node, now: Timestamp) -> Node {
     let ready = conditions.into_iter().find(|c| c.type_ == "Ready");
     let turned =
         ready.and_then(|c| c.last_transition_time.as_ref()).or(node.metadata.creation_timestamp.as_ref());
-    Node { ready: ready.is_some_and(|c| c.status == "True"), since: turned.map_or(now, |t| t.0) }
+    Node {
+        ready: ready.is_some_and(|c| c.status == "True"),
+        since: turned.map_or(now, |t| t.0),
+        control_plane: node.labels().contains_key(CONTROL_PLANE),
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1;
-use meshwright_api::{MeshNodeStatus, conditions::reason};
+use meshwright_api::{MeshNodeStatus, Standby, conditions::reason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -11,6 +11,8 @@ use super::{
     missing::{Sight, finding},
     *,
 };
+
+mod waves;
 
 const OLD: &str = "mesh-1";
 const NEW: &str = "mesh-2";
@@ -21,7 +23,9 @@ fn at(seconds: i64) -> Timestamp {
 
 /// A cluster with these nodes, and whether each is ready.
 fn there(nodes: &[(&str, bool)], mesh_nodes: Vec<MeshNode>) -> There {
-    let node = |(name, ready): &(&str, bool)| ((*name).to_owned(), Node { ready: *ready, since: at(0) });
+    let node = |(name, ready): &(&str, bool)| {
+        ((*name).to_owned(), Node { ready: *ready, since: at(0), control_plane: false })
+    };
     There {
         nodes: nodes.iter().map(node).collect(),
         mesh_nodes: mesh_nodes.into_iter().map(|m| (m.name_any(), m)).collect(),
@@ -34,7 +38,9 @@ fn mesh_node(name: &str, spec: (&str, i64), status: Option<(&str, i64)>) -> Mesh
     node.status = status.map(|(revision, epoch)| MeshNodeStatus {
         revision: revision.to_owned(),
         epoch,
-        pods: Vec::new(),
+        // The other one could take over.
+        standby: Some(Standby { revision: NEW.to_owned(), waiting: None }),
+        ..MeshNodeStatus::default()
     });
     node
 }
@@ -72,27 +78,32 @@ fn position(phase: &str, measured: bool) -> UpgradeStatus {
 fn nodes_follow_when_the_gateways_have_gone_over_and_go_back_with_them() {
     let of = |phase, measured| {
         let position = position(phase, measured);
-        wanted("active", Some(&position)).to_owned()
+        match wanted("active", Some(&position)) {
+            Wanted::All(OLD) => OLD,
+            Wanted::All(NEW) => NEW,
+            other => panic!("{other:?}"),
+        }
     };
     for phase in ["Planned", "Preflight", "InstallCanary", "Compare", "Shift"] {
-        assert_eq!((of(phase, true).as_str(), of(phase, false).as_str()), (OLD, OLD), "{phase}");
+        assert_eq!((of(phase, true), of(phase, false)), (OLD, OLD), "{phase}");
     }
-    assert_eq!((of("Bake", false).as_str(), of("Bake", true).as_str()), (OLD, NEW));
+    assert_eq!((of("Bake", false), of("Bake", true)), (OLD, NEW));
     for phase in ["Promote", "Drain", "Retire"] {
         assert_eq!(of(phase, false), NEW, "{phase}");
     }
     for phase in ["RollingBack", "RolledBack"] {
         assert_eq!(of(phase, true), OLD, "{phase}");
     }
-    assert_eq!(wanted("active", None), "active");
+    assert_eq!(wanted("active", None), Wanted::All("active"));
 }
 
 #[test]
 fn a_revision_without_node_proxies_lets_go_of_the_nodes_and_one_that_is_not_there_changes_nothing() {
     let revisions = [revision(OLD, Some("A")), revision(NEW, None)];
-    assert_eq!(server(&revisions, OLD), Server::Revision(OLD));
+    let server = |name| server(&revisions, Wanted::All(name));
+    assert_eq!(server(OLD), Server::Revision(OLD));
     let there = there(&[("a", true)], vec![mesh_node("a", (OLD, 7), Some((OLD, 7)))]);
-    let changes = |wanted| assign(&there, &Proxies::new(&[]), server(&revisions, wanted), at(0));
+    let changes = |wanted| assign(&there, &Proxies::new(&[]), server(wanted), at(0));
     assert_eq!(changes(NEW), [Change::Delete(there.mesh_nodes["a"].clone())]);
     assert!(released(&there).unwrap().contains('a'));
     assert_eq!(changes("mesh-3"), []);
@@ -124,16 +135,19 @@ fn what_is_awaited_names_nodes_and_only_those_that_are_ready() {
         ],
     );
     let ready = [pod("b", NEW, true)];
-    let waits = |pods: &[Pod]| awaited(&there, &Proxies::new(pods), NEW).unwrap();
-    assert_eq!(waits(&ready), "revision mesh-2 to serve 1 more of 2 nodes: b");
-    assert!(waits(&[]).contains("b (its proxy is not ready)"));
+    let between = Between { from: Some(OLD), to: NEW };
+    let waits = |pods: &[Pod]| awaited(&there, &Proxies::new(pods), between);
+    assert_eq!(waits(&ready).unwrap(), "revision mesh-2 to serve 1 more of 1 nodes: b");
+    assert!(waits(&[pod("b", OLD, true)]).unwrap().contains("b (its proxy is not ready)"));
+    assert_eq!(waits(&[]), None, "nobody serves it, before or after");
     assert_eq!(left(&there, NEW).unwrap(), "nodes to leave revision mesh-2: a, b");
     assert_eq!(using(&there, OLD), (vec!["b".to_owned()], vec!["c".to_owned()]));
     let one = |spec| super::tests::there(&[("a", true)], vec![mesh_node("a", spec, Some((NEW, 8)))]);
-    let served = one((NEW, 8));
-    assert_eq!((awaited(&served, &Proxies::new(&[]), NEW), left(&served, OLD)), (None, None));
+    let (served, pods) = (one((NEW, 8)), [pod("a", NEW, true)]);
+    assert_eq!((awaited(&served, &Proxies::new(&pods), between), left(&served, OLD)), (None, None));
     let old_epoch = one((NEW, 9));
-    assert!(awaited(&old_epoch, &Proxies::new(&[]), NEW).is_some(), "it served before, and not since");
+    let waits = awaited(&old_epoch, &Proxies::new(&pods), between);
+    assert!(waits.is_some(), "it served before, and not since");
 }
 
 #[test]
@@ -194,9 +208,12 @@ fn of_a_node_its_readiness_matters_and_since_when() {
         {"type": "MemoryPressure", "status": "False", "lastTransitionTime": at(1).to_string()},
         {"type": "Ready", "status": "True", "lastTransitionTime": at(2).to_string()}]}}))
     .unwrap();
-    assert_eq!(read::node(&node, at(9)), Node { ready: true, since: at(2) });
-    let unknown: v1::Node = serde_json::from_value(json!({"metadata": {"name": "b"}})).unwrap();
-    assert_eq!(read::node(&unknown, at(9)), Node { ready: false, since: at(9) });
+    assert_eq!(read::node(&node, at(9)), Node { ready: true, since: at(2), control_plane: false });
+    let unknown: v1::Node = serde_json::from_value(
+        json!({"metadata": {"name": "b", "labels": {"node-role.kubernetes.io/control-plane": ""}}}),
+    )
+    .unwrap();
+    assert_eq!(read::node(&unknown, at(9)), Node { ready: false, since: at(9), control_plane: true });
 }
 
 /// What may happen to a cluster between two looks.
@@ -256,7 +273,8 @@ impl Cluster {
         let name = |n: u8| format!("n{n}");
         match event {
             Event::Joins(n) => {
-                self.there.nodes.entry(name(n)).or_insert(Node { ready: true, since: at(0) });
+                let node = Node { ready: true, since: at(0), control_plane: false };
+                self.there.nodes.entry(name(n)).or_insert(node);
             }
             Event::Goes(n) => drop(self.there.nodes.remove(&name(n))),
             Event::Ready(n, ready) => {
@@ -270,7 +288,7 @@ impl Cluster {
             Event::Serves(n) => {
                 if let Some(node) = self.mesh_node(&name(n)) {
                     let MeshNodeSpec { revision, epoch } = node.spec.clone();
-                    node.status = Some(MeshNodeStatus { revision, epoch, pods: Vec::new() });
+                    node.status = Some(MeshNodeStatus { revision, epoch, ..MeshNodeStatus::default() });
                 }
             }
             Event::SetBack(n, by) => {

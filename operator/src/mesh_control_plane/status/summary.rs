@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use meshwright_api::{
-    RevisionRole, RevisionSummary, UpgradePhase, UpgradeStatus,
+    NODE_WAVES, RevisionRole, RevisionSummary, UpgradePhase, UpgradeStatus,
     conditions::{APPROVED, Finding, UPGRADE_AVAILABLE, reason},
 };
 
@@ -22,10 +22,17 @@ pub fn of_upgrade(p: &UpgradeStatus) -> String {
     let share = p.share.as_ref().map_or_else(String::new, |s| format!(" at {} %", s.connections));
     let step = match (p.phase, p.step) {
         (UpgradePhase::Shift, Some(step)) => format!(" step {step} of {}", p.steps.len()),
+        (UpgradePhase::ShiftNodes, Some(wave)) => of_nodes(p, wave),
         _ => String::new(),
     };
     let waiting = p.waiting.as_ref().map_or_else(String::new, |w| format!("; waits for {w}"));
     format!("{versions}: {:?}{step}{share}{waiting}", p.phase)
+}
+
+fn of_nodes(p: &UpgradeStatus, wave: i32) -> String {
+    let nodes = p.nodes.clone().unwrap_or_default();
+    let canary = nodes.canary.map_or_else(String::new, |node| format!(", node {node} first"));
+    format!(" wave {wave} of {}, {} of {} nodes{canary},", NODE_WAVES.len(), nodes.served, nodes.of)
 }
 
 /// Whether a newer release could be installed.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use meshwright_api::{
-    MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NodeSlot, UpgradePhase,
+    MeshNode, MeshNodeSpec, MeshNodeStatus, MeshPod, NodeSlot, Standby, UpgradePhase,
     conditions::{IN_USE, reason},
 };
 use serde_json::json;
@@ -32,7 +32,7 @@ fn installed(version: &str) -> (Seen, String) {
     make_ready(&mut seen, &name, 2);
     take(&mut seen, &mesh, at(1));
     take(&mut seen, &mesh, at(2));
-    seen.nodes.nodes.insert("n1".to_owned(), Node { ready: true, since: at(0) });
+    seen.nodes.nodes.insert("n1".to_owned(), Node { ready: true, since: at(0), control_plane: false });
     (seen, name)
 }
 
@@ -69,7 +69,10 @@ fn follow(seen: &mut Seen, agents: bool) {
     for node in seen.nodes.mesh_nodes.values_mut().filter(|_| agents) {
         let MeshNodeSpec { revision, epoch } = node.spec.clone();
         let pods = vec![MeshPod { uid: "u".to_owned(), addresses: Vec::new() }];
-        node.status = Some(MeshNodeStatus { revision, epoch, pods });
+        let upgrade = status.upgrade.as_ref();
+        let other = upgrade.map(|p| if p.to == revision { p.from.clone() } else { p.to.clone() });
+        let standby = other.map(|revision| Standby { revision, waiting: None });
+        node.status = Some(MeshNodeStatus { revision, epoch, pods, standby, ..MeshNodeStatus::default() });
     }
 }
 
@@ -152,7 +155,7 @@ fn promotion_waits_for_the_nodes_and_the_old_revision_for_its_own() {
     seen.items.push(proxy(&old));
     follow(&mut seen, true);
     seen.fresh.spec.version = Some("0.3.1".to_owned());
-    let mut second = until(&mut seen, UpgradePhase::Bake, true);
+    let mut second = until(&mut seen, UpgradePhase::ShiftNodes, true);
     let new = seen.revisions[1].name_any();
     for _ in 0..10 {
         let mesh = valid(&seen);
@@ -163,7 +166,8 @@ fn promotion_waits_for_the_nodes_and_the_old_revision_for_its_own() {
     let node = seen.nodes.mesh_nodes["n1"].clone();
     assert_eq!((node.spec.revision, node.status.unwrap().revision), (new.clone(), old.clone()));
     let position = seen.fresh.status.as_ref().unwrap().upgrade.clone().unwrap();
-    assert_eq!(position.phase, UpgradePhase::Bake);
+    assert_eq!((position.phase, position.step), (UpgradePhase::ShiftNodes, Some(1)));
+    assert_eq!(position.nodes.as_ref().unwrap().canary.as_deref(), Some("n1"));
     assert!(position.waiting.as_ref().unwrap().contains("n1") && position.deadline.is_some(), "{position:?}");
     let in_use = |seen: &Seen| {
         let findings = step::findings(1, seen, Some(&measured(seen))).remove(&old).unwrap();
@@ -186,7 +190,7 @@ fn nodes_that_do_not_come_over_send_it_back_and_are_given_back() {
     seen.items.push(proxy(&old));
     follow(&mut seen, true);
     seen.fresh.spec.version = Some("0.3.1".to_owned());
-    until(&mut seen, UpgradePhase::Bake, true);
+    until(&mut seen, UpgradePhase::ShiftNodes, true);
     until(&mut seen, UpgradePhase::RollingBack, false);
     let rollback = seen.fresh.status.as_ref().unwrap().upgrade.as_ref().unwrap().rollback.clone().unwrap();
     assert_eq!(rollback.cause, "NodesNotServed");

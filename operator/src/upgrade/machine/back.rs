@@ -39,7 +39,8 @@ impl Going<'_> {
         if p.phase == UpgradePhase::Drain && p.measured_since.is_some() {
             return None;
         }
-        let of_gateways = matches!(p.phase, UpgradePhase::Shift | UpgradePhase::Bake | UpgradePhase::Drain);
+        use UpgradePhase::{Bake, Drain, Shift, ShiftNodes};
+        let of_gateways = matches!(p.phase, Shift | ShiftNodes | Bake | Drain);
         let of_gateways = self.view.gateways.trouble.as_ref().filter(|_| of_gateways);
         let mut troubles = [self.view.to.trouble.as_ref(), of_gateways].into_iter().flatten();
         if let Some(trouble) = troubles.find(|t| t.lasting) {

@@ -167,24 +167,34 @@ impl Going<'_> {
 
     pub(super) fn shift(&mut self) -> Outcome {
         let step = self.position.step.unwrap_or(1);
-        let index = usize::try_from(step - 1).unwrap_or(0);
-        self.share(self.position.steps.get(index).copied().unwrap_or(99));
+        self.share(self.position.percent());
         let Some(measured) = self.position.measured_since.clone() else {
             return self.gather();
         };
-        self.note_verdict();
         // By its share, not by its place: the settings may have changed since it began.
         let asked = self.position.share.as_ref().map_or(0, |s| s.asked);
         let hold = self.view.settings.steps.iter().find(|s| s.0 == asked).map_or(Duration::ZERO, |s| s.1);
-        let held = self.is_over(&measured, hold);
+        self.judge(&measured, hold, &format!("step {step}"), Self::next_step)
+    }
+
+    /// Goes on to what is `next` when this has lasted, and been measured.
+    pub(super) fn judge(
+        &mut self,
+        measured: &Time,
+        hold: Duration,
+        what: &str,
+        next: fn(&mut Self) -> Outcome,
+    ) -> Outcome {
+        self.note_verdict();
+        let held = self.is_over(measured, hold);
         if held && self.has_passed() {
-            return self.next_step(step);
+            return next(self);
         }
         if !held {
-            self.wait(format!("step {step} to last {} s", hold.as_secs()), Some(self.after(&measured, hold)));
+            self.wait(format!("{what} to last {} s", hold.as_secs()), Some(self.after(measured, hold)));
             return Outcome::Stays;
         }
-        let until = self.after(&measured, self.view.settings.deadline);
+        let until = self.after(measured, self.view.settings.deadline);
         let why =
             self.position.verdict.as_ref().map_or_else(|| "no figures yet".to_owned(), |v| v.reason.clone());
         // Without a verdict nothing is decided that a person is to decide.
@@ -196,14 +206,14 @@ impl Going<'_> {
             return Outcome::Stays;
         }
         match self.view.settings.on_insufficient {
-            OnInsufficient::Continue => self.next_step(step),
+            OnInsufficient::Continue => next(self),
             OnInsufficient::RollBack => {
                 self.go_back(("Insufficient".to_owned(), format!("no verdict in time: {why}")));
                 Outcome::Stays
             }
             OnInsufficient::Wait => {
                 if !self.must_agree() {
-                    return self.next_step(step);
+                    return next(self);
                 }
                 Outcome::Stays
             }
@@ -227,14 +237,30 @@ impl Going<'_> {
         }
     }
 
-    fn next_step(&mut self, step: i32) -> Outcome {
+    fn next_step(&mut self) -> Outcome {
+        if self.waves_come() {
+            return self.first_wave();
+        }
         if self.must_hold() || self.must_ask() {
             return Outcome::Stays;
         }
-        let more = usize::try_from(step).is_ok_and(|s| s < self.position.steps.len());
+        let step = self.position.step.unwrap_or(1);
+        let more = self.has_more_steps();
         self.enter(if more { UpgradePhase::Shift } else { UpgradePhase::Bake });
         self.position.step = more.then_some(step + 1);
         Outcome::Stays
+    }
+
+    fn has_more_steps(&self) -> bool {
+        let step = self.position.step.unwrap_or(1);
+        usize::try_from(step).is_ok_and(|s| s < self.position.steps.len())
+    }
+
+    /// After this step the nodes go over.
+    pub(super) fn waves_come(&self) -> bool {
+        self.position.phase == UpgradePhase::Shift
+            && !self.has_more_steps()
+            && self.view.nodes.waves.is_some()
     }
 
     // Until every Gateway has the pods that the step asks for.
@@ -258,7 +284,7 @@ impl Going<'_> {
     }
 
     // What has not followed in time sends it back.
-    fn wait_for(&mut self, why: String, cause: &str, who: &str) -> Outcome {
+    pub(super) fn wait_for(&mut self, why: String, cause: &str, who: &str) -> Outcome {
         let held = self.view.settings.held();
         if self.position.without_baseline || held.is_some() {
             let held = held.map_or_else(String::new, |held| format!("; {held}"));

@@ -2,7 +2,7 @@
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use meshwright_api::{
-    Blocker, DonePhase, MeshControlPlaneStatus, UpgradeRecord, UpgradeResult, UpgradeStatus, names,
+    Blocker, DonePhase, MeshControlPlaneStatus, NodeShift, UpgradeRecord, UpgradeResult, UpgradeStatus, names,
 };
 
 /// Upgrades that the status remembers.
@@ -28,6 +28,12 @@ pub fn is_same_position(one: &MeshControlPlaneStatus, other: &MeshControlPlaneSt
             awaits_approval: None,
             deadline: None,
             comparison: None,
+            nodes: p.nodes.as_ref().map(|n| NodeShift {
+                served: 0,
+                of: 0,
+                passed_over: Vec::new(),
+                ..n.clone()
+            }),
             ..p.clone()
         })
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use meshwright_api::{Blocker, Comparison, UpgradeRecord, UpgradeStatus, Verdict};
+use meshwright_api::{Blocker, Comparison, PassedOver, UpgradeRecord, UpgradeStatus, Verdict};
 
 use crate::upgrade::settings::Settings;
 
@@ -76,6 +76,25 @@ pub struct Nodes {
     pub forward: Option<String>,
     /// What is awaited until it has none of them any more.
     pub back: Option<String>,
+    /// How they go over one after the other; none where they cannot, because one of the releases has no node proxies, or nobody serves a node.
+    pub waves: Option<Waves>,
+}
+
+/// The nodes, seen while they go over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waves {
+    /// The node to begin with, if one had to be chosen now.
+    pub candidate: Option<String>,
+    /// The one that was chosen can still be waited for.
+    pub canary_is_there: bool,
+    /// How many nodes can be waited for.
+    pub able: i32,
+    /// How many of these the new revision serves.
+    pub served: i32,
+    /// What is awaited until it serves those of this wave.
+    pub waiting: Option<String>,
+    /// Those that are not waited for.
+    pub passed_over: Vec<PassedOver>,
 }
 
 /// What a person asked for by annotations.

@@ -13,7 +13,7 @@ use meshwright_api::{
 
 use self::{
     sights::all,
-    world::{Follow, LONG, NEW, OLD, OTHER, Seen, Way, World, step},
+    world::{Follow, LONG, NEW, NODES, OLD, OTHER, Seen, Way, World, step},
 };
 use super::{
     machine::{Decision, Usage},
@@ -22,11 +22,12 @@ use super::{
 
 fn key(world: &World) -> String {
     format!(
-        "{} {} {} {:?} {}",
+        "{} {} {} {:?} {} {}",
         world.active,
         world.old,
         world.new,
         world.nodes,
+        world.given,
         serde_json::to_string(&world.position).unwrap()
     )
 }
@@ -54,14 +55,15 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
     let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
     // What was well a moment ago may be unwell for a moment.
     let was_well = before.position.as_ref().is_some_and(|p| {
-        let waits = matches!(p.phase, UpgradePhase::InstallCanary | UpgradePhase::Shift | UpgradePhase::Bake);
+        use UpgradePhase::{Bake, InstallCanary, Shift, ShiftNodes};
+        let waits = matches!(p.phase, InstallCanary | Shift | ShiftNodes | Bake);
         p.blocked_since.is_none() && waits
     });
     let why = after.position.as_ref().and_then(|p| p.rollback.as_ref()).map(|r| r.cause.as_str());
     let late = matches!(why, Some("NotReady" | "ProxiesNotReady" | "NodesNotServed"));
     assert!(!(was_well && late), "at once\n{}", context());
     let gathers = |p: &UpgradeStatus| match p.phase {
-        UpgradePhase::Shift => p.measured_since.is_none(),
+        UpgradePhase::Shift | UpgradePhase::ShiftNodes => p.measured_since.is_none(),
         phase => phase == UpgradePhase::Bake,
     };
     let blocked = after.position.as_ref().is_some_and(|p| gathers(p) && p.blocked_since.is_some());
@@ -111,15 +113,24 @@ fn check(before: &World, seen: &Seen, decision: &Decision, after: &World) {
 fn check_nodes(before: &World, seen: &Seen, after: &World) {
     let context = || format!("before {before:#?}\nseen {seen:#?}\nafter {after:#?}");
     let phase = |w: &World| w.position.as_ref().map(|p| p.phase);
-    let is_there = if after.wanted() == NEW { after.new } else { after.old };
-    assert!(is_there, "nodes are given to a revision that is not there\n{}", context());
+    let wanted = after.wanted();
+    let is_there = |name: &str| if name == NEW { after.new } else { after.old };
+    assert!(
+        wanted.iter().all(|name| is_there(name)),
+        "nodes are given to a revision that is not there\n{}",
+        context()
+    );
     if let Some(p) = &after.position {
         let over = p.phase >= UpgradePhase::Promote && p.phase < UpgradePhase::RollingBack;
-        let may = over || p.phase == UpgradePhase::Bake && p.measured_since.is_some();
-        assert_eq!(after.wanted() == NEW, may, "{}", context());
+        let over = over || p.phase == UpgradePhase::Bake && p.measured_since.is_some();
+        assert!(!over || after.given == NODES, "{}", context());
+        let waves = p.phase == UpgradePhase::ShiftNodes;
+        assert!(over || waves || after.given == 0 || p.phase == UpgradePhase::Bake, "{}", context());
+        assert!(!waves || !p.without_baseline, "there is nothing to measure it against\n{}", context());
         let only_new = matches!(routing_of(after).behind, Behind::Only(name) if name == NEW);
-        assert!(!may || only_new, "nodes go before the gateways\n{}", context());
+        assert!(!over || only_new, "nodes go before the gateways\n{}", context());
     }
+    check_waves(before, seen, after);
     if phase(after) == Some(UpgradePhase::Promote) && phase(before) != Some(UpgradePhase::Promote) {
         assert_eq!(after.nodes, [NEW].into(), "nodes are left behind\n{}", context());
     }
@@ -127,9 +138,36 @@ fn check_nodes(before: &World, seen: &Seen, after: &World) {
     let nowhere = phase(before) == Some(UpgradePhase::RollingBack) && !back(before) && back(after);
     assert!(!nowhere || !after.nodes.contains(NEW), "nodes stay with what is bad\n{}", context());
     if seen.paused && phase(before) == phase(after) && phase(before) < Some(UpgradePhase::RollingBack) {
-        assert_eq!(before.wanted(), after.wanted(), "a pause moves no node\n{}", context());
+        let gathers = before.position.as_ref().is_some_and(|p| {
+            p.phase == UpgradePhase::ShiftNodes
+                && p.measured_since.is_none()
+                && p.nodes.as_ref().is_some_and(|n| n.canary.is_some())
+        });
+        assert!(gathers || before.given == after.given, "a pause moves no node\n{}", context());
     }
     assert!(after.new || !after.nodes.contains(NEW), "nodes are served by what was removed\n{}", context());
+}
+
+// One node first, and no wave before the one before it was measured, and found good, or somebody knew.
+fn check_waves(before: &World, seen: &Seen, after: &World) {
+    let context = || format!("before {before:#?}\nseen {seen:#?}\nafter {after:#?}");
+    let in_waves = |w: &World| w.position.clone().filter(|p| p.phase == UpgradePhase::ShiftNodes);
+    let Some(is) = in_waves(after) else { return };
+    let nodes = is.nodes.clone().unwrap_or_default();
+    // Where it begins anew others may have it already.
+    assert!(is.step != Some(1) || after.given <= before.given.max(1), "{}", context());
+    assert!(after.given == 0 || nodes.canary.is_some(), "nobody said which goes first\n{}", context());
+    let Some(was) = in_waves(before) else {
+        assert_eq!((is.step, after.given), (Some(1), 0), "{}", context());
+        return;
+    };
+    if is.step > was.step {
+        assert!(was.measured_since.is_some() && !seen.paused, "{}", context());
+        assert_ne!(seen.verdict, Some(VerdictResult::Fail), "{}", context());
+        assert!(after.given >= before.given, "{}", context());
+    }
+    let moved = after.given > before.given;
+    assert!(!moved || seen.fits, "a node goes where nobody is ready\n{}", context());
 }
 
 // Under these sights, seen again and again, it comes to an end.
@@ -150,9 +188,15 @@ fn ends(way: &Way, world: &World, seen: &Seen, is_end: impl Fn(&World) -> bool) 
 // A step that was measured is left behind, and nobody agreed to that without a verdict.
 fn goes_on_unasked(before: &World, after: &World) -> bool {
     let (Some(was), Some(is)) = (&before.position, &after.position) else { return false };
-    let goes_on = was.phase == UpgradePhase::Shift
-        && (is.phase == UpgradePhase::Shift && is.step > was.step || is.phase == UpgradePhase::Bake);
-    let unmeasured = format!("{}{UNMEASURED}", was.step.unwrap_or(0) + 1);
+    let measures = |p: &UpgradeStatus| matches!(p.phase, UpgradePhase::Shift | UpgradePhase::ShiftNodes);
+    let place = |p: &UpgradeStatus| (p.phase, p.step);
+    let goes_on = measures(was) && place(is) > place(was) && is.phase <= UpgradePhase::Bake;
+    let number = match (is.phase, is.step) {
+        (UpgradePhase::ShiftNodes, step) => format!("nodes-{}", step.unwrap_or(0)),
+        (UpgradePhase::Shift, step) => step.unwrap_or(0).to_string(),
+        _ => (was.steps.len() + 1).to_string(),
+    };
+    let unmeasured = format!("{number}{UNMEASURED}");
     goes_on && !is.approvals.iter().any(|a| a.step == unmeasured)
 }
 
@@ -170,8 +214,8 @@ fn search(way: &Way) -> usize {
                 let back = after.position.as_ref().map(|p| p.phase);
                 assert_eq!(back, Some(UpgradePhase::RollingBack), "every phase can go back\n{world:#?}");
             }
-            if way.going.on_insufficient == OnInsufficient::Wait && seen.verdict != Some(VerdictResult::Pass)
-            {
+            let measured = seen.verdict == Some(VerdictResult::Pass) || seen.no_waves;
+            if way.going.on_insufficient == OnInsufficient::Wait && !measured {
                 assert!(!goes_on_unasked(&world, &after), "nobody knew\n{world:#?}\n{seen:#?}");
             }
             // An upgrade that is over leaves one revision; what comes then is another upgrade.
@@ -193,12 +237,17 @@ fn search(way: &Way) -> usize {
                 ends(way, &world, &good, back);
                 ends(way, &world, &Seen { target: OLD, ..good.clone() }, over);
             } else {
+                // Nodes that were late already, and nobody looked for two days.
+                let was_late =
+                    |p: &UpgradeStatus| p.phase == UpgradePhase::ShiftNodes && p.blocked_since.is_some();
+                let was_late = world.position.as_ref().is_some_and(was_late);
+                let over = |w: &World| over(w) || was_late && back(w);
                 ends(way, &world, &good, over);
                 if way.going.on_insufficient != OnInsufficient::RollBack {
                     let insufficient = Some(VerdictResult::Insufficient);
                     ends(way, &world, &Seen { verdict: insufficient, ..good.clone() }, over);
                 }
-                if way.baseline && phase == Some(UpgradePhase::Bake) {
+                if way.baseline && matches!(phase, Some(UpgradePhase::Bake | UpgradePhase::ShiftNodes)) {
                     // Nodes that never come over send it back, unless they have come already.
                     let refuses = Seen { follow: Follow::OnlyBack, ..good.clone() };
                     ends(way, &world, &refuses, |w| over(w) || back(w));
@@ -216,18 +265,21 @@ fn search(way: &Way) -> usize {
 #[test]
 fn every_state_keeps_its_promises_and_leads_to_an_end() {
     let ways = [
-        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, true),
-        (Strategy::Canary, Approval::BeforePromote, OnInsufficient::Continue, true),
-        (Strategy::Canary, Approval::EveryStep, OnInsufficient::RollBack, true),
-        (Strategy::Canary, Approval::EveryStep, OnInsufficient::Wait, true),
-        (Strategy::InPlace, Approval::Never, OnInsufficient::Wait, true),
-        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, false),
+        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, (true, false)),
+        (Strategy::Canary, Approval::BeforePromote, OnInsufficient::Continue, (true, false)),
+        (Strategy::Canary, Approval::EveryStep, OnInsufficient::RollBack, (true, false)),
+        (Strategy::Canary, Approval::EveryStep, OnInsufficient::Wait, (true, false)),
+        (Strategy::InPlace, Approval::Never, OnInsufficient::Wait, (true, false)),
+        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, (false, false)),
+        (Strategy::Canary, Approval::Never, OnInsufficient::RollBack, (true, true)),
+        (Strategy::Canary, Approval::Never, OnInsufficient::Wait, (true, true)),
     ];
     std::thread::scope(|scope| {
-        for (strategy, approval, on_insufficient, baseline) in ways {
+        for (strategy, approval, on_insufficient, has) in ways {
             scope.spawn(move || {
-                let states = search(&Way::new(strategy, approval, on_insufficient, baseline));
-                let way = format!("{strategy:?} {approval:?} {on_insufficient:?}, baseline: {baseline}");
+                let states = search(&Way::new(strategy, approval, on_insufficient, has));
+                let way =
+                    format!("{strategy:?} {approval:?} {on_insufficient:?}, baseline and waves: {has:?}");
                 println!("{way}: {states} states");
                 assert!(states > 20, "{way} was hardly searched");
             });
@@ -237,7 +289,7 @@ fn every_state_keeps_its_promises_and_leads_to_an_end() {
 
 #[test]
 fn what_went_back_is_not_tried_again_until_it_is_asked_for() {
-    let way = &Way::new(Strategy::Canary, Approval::Never, OnInsufficient::Wait, true);
+    let way = &Way::new(Strategy::Canary, Approval::Never, OnInsufficient::Wait, (true, true));
     let mut world = World::installed();
     let bad = Seen { verdict: Some(VerdictResult::Fail), ..Seen::good() };
     for _ in 0..30 {
@@ -254,4 +306,20 @@ fn what_went_back_is_not_tried_again_until_it_is_asked_for() {
     assert_eq!(other.position, None, "the spec asks for something else");
     let (_, again) = step(way, &world, &Seen { retry: true, ..Seen::good() });
     assert_eq!(again.position, None, "then it begins anew");
+}
+
+#[test]
+fn each_wave_of_nodes_is_asked_for_and_so_is_what_comes_after_them() {
+    let way = &Way::new(Strategy::Canary, Approval::EveryStep, OnInsufficient::Wait, (true, true));
+    let (mut world, mut asked) = (World::installed(), Vec::new());
+    for _ in 0..60 {
+        let (decision, after) = step(way, &world, &Seen { agrees: true, ..Seen::good() });
+        let p = decision.position.as_ref();
+        asked.extend(p.and_then(|p| p.awaits_approval.clone()).map(|step| (step, after.given)));
+        // What is asked for is kept for the next look.
+        world = World { position: decision.position.clone(), ..after };
+    }
+    let asked: Vec<(&str, i32)> = asked.iter().map(|(step, given)| (step.as_str(), *given)).collect();
+    let nodes = [("nodes-1", 0), ("nodes-2", 1), ("nodes-3", 2)];
+    assert_eq!(asked, [&[("1", 0)][..], &nodes, &[("2", 8), ("promote", 8)]].concat());
 }

@@ -19,6 +19,15 @@ fn each<T: Copy>(of: Vec<Seen>, values: &[T], set: impl Fn(&mut Seen, T)) -> Vec
 pub(super) fn all(way: &Way, phase: Option<UpgradePhase>) -> Vec<Seen> {
     let both = [false, true];
     let mut all = vec![Seen { baseline: way.baseline, ..Seen::good() }];
+    use UpgradePhase::{RollingBack, Shift, ShiftNodes};
+    // What else there is to see in the other phases is looked for without waves.
+    if way.waves && !matches!(phase, Some(Shift | ShiftNodes | RollingBack)) {
+        let back = each(all.clone(), &[true], |s, v| s.rollback = v);
+        return each(all, &[Follow::All, Follow::Some], |s, v| s.follow = v)
+            .into_iter()
+            .chain(back)
+            .collect();
+    }
     all = each(all, &[SignedDuration::ZERO, A_WHILE, LONG], |s, v| s.elapsed = v);
     all = each(all, &both, |s, v| s.paused = v);
     if !way.baseline {
@@ -60,6 +69,18 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
             all = each(all, &both, |s, v| s.settled = v);
             all = each(all, &both, |s, v| s.stuck = v);
             all.extend(late.into_iter().filter(|_| phase == UpgradePhase::Bake));
+            each(all, &both, |s, v| s.agrees = v)
+        }
+        UpgradePhase::ShiftNodes => {
+            use VerdictResult::{Fail, Insufficient, Pass};
+            let late = each(all.clone(), &[Follow::Nobody, Follow::Some], |s, v| s.follow = v);
+            let late = each(late, &both, |s, v| s.fits = v);
+            let gone = each(all.clone(), &both, |s, v| s.canary_gone = v);
+            let gone = each(gone, &both, |s, v| s.no_waves = v);
+            all = each(all, &[None, Some(Pass), Some(Fail), Some(Insufficient)], |s, v| s.verdict = v);
+            all = each(all, &both, |s, v| s.stuck = v);
+            all.extend(late);
+            all.extend(gone);
             each(all, &both, |s, v| s.agrees = v)
         }
         UpgradePhase::Drain => {

@@ -7,19 +7,22 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use meshwright_api::{
-    Approval, Blocker, Comparison, OnInsufficient, Strategy, Upgrade, UpgradeStatus, Verdict, VerdictResult,
+    Approval, Blocker, Comparison, OnInsufficient, Strategy, Upgrade, UpgradePhase, UpgradeStatus, Verdict,
+    VerdictResult,
 };
 
 use crate::{
-    mesh_control_plane::nodes,
+    mesh_control_plane::nodes::{self, Wanted},
     upgrade::{
         Settings, View,
-        machine::{Decision, Gateways, Health, Nodes, Revision, Trouble, Usage, Wishes, next},
+        machine::{Decision, Gateways, Health, Nodes, Revision, Trouble, Usage, Waves, Wishes, next},
     },
 };
 
 pub(super) const OLD: &str = "mesh-00000001";
 pub(super) const NEW: &str = "mesh-00000002";
+/// So many nodes there are.
+pub(super) const NODES: i32 = 8;
 pub(super) const OTHER: &str = "mesh-00000003";
 /// Longer than every hold, grace and patience, shorter than every deadline.
 pub(super) const A_WHILE: SignedDuration = SignedDuration::from_mins(3);
@@ -38,28 +41,57 @@ pub(super) struct World {
     pub(super) old: bool,
     pub(super) new: bool,
     pub(super) nodes: BTreeSet<&'static str>,
+    /// How many of the [`NODES`] the new revision is to have.
+    pub(super) given: i32,
 }
 
 impl World {
     /// A mesh that is installed.
     pub(super) fn installed() -> Self {
-        Self { position: None, active: OLD, old: true, new: false, nodes: [OLD].into() }
+        Self { position: None, active: OLD, old: true, new: false, nodes: [OLD].into(), given: 0 }
     }
 
-    /// The revision that the nodes are given to.
-    pub(super) fn wanted(&self) -> &'static str {
-        let wanted = nodes::wanted(self.active, self.position.as_ref());
-        if wanted == NEW { NEW } else { OLD }
+    /// The revisions that nodes are given to.
+    pub(super) fn wanted(&self) -> BTreeSet<&'static str> {
+        let (new, old) = (self.given > 0, self.given < NODES);
+        [(new, NEW), (old, OLD)].into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
+    }
+
+    /// As the operator gives them; `fits` is whether new proxies are ready to take them.
+    fn give(&mut self, fits: bool) {
+        let asked = self.position.as_ref().and_then(|p| Some(p.nodes.as_ref()?.asked)).unwrap_or(Some(0));
+        let measured = self.position.as_ref().is_some_and(|p| p.measured_since.is_some());
+        self.given = match nodes::wanted(self.active, self.position.as_ref()) {
+            Wanted::All(NEW) => NODES,
+            Wanted::All(_) => 0,
+            Wanted::Wave(_) if measured && asked.is_some() || !fits => self.given,
+            Wanted::Wave(_) => asked.unwrap_or(NODES).max(self.given),
+        };
     }
 
     fn follow(&mut self, follow: Follow) {
         let wanted = self.wanted();
         match follow {
             Follow::Nobody => {}
-            Follow::OnlyBack if wanted == NEW => {}
-            Follow::Some => drop(self.nodes.insert(wanted)),
-            Follow::All | Follow::OnlyBack => self.nodes = [wanted].into(),
+            Follow::OnlyBack if wanted.contains(NEW) => {}
+            Follow::Some => self.nodes.extend(wanted),
+            Follow::All | Follow::OnlyBack => self.nodes = wanted,
         }
+    }
+
+    fn waves(&self, seen: &Seen) -> Option<Waves> {
+        let p = self.position.as_ref().filter(|_| !seen.no_waves)?;
+        let nodes = p.nodes.clone().unwrap_or_default();
+        let asked = nodes.asked.unwrap_or(NODES);
+        let arrived = self.given >= asked && self.nodes == self.wanted();
+        Some(Waves {
+            candidate: seen.fits.then(|| "n1".to_owned()),
+            canary_is_there: nodes.canary.is_some() && !seen.canary_gone,
+            able: NODES,
+            served: if self.nodes.contains(NEW) && !seen.canary_gone { self.given } else { 0 },
+            waiting: (!arrived).then(|| "nodes".to_owned()),
+            passed_over: Vec::new(),
+        })
     }
 }
 
@@ -94,6 +126,9 @@ pub(super) struct Seen {
     pub(super) stuck: bool,
     pub(super) follow: Follow,
     pub(super) no_ports: bool,
+    pub(super) no_waves: bool,
+    pub(super) fits: bool,
+    pub(super) canary_gone: bool,
     pub(super) verdict: Option<VerdictResult>,
     pub(super) usage: Usage,
     pub(super) agrees: bool,
@@ -124,6 +159,9 @@ impl Seen {
             stuck: false,
             follow: Follow::All,
             no_ports: false,
+            no_waves: false,
+            fits: true,
+            canary_gone: false,
             verdict: Some(VerdictResult::Pass),
             usage: Usage::Gone,
             agrees: true,
@@ -139,6 +177,8 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Way {
     pub(super) baseline: bool,
+    /// Both releases have node proxies.
+    pub(super) waves: bool,
     pub(super) going: Settings,
     pub(super) paused: Settings,
 }
@@ -148,15 +188,16 @@ impl Way {
         strategy: Strategy,
         approval: Approval,
         on_insufficient: OnInsufficient,
-        baseline: bool,
+        (baseline, waves): (bool, bool),
     ) -> Self {
         let settings = |paused| {
             let mut upgrade = Upgrade { strategy, approval, paused, ..Upgrade::default() };
-            upgrade.steps.truncate(2);
+            // Where the nodes have steps, too, one of the gateways tells as much as two.
+            upgrade.steps.truncate(if waves { 1 } else { 2 });
             upgrade.analysis.on_insufficient = on_insufficient;
             Settings::parse(&upgrade).unwrap()
         };
-        Self { baseline, going: settings(false), paused: settings(true) }
+        Self { baseline, waves, going: settings(false), paused: settings(true) }
     }
 }
 
@@ -233,6 +274,7 @@ pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
         nodes: Nodes {
             forward: awaited(world.nodes.contains(OLD)),
             back: awaited(world.nodes.contains(NEW)),
+            waves: world.waves(seen).filter(|_| way.waves),
         },
         ports: awaited(seen.no_ports),
         verdict: seen.verdict.map(verdict),
@@ -253,6 +295,7 @@ pub(super) fn step(way: &Way, world: &World, seen: &Seen) -> (Decision, World) {
     if let Some(p) = &mut after.position {
         forget(p);
     }
+    after.give(seen.fits);
     (decision, after)
 }
 
@@ -279,12 +322,23 @@ fn age(p: &mut UpgradeStatus, by: SignedDuration) {
 fn forget(p: &mut UpgradeStatus) {
     p.done.clear();
     p.accepted.clear();
+    // What was agreed to before the step before this one is asked for no more.
+    let old = p.approvals.len().saturating_sub(2);
+    p.approvals.drain(..old);
     p.approvals.iter_mut().for_each(|a| a.time = Time(now()));
     (p.waiting, p.deadline, p.share, p.verdict, p.comparison) = (None, None, None, None, None);
     if let Some(rollback) = &mut p.rollback {
         rollback.decided = Time(now());
         rollback.traffic_back.iter_mut().for_each(|t| t.0 = now());
         rollback.message.clear();
+    }
+    if p.phase == UpgradePhase::ShiftNodes {
+        p.since = Time(now());
+    } else if p.phase > UpgradePhase::ShiftNodes {
+        p.nodes = None;
+    }
+    if let Some(nodes) = &mut p.nodes {
+        (nodes.served, nodes.of) = (0, 0);
     }
     age(p, SignedDuration::ZERO);
 }

@@ -19,6 +19,7 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
+use super::wallet::Wallet;
 use crate::{
     identity::{Signed, certificate_secret, roots_secret},
     relay::Relay,
@@ -42,6 +43,8 @@ pub struct Outlets {
     pub connection: watch::Receiver<Option<Channel>>,
     /// Failed requests.
     pub failures: Counter,
+    /// Where they are kept for the agent's own calls.
+    pub wallet: Wallet,
 }
 
 type Outcome = (String, anyhow::Result<Signed>);
@@ -54,6 +57,7 @@ pub async fn run(mut outlets: Outlets, relay: &Relay, stop: CancellationToken) {
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let forgotten = plan.want(&outlets.wanted.borrow_and_update(), Instant::now());
+        forgotten.iter().for_each(|identity| outlets.wallet.forget(identity));
         forgotten
             .iter()
             .flat_map(|identity| names(identity))
@@ -67,7 +71,7 @@ pub async fn run(mut outlets: Outlets, relay: &Relay, stop: CancellationToken) {
         publish(&outlets.certified, &plan);
         tokio::select! {
             Some(ended) = requests.join_next() => match ended {
-                Ok((identity, outcome)) => settle(&mut plan, relay, &outlets.failures, identity, outcome),
+                Ok((identity, outcome)) => settle(&mut plan, relay, &outlets, identity, outcome),
                 Err(e) => tracing::error!(error = %e, "ask for a pod's certificate"),
             },
             changed = outlets.wanted.changed() => if changed.is_err() { return },
@@ -98,20 +102,24 @@ async fn sleep_until(time: Option<Instant>) {
 fn settle(
     plan: &mut Plan,
     relay: &Relay,
-    failures: &Counter,
+    outlets: &Outlets,
     identity: String,
     outcome: anyhow::Result<Signed>,
 ) {
     if !plan.wants(&identity) {
         return;
     }
-    match outcome.and_then(|signed| install(relay, &identity, &signed)) {
+    let install = |signed: Signed| {
+        outlets.wallet.keep(&identity, &signed)?;
+        install(relay, &identity, &signed)
+    };
+    match outcome.and_then(install) {
         Ok(life) => {
             tracing::info!(identity, renew_in = ?life, "got a pod's certificate");
             plan.signed(&identity, Instant::now() + life);
         }
         Err(e) => {
-            failures.inc();
+            outlets.failures.inc();
             let delay = plan.failed(&identity, Instant::now());
             tracing::warn!(identity, error = %format!("{e:#}"), ?delay, "get a pod's certificate");
         }

@@ -23,6 +23,7 @@ use super::{
     args::Args,
     claim::Claims,
     duty::Duty,
+    farewell::Farewell,
     find,
     follow::Heard,
     hands::Hands,
@@ -33,6 +34,7 @@ use super::{
     nft::Nft,
     rules::Ports,
     store,
+    wallet::Wallet,
 };
 use crate::relay::Relay;
 
@@ -59,6 +61,8 @@ pub struct Outlets {
     pub wanted: watch::Sender<BTreeSet<String>>,
     /// What the control plane is told.
     pub report: watch::Sender<NodeReport>,
+    /// Pods' certificates.
+    pub wallet: Wallet,
 }
 
 enum Event {
@@ -88,6 +92,7 @@ pub struct Driver {
     /// Since when we serve, and whether everything that stood before stands again: until then a report would take pods away.
     serving: Option<Serving>,
     ending_since: Option<Instant>,
+    farewell: Farewell,
     /// Connections that are left when we end.
     connected: Option<usize>,
     count: Repeated,
@@ -138,7 +143,8 @@ impl Driver {
     pub fn new(args: &Args, relay: &Relay, outlets: Outlets, metrics: Metrics) -> anyhow::Result<Self> {
         let claims = Arc::new(Claims::open(&args.paths.node_dir, &args.workload.revision)?);
         let ports = Ports { outbound: args.outbound_port, inbound: args.inbound_port };
-        let hands = Hands { nft: Nft::new(args.paths.nft.clone()), claims, ports };
+        let (nft, wallet) = (Nft::new(args.paths.nft.clone()), outlets.wallet.clone());
+        let hands = Hands { nft, claims, ports, wallet };
         let mut keep = Keep::new([ports.outbound, ports.inbound]);
         let namespaces: BTreeMap<String, String> = store::read_json(&namespaces_file(args));
         for (uid, path) in &namespaces {
@@ -162,6 +168,7 @@ impl Driver {
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             serving: None,
             ending_since: None,
+            farewell: Farewell::default(),
             connected: None,
             count: Repeated::default(),
             search: Repeated::default(),

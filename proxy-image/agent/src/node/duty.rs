@@ -1,6 +1,6 @@
 //! What an agent has to do on its node: pure.
 
-use super::claim::Held;
+use super::{claim::Held, farewell::Word};
 
 /// Whom the control plane names to serve the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub struct Situation<'a> {
     pub held: Option<&'a Held>,
     /// Our revision.
     pub revision: &'a str,
-    /// Whether this process was told to end.
-    pub ending: bool,
+    /// What the control plane's word is worth since this process was told to end; none before that.
+    pub ending: Option<Word>,
     /// Whether neither rules nor connections of ours are left.
     pub cleared: bool,
 }
@@ -56,11 +56,13 @@ pub fn duty(situation: Situation<'_>) -> Duty {
         // Who ends now, and for good, would leave everything behind: it waits for certainty.
         (Some(held), Named::Nobody { meant: false }, _) => Duty::Serves(held.epoch),
         // An ordinary restart: whoever comes next finds everything as it is. Letting go would take the pods out of the mesh for it.
-        (Some(_), _, true) => Duty::Left,
+        (Some(_), _, Some(Word::Given)) => Duty::Left,
+        (Some(held), _, Some(Word::Awaited)) => Duty::Serves(held.epoch),
+        (Some(_), _, Some(Word::Lost)) => leaves,
         // Also when another one is named: until that has taken over, there is nobody else.
-        (Some(held), _, false) => Duty::Serves(held.epoch),
-        (None, _, true) => leaves,
-        (None, _, false) => Duty::StandsBy,
+        (Some(held), _, None) => Duty::Serves(held.epoch),
+        (None, _, Some(_)) => leaves,
+        (None, _, None) => Duty::StandsBy,
     }
 }
 
@@ -86,6 +88,10 @@ mod tests {
     }
 
     fn of(named: Named, held: Option<&Held>, ending: bool, cleared: bool) -> Duty {
+        of_word(named, held, ending.then_some(Word::Given), cleared)
+    }
+
+    fn of_word(named: Named, held: Option<&Held>, ending: Option<Word>, cleared: bool) -> Duty {
         duty(Situation { named, held, revision: "us", ending, cleared })
     }
 
@@ -105,6 +111,25 @@ mod tests {
     fn a_restart_changes_nothing_and_does_not_wait() {
         for named in [Named::Unknown, Named::Us(3), Named::Another] {
             assert_eq!(of(named, Some(&held("us", 3)), true, false), Duty::Left, "{named:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_end_goes_on_until_it_is_certain_and_lets_go_where_nobody_says_otherwise() {
+        let us = held("us", 3);
+        for named in [Named::Unknown, Named::Us(3), Named::Another] {
+            let of = |word, cleared| of_word(named, Some(&us), Some(word), cleared);
+            assert_eq!(of(Word::Awaited, false), Duty::Serves(3), "{named:?}");
+            assert_eq!(
+                (of(Word::Lost, false), of(Word::Lost, true)),
+                (Duty::Leaves, Duty::Left),
+                "{named:?}"
+            );
+        }
+        for word in [Word::Awaited, Word::Given, Word::Lost] {
+            assert_eq!(of_word(GONE, Some(&us), Some(word), false), Duty::Leaves, "{word:?}");
+            let other = held("other", 4);
+            assert_eq!(of_word(Named::Another, Some(&other), Some(word), true), Duty::Left, "{word:?}");
         }
     }
 

@@ -7,9 +7,10 @@ use super::{
     keep::{Task, pod::Job},
     netns::Netns,
     nft::Nft,
-    probe::probe,
+    probe::{handshake, probe},
     rules::{Guard, Ports, Rules},
     sockets::Sockets,
+    wallet::Wallet,
 };
 
 /// Where mutual TLS arrives, whichever proxy took it.
@@ -24,6 +25,8 @@ pub struct Hands {
     pub claims: Arc<Claims>,
     /// Where what we capture goes.
     pub ports: Ports,
+    /// With what pods call.
+    pub wallet: Wallet,
 }
 
 impl Hands {
@@ -42,6 +45,7 @@ impl Hands {
                 let ports: Vec<_> = task.ports.iter().copied().collect();
                 Ok(Sockets::of(&netns)?.connected(&ports))
             }
+            Job::Try => handshake(&netns, inbound, self.wallet.of(&task.identity)?).map(|()| 0),
             Job::Redirect => self.act(|| {
                 match task.redirected {
                     true => self.nft.apply(&netns, captured, &task.guard)?,
@@ -49,8 +53,8 @@ impl Hands {
                 }
                 let tried = probe(&netns);
                 if tried.is_err() {
-                    // Rather without the mesh than without a network.
-                    self.nft.apply(&netns, leaving, &Guard::default())?;
+                    // Rather without the mesh than without a network. What is refused stays refused.
+                    self.nft.apply(&netns, leaving, &task.guard)?;
                 }
                 tried
             }),

@@ -14,6 +14,7 @@ mod claim;
 mod driver;
 mod duty;
 pub mod envoy;
+mod farewell;
 mod find;
 mod follow;
 mod hands;
@@ -29,6 +30,7 @@ mod rules;
 mod run;
 mod sockets;
 mod store;
+mod wallet;
 
 pub use run::{run, serve_until};
 

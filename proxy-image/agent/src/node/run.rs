@@ -13,6 +13,7 @@ use super::{
     follow::{self, Heard},
     health,
     metrics::Metrics,
+    wallet::Wallet,
 };
 use crate::{
     args::{admin_socket, xds_socket},
@@ -67,7 +68,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
     let (certified, wanted) = (watch::Sender::default(), watch::Sender::default());
     let (node, revision) = (args.place.node_name.clone(), args.workload.revision.clone());
     let report = watch::Sender::new(NodeReport { node, revision, ..NodeReport::default() });
-    let connection = watch::Sender::new(None);
+    let (connection, wallet) = (watch::Sender::new(None), Wallet::default());
 
     let mut parts = Parts::new();
     let health = health::Health {
@@ -85,6 +86,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
         certified: certified.clone(),
         connection: connection.subscribe(),
         failures: metrics.certificate_failures.clone(),
+        wallet: wallet.clone(),
     };
     let follow = follow::Outlets { report: report.subscribe(), heard: heard.clone(), listed: listed.clone() };
     let outlets = driver::Outlets {
@@ -93,6 +95,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
         certified: certified.subscribe(),
         wanted,
         report,
+        wallet,
     };
     // First of all: what it knows of the process before keeps Envoy's listeners where they are.
     let driver = Driver::new(args, &relay, outlets, metrics)?;

@@ -2,12 +2,14 @@
 
 mod authorization;
 mod plaintext;
+mod requests;
 pub(super) mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{AuthorizationPolicy, AuthorizedPath, ObjectKey, Pod, World};
+use super::Rules;
+use crate::model::{AuthorizationPolicy, AuthorizedPath, MeshTlsPolicy, ObjectKey, Pod, World};
 
 /// Everything that policies say about a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,6 +121,30 @@ impl Authorization {
         let sets = self.tried.iter().chain([&self.enforced]);
         let rules = sets.flat_map(RuleSet::rules).filter(|rule| !rule.http.is_empty());
         rules.flat_map(|rule| rule.ports.iter().copied()).collect()
+    }
+}
+
+/// The policies behind that, for who asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InForce<'a> {
+    /// AuthorizationPolicies that select the pod, also those that are only tried.
+    pub authorization: Vec<&'a AuthorizationPolicy>,
+    /// The MeshTLSPolicy that decides.
+    pub tls: Option<&'a MeshTlsPolicy>,
+    /// What comes of all of them.
+    pub plaintext: Plaintext,
+}
+
+/// What is in force for a member of the mesh.
+pub fn in_force<'a>(world: &'a World, rules: &'a Rules, key: &'a ObjectKey, pod: &'a Pod) -> InForce<'a> {
+    // Nothing here depends on identities.
+    let policies = Policies { world, root: &rules.root, trust_domain: "" };
+    let found = policies.of(key, pod).unwrap_or_default();
+    let of_namespace = of_namespace(&world.authorization_policies, &key.namespace);
+    InForce {
+        authorization: of_namespace.filter(|policy| policy.target.selects(&pod.labels)).collect(),
+        tls: plaintext::deciding(world, &rules.root, key, pod),
+        plaintext: found.plaintext,
     }
 }
 

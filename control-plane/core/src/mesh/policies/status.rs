@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::of_namespace;
 use super::plaintext::{deciding, nearness};
-use crate::conditions::{ACCEPTED, reason};
+use super::requests;
+use crate::conditions::{ACCEPTED, PARTIALLY_INVALID, reason};
 use crate::mesh::{Rules, membership};
 use crate::model::{AuthorizationPolicy, MeshTlsPolicy, Meta, ObjectKey, Pod, World};
 use crate::status::{ConditionUpdate, Finding, PolicyStatus, PolicyStatuses};
@@ -78,7 +79,8 @@ impl<'a> Pods<'a> {
         let here = |key: &ObjectKey| key.namespace == policy.meta.key.namespace;
         let selected =
             self.members.iter().filter(|(key, pod)| here(key) && policy.target.selects(&pod.labels));
-        let count = selected.count();
+        let selected: Vec<_> = selected.map(|(_, pod)| *pod).collect();
+        let count = selected.len();
         let outside = self.outside.iter().filter(|pod| policy.target.selects(&pod.labels)).count();
         if count == 0 {
             return status(&policy.meta, count, Err(nothing(outside)));
@@ -110,7 +112,28 @@ impl<'a> Pods<'a> {
                 pods(outside)
             ));
         }
-        status(&policy.meta, count, Ok(says.join("; ")))
+        let mut status = status(&policy.meta, count, Ok(says.join("; ")));
+        status.conditions.extend(self.not_http(policy, &selected));
+        status
+    }
+
+    /// Ports that take HTTP only for the policy's sake, and are something else.
+    fn not_http(&self, policy: &AuthorizationPolicy, selected: &[&Pod]) -> Option<ConditionUpdate> {
+        let odd = requests::not_http(self.world, policy, selected);
+        if odd.is_empty() {
+            return None;
+        }
+        let ports: Vec<_> = odd.iter().map(|(port, by)| format!("{port} ({by})")).collect();
+        let message = format!(
+            "it looks at requests where something else than HTTP is spoken: at {}. These ports take HTTP only as long as it does: \
+             take http out of the rules for them, or correct appProtocol and names of the Services' ports",
+            ports.join(", ")
+        );
+        let reason = reason::UNSUPPORTED_PROTOCOL_BACKEND;
+        Some(ConditionUpdate {
+            message,
+            ..ConditionUpdate::ok(PARTIALLY_INVALID, reason, policy.meta.generation)
+        })
     }
 
     fn tls(&self, policy: &MeshTlsPolicy) -> PolicyStatus {

@@ -19,7 +19,7 @@ pub fn add_authorization(world: &mut World, policy: AuthorizationPolicy) {
 
 pub fn fresh_statuses(world: &World) -> Arc<PolicyStatuses> {
     let mut resolver = MeshResolver::new(rules(), "example.org");
-    resolver.resolve(world, &Touched::all(world));
+    resolver.resolve(world, &Touched::all(world), &routes(world));
     resolver.statuses()
 }
 
@@ -245,4 +245,40 @@ fn a_policy_that_selects_nobody_says_what_to_do() {
         "{message}"
     );
     assert_eq!(statuses.authorization[&ObjectKey::new("shop", "fine")].pods, 1);
+}
+
+#[test]
+fn rules_about_requests_on_a_port_that_is_not_http_say_so_and_are_enforced() {
+    let mut world = world();
+    let http = vec![HttpAttributes { methods: vec!["GET".to_owned()], ..HttpAttributes::default() }];
+    let looks = |ports: &[u16]| AuthorizationPolicy {
+        denies: true,
+        rules: vec![AuthorizationRule {
+            ports: ports.to_vec(),
+            http: http.clone(),
+            ..AuthorizationRule::default()
+        }],
+        ..authorization("shop", "p")
+    };
+    let said = |world: &World| {
+        let status = fresh_statuses(world).authorization[&ObjectKey::new("shop", "p")].clone();
+        assert!(status.conditions[0].is_true(), "it is enforced all the same");
+        status.conditions.get(1).map(|one| (one.kind, one.reason, one.message.clone()))
+    };
+    add_authorization(&mut world, looks(&[8080]));
+    assert_eq!(said(&world), None);
+    // A Service before the pods says that it is TCP.
+    add_service(&mut world, "db", &["10.9.0.1"], vec![port("tcp-db", 80, None)]);
+    assert_eq!(said(&world), None, "of other pods");
+    add_slice(&mut world, "db", &["tcp-db"], &["10.0.0.1"]);
+    let (kind, reason, message) = said(&world).unwrap();
+    assert_eq!((kind, reason), ("PartiallyInvalid", "UnsupportedProtocol"));
+    assert!(message.contains("8080 (by Service db)") && message.contains("take http out"), "{message}");
+    add_service(&mut world, "db", &["10.9.0.1"], vec![port("http-db", 80, None)]);
+    add_slice(&mut world, "db", &["http-db"], &["10.0.0.1"]);
+    assert_eq!(said(&world), None);
+    // Nobody says anything of it, and everybody knows it.
+    add_authorization(&mut world, looks(&[3306, 8080]));
+    let (.., message) = said(&world).unwrap();
+    assert!(message.contains("3306 (where servers speak first)") && !message.contains("8080"), "{message}");
 }

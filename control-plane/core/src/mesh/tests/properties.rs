@@ -113,7 +113,14 @@ fn take(world: &mut World, step: Step) {
                 denies,
                 dry_run,
                 target: target(label),
-                rules: vec![AuthorizationRule { ports, ..AuthorizationRule::default() }],
+                rules: vec![AuthorizationRule {
+                    http: (number == 0 && !ports.is_empty())
+                        .then(HttpAttributes::default)
+                        .into_iter()
+                        .collect(),
+                    ports,
+                    ..AuthorizationRule::default()
+                }],
                 ..policies::authorization(NAMESPACES[namespace], &name(number))
             };
             policies::add_authorization(world, policy);

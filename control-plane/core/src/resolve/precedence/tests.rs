@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::CompiledRule;
-use crate::model::{ObjectKey, StringMatch, ValueMatch};
+use crate::model::{ObjectKey, RouteKind, StringMatch, ValueMatch};
 
 fn value(name: String) -> ValueMatch {
     ValueMatch { name, value: StringMatch::Exact("x".to_owned()) }
@@ -23,6 +23,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                 hostname: hostname.to_owned(),
                 created,
                 entry: Arc::new(RouteEntry {
+                    kind: RouteKind::Http,
                     route: ObjectKey::new(["a", "a-b"][name], "r"),
                     rule_index,
                     match_index,

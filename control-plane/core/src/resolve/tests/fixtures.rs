@@ -126,6 +126,7 @@ pub(super) fn parent(name: &str) -> ParentRef {
 
 pub(super) fn route(namespace: &str, name: &str, rules: Vec<HttpRouteRule>) -> HttpRoute {
     HttpRoute {
+        kind: RouteKind::Http,
         meta: Meta::new(namespace, name, 7, 100),
         parent_refs: vec![parent("gw")],
         hostnames: Vec::new(),

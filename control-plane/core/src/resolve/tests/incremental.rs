@@ -20,6 +20,9 @@ enum Step {
     /// With a second parentRef or not, and a backend in another namespace or not.
     Route(HttpRoute, Option<bool>, bool),
     RouteGone(usize),
+    /// A route for a Service, beside its Gateway or not, of either kind.
+    AtService(HttpRoute, bool, bool),
+    GrpcRouteGone(usize),
     /// A path that is none, or a filter that is not supported, spoils a rule.
     Spoilt(usize, bool),
     Service(bool, Option<&'static str>),
@@ -43,6 +46,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (route(), proptest::option::of(any::<bool>()), any::<bool>())
             .prop_map(|(route, parent, foreign)| Step::Route(route, parent, foreign)),
         3 => (0_usize..6).prop_map(Step::RouteGone),
+        5 => (route(), any::<bool>(), any::<bool>())
+            .prop_map(|(route, is_grpc, second)| Step::AtService(route, is_grpc, second)),
+        1 => (0_usize..6).prop_map(Step::GrpcRouteGone),
         2 => (0_usize..6, any::<bool>()).prop_map(|(index, other)| Step::Spoilt(index, other)),
         2 => (any::<bool>(), prop_oneof![Just(None), Just(Some("kubernetes.io/h2c")), Just(Some("kubernetes.io/x"))])
             .prop_map(|(second, protocol)| Step::Service(second, protocol)),
@@ -105,6 +111,25 @@ fn happen(world: &mut World, step: Step) {
         Step::RouteGone(index) => {
             route_at(world, index).map(|key| world.http_routes.remove(&key));
         }
+        Step::AtService(mut route, is_grpc, second) => {
+            let service = ParentRef {
+                group: Some(String::new()),
+                kind: Some("Service".to_owned()),
+                ..parent_of(if second { "v2" } else { "v1" })
+            };
+            route.parent_refs.push(service);
+            match is_grpc {
+                true => {
+                    route.kind = RouteKind::Grpc;
+                    world.grpc_routes.insert(route.meta.key.clone(), Arc::new(route));
+                }
+                false => add_route(world, route),
+            }
+        }
+        Step::GrpcRouteGone(index) => {
+            let key = world.grpc_routes.keys().nth(index).cloned();
+            key.map(|key| world.grpc_routes.remove(&key));
+        }
         Step::Spoilt(index, other) => {
             if let Some(key) = route_at(world, index) {
                 let mut route = HttpRoute::clone(&world.http_routes[&key]);
@@ -138,7 +163,11 @@ fn happen(world: &mut World, step: Step) {
         }
         Step::Refused(which) => {
             let route = which.and_then(|index| route_at(world, index));
-            let route = route.map(|key| ObjectId { kind: ObjectKind::HttpRoute, key });
+            let kind = |key: &ObjectKey| match key.namespace.as_str() {
+                "web" => ObjectKind::GrpcRoute,
+                _ => ObjectKind::HttpRoute,
+            };
+            let route = route.map(|key| ObjectId { kind: kind(&key), key });
             let gateway = which.map(|_| ObjectId { kind: ObjectKind::Gateway, key: name(false) });
             world.rejections =
                 route.or(gateway).into_iter().map(|object| (object, "no".to_owned())).collect();

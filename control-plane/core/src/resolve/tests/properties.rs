@@ -53,6 +53,7 @@ pub(super) fn routes() -> impl Strategy<Value = Vec<HttpRoute>> {
             let backend_refs = backends.iter().map(|(name, weight)| backend(name, *weight)).collect();
             let namespace = if in_web { "web" } else { "infra" };
             HttpRoute {
+                kind: RouteKind::Http,
                 meta: Meta::new(namespace, format!("r{index}"), 1, created),
                 parent_refs: vec![ParentRef { port, ..parent("gw") }],
                 hostnames: hosts.into_iter().filter(|host| host != "*").collect(),

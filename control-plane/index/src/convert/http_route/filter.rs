@@ -46,21 +46,7 @@ macro_rules! filters {
         }
 
         fn mirror(mirror: &Mirror) -> HttpRouteFilter {
-            let number = |value: i32| u32::try_from(value).unwrap_or(0);
-            let fraction = mirror
-                .fraction
-                .as_ref()
-                .map(|of| (number(of.numerator), number(of.denominator.unwrap_or(100))));
-            HttpRouteFilter::RequestMirror(RequestMirror {
-                backend_ref: BackendRef {
-                    group: mirror.backend_ref.group.clone(),
-                    kind: mirror.backend_ref.kind.clone(),
-                    namespace: mirror.backend_ref.namespace.clone(),
-                    name: mirror.backend_ref.name.clone(),
-                    port: mirror.backend_ref.port.map(crate::convert::port),
-                },
-                fraction: fraction.or_else(|| mirror.percent.map(|percent| (number(percent), 100))),
-            })
+            mirror!(mirror)
         }
 
         fn cors(cors: &Cors) -> HttpRouteFilter {
@@ -74,6 +60,24 @@ macro_rules! filters {
             })
         }
     };
+}
+
+macro_rules! mirror {
+    ($mirror:expr) => {{
+        let number = |value: i32| u32::try_from(value).unwrap_or(0);
+        let fraction =
+            $mirror.fraction.as_ref().map(|of| (number(of.numerator), number(of.denominator.unwrap_or(100))));
+        HttpRouteFilter::RequestMirror(RequestMirror {
+            backend_ref: BackendRef {
+                group: $mirror.backend_ref.group.clone(),
+                kind: $mirror.backend_ref.kind.clone(),
+                namespace: $mirror.backend_ref.namespace.clone(),
+                name: $mirror.backend_ref.name.clone(),
+                port: $mirror.backend_ref.port.map(crate::convert::port),
+            },
+            fraction: fraction.or_else(|| $mirror.percent.map(|percent| (number(percent), 100))),
+        })
+    }};
 }
 
 macro_rules! headers {
@@ -98,6 +102,8 @@ macro_rules! path_modifier {
         }
     };
 }
+
+pub(in crate::convert) use {headers, mirror};
 
 pub(super) mod rule {
     use meshwright_api::gateway::{

@@ -1,16 +1,17 @@
 //! HTTPRoute.
 
-mod filter;
+pub(super) mod filter;
 
 use meshwright_api::gateway as api;
 use meshwright_core::duration;
 use meshwright_core::model::{
     BackendRef, HttpBackendRef, HttpRetry, HttpRoute, HttpRouteMatch, HttpRouteRule, ParentRef, PathMatch,
-    StringMatch, ValueMatch,
+    RouteKind, StringMatch, ValueMatch,
 };
 
 pub(crate) fn http_route(object: &api::HttpRoute) -> HttpRoute {
     HttpRoute {
+        kind: RouteKind::Http,
         meta: super::meta(&object.metadata),
         parent_refs: object.spec.parent_refs.iter().flatten().map(parent_ref).collect(),
         hostnames: object.spec.hostnames.clone().unwrap_or_default(),
@@ -99,7 +100,7 @@ fn query_param(param: &api::HttpRouteRulesMatchesQueryParams) -> ValueMatch {
     value_match(&param.name, &param.value, is_regex)
 }
 
-fn value_match(name: &str, value: &str, is_regex: bool) -> ValueMatch {
+pub(super) fn value_match(name: &str, value: &str, is_regex: bool) -> ValueMatch {
     let of = if is_regex { StringMatch::RegularExpression } else { StringMatch::Exact };
     ValueMatch { name: name.to_owned(), value: of(value.to_owned()) }
 }

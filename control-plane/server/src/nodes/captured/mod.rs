@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
-use meshwright_api::MeshNodeStatus;
 use meshwright_core::difference;
 use meshwright_core::mesh::Mesh;
 use meshwright_index::Output;
@@ -18,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::status::Said;
 use self::write::{Context, Error, Written, write};
 use super::followers::Followers;
 use crate::metrics::{Metrics, count};
@@ -32,8 +32,8 @@ const SPACING: Duration = Duration::from_millis(200);
 /// Sweeps after which each object is read again, whatever our watch says of it.
 const READ_AGAIN: u32 = 30;
 
-/// A status that came over this stream.
-type Said = (u64, MeshNodeStatus);
+/// What came over this stream.
+type Over = (u64, Said);
 
 /// The writer.
 pub struct Captured {
@@ -42,12 +42,12 @@ pub struct Captured {
     metrics: Metrics,
     mesh: Option<Arc<Mesh>>,
     /// What the objects say, as far as we know.
-    written: BTreeMap<String, Said>,
+    written: BTreeMap<String, Over>,
     queue: BTreeSet<String>,
     running: BTreeSet<String>,
     /// Nodes that were written a moment ago, and until when they rest.
     resting: BTreeMap<String, Instant>,
-    jobs: JoinSet<(String, Said, Result<Written, Error>)>,
+    jobs: JoinSet<(String, Over, Result<Written, Error>)>,
 }
 
 impl Captured {
@@ -122,9 +122,8 @@ impl Captured {
             }
             self.queue.remove(&node);
             let report = self.context.followers.report(&node);
-            let said = report.and_then(|(stream, report)| {
-                Some((stream, status::wanted(mesh.nodes.get(&node).map(AsRef::as_ref), &report)?))
-            });
+            let said =
+                report.and_then(|(stream, report)| Some((stream, status::said(&mesh, &node, &report)?)));
             let Some(said) = said else {
                 // Whoever serves the node writes there now.
                 self.written.remove(&node);
@@ -142,7 +141,7 @@ impl Captured {
         }
     }
 
-    fn finish(&mut self, done: Result<(String, Said, Result<Written, Error>), JoinError>) {
+    fn finish(&mut self, done: Result<(String, Over, Result<Written, Error>), JoinError>) {
         let (node, said, result) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -157,7 +156,15 @@ impl Captured {
         match result {
             Ok(Written::Done) => {
                 count(writes, "written");
-                tracing::info!(node, epoch = said.1.epoch, pods = said.1.pods.len(), "captured pods written");
+                match &said.1 {
+                    Said::Serves(status) => {
+                        let pods = status.pods.len();
+                        tracing::info!(node, epoch = status.epoch, pods, "captured pods written");
+                    }
+                    Said::StandsBy(standby) => {
+                        tracing::info!(node, waiting = standby.waiting, "what stands by written");
+                    }
+                }
                 self.resting.insert(node.clone(), Instant::now() + SPACING);
                 self.written.insert(node, said);
             }

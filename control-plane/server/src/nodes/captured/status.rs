@@ -2,9 +2,14 @@
 
 use std::net::IpAddr;
 
-use meshwright_api::{MeshNode, MeshNodeStatus, MeshPod};
+use meshwright_api::{AwaitingPod, MeshNode, MeshNodeStatus, MeshPod, Standby};
 use meshwright_core::mesh::{Member, Mesh, Node};
 use meshwright_proto::nodes::NodeReport;
+
+/// So many pods that wait are named.
+const AWAITING: usize = 20;
+/// Longest reason, in characters.
+const REASON: usize = 200;
 
 /// What to do about an object that was just read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +20,62 @@ pub enum Next {
     Settled,
     /// Another agent is to serve the node, or this one again later.
     NotItsTurn,
+}
+
+/// What there is to say of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// By who serves it.
+    Serves(MeshNodeStatus),
+    /// By who could.
+    StandsBy(Standby),
+}
+
+impl Said {
+    /// The whole status with this in it: each side leaves alone what the other one says.
+    pub fn within(&self, before: Option<&MeshNodeStatus>) -> MeshNodeStatus {
+        match self {
+            Self::Serves(status) => {
+                let other = before.and_then(|b| b.standby.clone());
+                let standby = other.filter(|standby| standby.revision != status.revision);
+                MeshNodeStatus { standby, ..status.clone() }
+            }
+            Self::StandsBy(standby) => {
+                MeshNodeStatus { standby: Some(standby.clone()), ..before.cloned().unwrap_or_default() }
+            }
+        }
+    }
+}
+
+/// What there is to say after this report, if anything.
+pub fn said(mesh: &Mesh, name: &str, report: &NodeReport) -> Option<Said> {
+    let node = mesh.nodes.get(name)?;
+    match wanted(Some(node), report) {
+        Some(status) => Some(Said::Serves(status)),
+        None => standby(mesh, node, report).map(Said::StandsBy),
+    }
+}
+
+/// What keeps an agent that does not serve from taking over: a pod that takes mutual TLS now, and would not with it. One that the other proxy
+/// does not have either holds nothing up.
+fn standby(mesh: &Mesh, node: &Node, report: &NodeReport) -> Option<Standby> {
+    let (serves, _) = node.claim.as_ref()?;
+    if report.serving_epoch > 0 || report.revision == *serves {
+        return None;
+    }
+    let is_listed = |uid: &str, member: &Member| {
+        member.addresses.iter().any(|a| mesh.peers.get(a).is_some_and(|peer| *peer.uid == *uid))
+    };
+    let lacks = |(uid, member): &(&String, &Member)| is_listed(uid, member) && !report.prepared.contains(uid);
+    let mut lacking = node.members.iter().filter(lacks);
+    let first = lacking.next();
+    let more = lacking.count();
+    let waiting = first.map(|(uid, member)| {
+        let why = report.awaiting.get(uid).map_or("its agent says nothing of it", String::as_str);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        format!("pod {}: {why}{more}", member.pod)
+    });
+    Some(Standby { revision: report.revision.clone(), waiting })
 }
 
 /// What should be said after this report; None unless the agent serves the node as it is to be served by what we know. An agent is
@@ -35,7 +96,16 @@ pub fn wanted(node: Option<&Node>, report: &NodeReport) -> Option<MeshNodeStatus
     pods.sort();
     // A pod that is named twice would make the API server refuse all of them.
     pods.dedup_by(|later, kept| later.uid == kept.uid);
-    Some(MeshNodeStatus { revision: revision.clone(), epoch: *epoch, pods })
+    let awaiting = report.awaiting.iter().filter(|(uid, _)| node.members.contains_key(*uid));
+    let mut awaiting: Vec<_> =
+        awaiting.map(|(uid, why)| AwaitingPod { uid: uid.clone(), reason: cut(why) }).collect();
+    awaiting.sort();
+    awaiting.truncate(AWAITING);
+    Some(MeshNodeStatus { revision: revision.clone(), epoch: *epoch, pods, awaiting, standby: None })
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(REASON).collect()
 }
 
 /// The member's addresses that were reported too, however they are spelled there. Kubernetes may not know of any yet: what is said of such a
@@ -52,19 +122,23 @@ fn agreed(member: &Member, reported: &[String]) -> Vec<String> {
 }
 
 /// What is to be done about this object, so that it says `wanted`.
-pub fn next(object: &MeshNode, wanted: &MeshNodeStatus) -> Next {
-    if object.spec.revision != wanted.revision || object.spec.epoch != wanted.epoch {
-        return Next::NotItsTurn;
-    }
+pub fn next(object: &MeshNode, wanted: &Said) -> Next {
+    let its_turn = match wanted {
+        Said::Serves(status) => object.spec.revision == status.revision && object.spec.epoch == status.epoch,
+        Said::StandsBy(standby) => object.spec.revision != standby.revision,
+    };
     match &object.status {
-        Some(status) if status == wanted => Next::Settled,
+        _ if !its_turn => Next::NotItsTurn,
+        Some(status) if *status == wanted.within(Some(status)) => Next::Settled,
         _ => Next::Write,
     }
 }
 
 /// Whether our own watch sees the node's pods as this status says it. If not for long, somebody else wrote it, or an object of that name is
 /// another now.
-pub fn is_seen(mesh: &Mesh, node: &str, status: &MeshNodeStatus) -> bool {
+pub fn is_seen(mesh: &Mesh, node: &str, said: &Said) -> bool {
+    // What a proxy that stands by says our model does not keep.
+    let Said::Serves(status) = said else { return true };
     let says = |uid: &str, address: &String| {
         status.pods.iter().any(|pod| pod.uid == uid && pod.addresses.contains(address))
     };
@@ -93,7 +167,8 @@ mod tests {
             uid: (*uid).to_owned(),
             addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
         };
-        MeshNodeStatus { revision: "mesh-1".to_owned(), epoch: 3, pods: pods.iter().map(pod).collect() }
+        let pods = pods.iter().map(pod).collect();
+        MeshNodeStatus { revision: "mesh-1".to_owned(), epoch: 3, pods, ..MeshNodeStatus::default() }
     }
 
     #[test]
@@ -146,6 +221,7 @@ mod tests {
     #[test]
     fn an_object_is_written_in_its_agents_turn_and_only_if_it_says_something_else() {
         let (one, two) = (status(&[("u1", &["10.0.0.1"])]), status(&[]));
+        let next = |object: &MeshNode, status: &MeshNodeStatus| next(object, &Said::Serves(status.clone()));
         let object = |revision: &str, epoch, status| {
             let mut object = MeshNode::new("n1", MeshNodeSpec { revision: revision.to_owned(), epoch });
             object.status = status;
@@ -161,9 +237,51 @@ mod tests {
     }
 
     #[test]
+    fn who_stands_by_says_what_it_lacks_of_what_is_captured_and_touches_nothing_else() {
+        let pods = [("n1", "u1", "10.0.0.1"), ("n1", "u2", "10.0.0.2"), ("n1", "u3", "10.0.0.3")];
+        let mut mesh = mesh(&pods, Some(("mesh-0", 3)));
+        let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into() };
+        mesh.peers =
+            Arc::new([("10.0.0.1".to_owned(), peer("u1")), ("10.0.0.2".to_owned(), peer("u2"))].into());
+        let report = |prepared: &[&str]| NodeReport {
+            prepared: prepared.iter().map(|uid| (*uid).to_owned()).collect(),
+            awaiting: [("u2".to_owned(), "envoy does not listen in it yet".to_owned())].into(),
+            ..report(0, &[])
+        };
+        let waits = |prepared: &[&str]| match said(&mesh, "n1", &report(prepared)) {
+            Some(Said::StandsBy(standby)) => standby.waiting,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(waits(&["u1", "u2"]), None, "nobody has u3");
+        assert_eq!(waits(&["u1"]).unwrap(), "pod shop/pod-u2: envoy does not listen in it yet");
+        assert!(waits(&[]).unwrap().ends_with("of it, and 1 more"), "{:?}", waits(&[]));
+        assert_eq!(
+            said(&mesh, "n1", &NodeReport { serving_epoch: 2, ..report(&[]) }),
+            None,
+            "it still serves"
+        );
+
+        let standby = Said::StandsBy(Standby { revision: "mesh-1".to_owned(), waiting: None });
+        let before = MeshNodeStatus { revision: "mesh-0".to_owned(), ..status(&[("u1", &["10.0.0.1"])]) };
+        let mut object = MeshNode::new("n1", MeshNodeSpec { revision: "mesh-0".to_owned(), epoch: 3 });
+        object.status = Some(before.clone());
+        assert_eq!(next(&object, &standby), Next::Write);
+        let after = standby.within(Some(&before));
+        assert_eq!((&after.pods, &after.revision), (&before.pods, &before.revision));
+        let again = Said::Serves(MeshNodeStatus { epoch: 9, ..before.clone() }).within(Some(&after));
+        assert_eq!(again.standby, after.standby, "the other one's word stays");
+        object.status = Some(after);
+        assert_eq!(next(&object, &standby), Next::Settled);
+        object.spec.revision = "mesh-1".to_owned();
+        assert_eq!(next(&object, &standby), Next::NotItsTurn);
+        let serves = Said::Serves(status(&[]));
+        assert_eq!(serves.within(object.status.as_ref()).standby, None, "who serves does not stand by");
+    }
+
+    #[test]
     fn what_the_watch_sees_otherwise_is_told_apart() {
         let mut mesh = mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2")], None);
-        let (none, one) = (status(&[]), status(&[("u1", &["10.0.0.1"])]));
+        let (none, one) = (Said::Serves(status(&[])), Said::Serves(status(&[("u1", &["10.0.0.1"])])));
         assert!(is_seen(&mesh, "n1", &none) && !is_seen(&mesh, "n1", &one));
         let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into() };
         let both = [("10.0.0.1".to_owned(), peer("u1")), ("10.0.0.2".to_owned(), peer("u2"))];

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Method, Request, Response};
 use kube::client::Body;
-use meshwright_api::MeshNode;
+use meshwright_api::{MeshNode, MeshNodeStatus};
 use meshwright_core::mesh::Peer;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;

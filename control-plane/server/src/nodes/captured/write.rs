@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::PostParams;
-use meshwright_api::{MeshNode, MeshNodeStatus};
+use meshwright_api::MeshNode;
 
 use super::super::followers::Followers;
-use super::status::{Next, next};
+use super::status::{Next, Said, next};
 
 const ATTEMPTS: usize = 5;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
@@ -48,12 +48,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API server does not answer, or does not want it.
-pub async fn write(
-    context: &Context,
-    node: &str,
-    stream: u64,
-    wanted: &MeshNodeStatus,
-) -> Result<Written, Error> {
+pub async fn write(context: &Context, node: &str, stream: u64, wanted: &Said) -> Result<Written, Error> {
     for attempt in 0..ATTEMPTS {
         let Some(mut object) = timely(context.nodes.get_opt(node)).await? else {
             return Ok(Written::NotOurs);
@@ -67,7 +62,7 @@ pub async fn write(
         if !context.followers.is_current(node, stream) {
             return Ok(Written::NotOurs);
         }
-        object.status = Some(wanted.clone());
+        object.status = Some(wanted.within(object.status.as_ref()));
         match timely(context.nodes.replace_status(node, &PostParams::default(), &object)).await {
             Ok(_) => return Ok(Written::Done),
             Err(Error::Api(kube::Error::Api(status))) if status.is_conflict() => {

@@ -21,12 +21,12 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use envoy_types::util::pack_any;
 use meshwright_core::config::{
-    CompiledRule, Forward, Mirror, PortConfig, PortProtocol, RetryConfig, RouteEntry, RuleAction,
-    WeightedBackend,
+    CompiledRule, Forward, Mirror, PortProtocol, RetryConfig, RouteEntry, RuleAction, WeightedBackend,
 };
-use meshwright_core::model::{PathMatch, RequestRedirect};
+use meshwright_core::model::{PathMatch, RequestRedirect, RouteKind};
 
-use crate::envoy::cluster::{self, UNRESOLVED};
+use super::Place;
+use crate::envoy::cluster::UNRESOLVED;
 use crate::envoy::common::{duration, uint32};
 use crate::envoy::header;
 use crate::envoy::path::{self, Rewrite};
@@ -40,30 +40,38 @@ const BACKOFF_FACTOR: u32 = 10;
 const MILLION: u64 = 1_000_000;
 
 /// Answers with a status and nothing else.
-pub(super) fn answer(status: u32) -> DirectResponseAction {
+pub(crate) fn answer(status: u32) -> DirectResponseAction {
     DirectResponseAction { status, ..DirectResponseAction::default() }
 }
 
-pub(super) fn action(entry: &RouteEntry, port: &PortConfig) -> Action {
+pub(super) fn action(entry: &RouteEntry, place: &Place) -> Action {
     match &entry.rule.action {
-        RuleAction::Fail => Action::DirectResponse(answer(500)),
-        RuleAction::Redirect(to) => Action::Redirect(redirect(to, &entry.matches.path, port)),
-        RuleAction::Forward(forward) => Action::Route(forward_to(forward, &entry.rule, &entry.matches.path)),
+        RuleAction::Fail => Action::DirectResponse(answer(match entry.kind {
+            RouteKind::Http => 500,
+            // What a gRPC client is told is UNAVAILABLE.
+            RouteKind::Grpc => 503,
+        })),
+        RuleAction::Redirect(to) => Action::Redirect(redirect(to, &entry.matches.path, place)),
+        RuleAction::Forward(forward) => Action::Route(forward_to(forward, entry, place)),
     }
 }
 
-fn forward_to(forward: &Forward, rule: &CompiledRule, path: &PathMatch) -> RouteAction {
+fn forward_to(forward: &Forward, entry: &RouteEntry, place: &Place) -> RouteAction {
+    let (rule, path) = (&*entry.rule, &entry.matches.path);
     let rewrite = forward.rewrite.as_ref();
     let mut action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: forward.backends.iter().map(backend).collect(),
+            clusters: forward.backends.iter().map(|one| backend(one, place)).collect(),
             ..WeightedCluster::default()
         })),
-        cluster_not_found_response_code: ClusterNotFoundResponseCode::InternalServerError as i32,
+        cluster_not_found_response_code: match entry.kind {
+            RouteKind::Http => ClusterNotFoundResponseCode::InternalServerError,
+            RouteKind::Grpc => ClusterNotFoundResponseCode::ServiceUnavailable,
+        } as i32,
         // Zero switches off Envoy's limit of 15 seconds.
         timeout: Some(duration(rule.request_timeout.unwrap_or(Duration::ZERO))),
-        retry_policy: Some(retry_policy(rule)),
-        request_mirror_policies: rule.mirrors.iter().map(mirror).collect(),
+        retry_policy: retry_policy(rule, place),
+        request_mirror_policies: rule.mirrors.iter().map(|one| mirror(one, place)).collect(),
         host_rewrite_specifier: rewrite
             .and_then(|rewrite| rewrite.hostname.clone())
             .map(HostRewriteSpecifier::HostRewriteLiteral),
@@ -77,9 +85,9 @@ fn forward_to(forward: &Forward, rule: &CompiledRule, path: &PathMatch) -> Route
     action
 }
 
-fn backend(backend: &WeightedBackend) -> ClusterWeight {
+fn backend(backend: &WeightedBackend, place: &Place) -> ClusterWeight {
     ClusterWeight {
-        name: backend.cluster.as_ref().map_or_else(|| UNRESOLVED.to_owned(), cluster::name),
+        name: backend.cluster.as_ref().map_or_else(|| UNRESOLVED.to_owned(), place.cluster),
         weight: uint32(backend.weight),
         request_headers_to_add: header::to_add(&backend.request_headers),
         request_headers_to_remove: header::to_remove(&backend.request_headers),
@@ -89,9 +97,9 @@ fn backend(backend: &WeightedBackend) -> ClusterWeight {
     }
 }
 
-fn mirror(mirror: &Mirror) -> RequestMirrorPolicy {
+fn mirror(mirror: &Mirror, place: &Place) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
-        cluster: cluster::name(&mirror.cluster),
+        cluster: (place.cluster)(&mirror.cluster),
         runtime_fraction: mirror.fraction.map(|(numerator, denominator)| RuntimeFractionalPercent {
             default_value: Some(FractionalPercent {
                 numerator: per_million(numerator, denominator),
@@ -110,10 +118,15 @@ fn per_million(numerator: u32, denominator: u32) -> u32 {
     u32::try_from(share.min(MILLION)).unwrap_or(0)
 }
 
-fn retry_policy(rule: &CompiledRule) -> RetryPolicy {
+/// None where nothing is tried again and a try may take as long as it likes.
+fn retry_policy(rule: &CompiledRule, place: &Place) -> Option<RetryPolicy> {
+    if !place.retries_unseen && rule.retry.is_none() && rule.backend_request_timeout.is_none() {
+        return None;
+    }
+    let (retry_on, retries) = if place.retries_unseen { (UNSEEN, UNSEEN_RETRIES) } else { ("", 0) };
     let mut policy = RetryPolicy {
-        retry_on: UNSEEN.to_owned(),
-        num_retries: uint32(UNSEEN_RETRIES),
+        retry_on: retry_on.to_owned(),
+        num_retries: uint32(retries),
         per_try_timeout: rule.backend_request_timeout.map(duration),
         retry_host_predicate: vec![RetryHostPredicate {
             name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
@@ -125,7 +138,7 @@ fn retry_policy(rule: &CompiledRule) -> RetryPolicy {
     if let Some(retry) = &rule.retry {
         requested_retries(&mut policy, retry);
     }
-    policy
+    Some(policy)
 }
 
 /// Connection errors and attempts that timed out are always part of what the user asked for; `reset` stands
@@ -148,7 +161,7 @@ fn requested_retries(policy: &mut RetryPolicy, retry: &RetryConfig) {
     });
 }
 
-fn redirect(to: &RequestRedirect, path: &PathMatch, port: &PortConfig) -> RedirectAction {
+fn redirect(to: &RequestRedirect, path: &PathMatch, place: &Place) -> RedirectAction {
     let code = match to.status_code {
         Some(301) => RedirectResponseCode::MovedPermanently,
         Some(303) => RedirectResponseCode::SeeOther,
@@ -158,7 +171,7 @@ fn redirect(to: &RequestRedirect, path: &PathMatch, port: &PortConfig) -> Redire
     };
     RedirectAction {
         host_redirect: to.hostname.clone().unwrap_or_default(),
-        port_redirect: redirect_port(to, port),
+        port_redirect: redirect_port(to, place),
         response_code: code as i32,
         scheme_rewrite_specifier: to.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
         path_rewrite_specifier: to.path.as_ref().map(|modifier| match modifier {
@@ -176,13 +189,13 @@ fn redirect(to: &RequestRedirect, path: &PathMatch, port: &PortConfig) -> Redire
 
 /// The port for the Location header, zero for none: without one in the filter it is the scheme's if that was
 /// given, else the listener's; the well-known port of the scheme is not written.
-fn redirect_port(to: &RequestRedirect, port: &PortConfig) -> u32 {
+fn redirect_port(to: &RequestRedirect, place: &Place) -> u32 {
     let well_known = |scheme: &str| if scheme == "https" { 443 } else { 80 };
-    let own_scheme = match port.protocol {
+    let own_scheme = match place.protocol {
         PortProtocol::Http => "http",
         PortProtocol::Https => "https",
     };
     let default = well_known(to.scheme.as_deref().unwrap_or(own_scheme));
-    let wanted = to.port.unwrap_or(if to.scheme.is_some() { default } else { port.port });
+    let wanted = to.port.unwrap_or(if to.scheme.is_some() { default } else { place.port });
     if wanted == default { 0 } else { u32::from(wanted) }
 }

@@ -20,6 +20,8 @@ use super::{CALLER, POD, PORT, plain};
 const HOST: &str = r"(?i)([a-z0-9_-]+\.)*[a-z0-9_-]+\.?(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?";
 /// Segments that some servers take for dots or for nothing, because they cut off what follows a semicolon.
 const TWOFOLD: &str = r"(.*/)?\.{0,2}(;|%3[bB]).*";
+/// Of a header's name: four places in which it can be spelled in two ways.
+const MOST_SPELLINGS: usize = 16;
 
 /// The filter's configuration. A pod that is not among these is refused.
 pub(super) fn rules<'a>(pods: impl Iterator<Item = (&'a str, &'a Authorization)>) -> http::Rbac {
@@ -111,14 +113,40 @@ fn attributes(attributes: &Attributes, side: Side) -> Principal {
     if !hosts.is_empty() {
         all.push(or(hosts.iter().map(|host| header(":authority", regex(&host_regex(host)))).collect()));
     }
-    all.extend(headers.iter().map(|(name, value)| match (value, side) {
+    all.extend(headers.iter().map(|(name, value)| a_header(name, value.as_deref(), side)));
+    and(all)
+}
+
+fn a_header(name: &str, value: Option<&str>, side: Side) -> Principal {
+    let names = spellings(name);
+    let one = |name: &String| match (value, side) {
         (None, _) => present(name),
         // Envoy looks at each of several by itself: one has to be it, and none anything else.
         (Some(value), Side::Allow) => and(vec![header(name, exact(value)), not(other_than(name, value))]),
         // Several of one name come as a list.
         (Some(value), Side::Deny) => header(name, regex(&format!(r"(.*,)?\s*{}\s*(,.*)?", escaped(value)))),
-    }));
-    and(all)
+    };
+    match side {
+        Side::Deny => or(names.iter().map(one).collect()),
+        Side::Allow => {
+            let mut all = vec![one(&names[0])];
+            all.extend(names[1..].iter().map(|other| not(present(other))));
+            and(all)
+        }
+    }
+}
+
+/// The name of a header, and the others that are the same to applications which take `-` for `_`.
+fn spellings(name: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    for char in name.chars() {
+        let is_either = matches!(char, '-' | '_') && all.len() < MOST_SPELLINGS;
+        let other = if char == '-' { '_' } else { '-' };
+        let others: Vec<_> = all.iter().filter(|_| is_either).map(|known| format!("{known}{other}")).collect();
+        all.iter_mut().for_each(|known| known.push(char));
+        all.extend(others);
+    }
+    all
 }
 
 /// For DENY also with parameters behind its segments, which some servers cut off.
@@ -127,7 +155,7 @@ fn path_regex(path: &AuthorizedPath, side: Side) -> String {
         AuthorizedPath::Exact(text) => (text, false),
         AuthorizedPath::Prefix(text) => (text, true),
     };
-    let parameters = if side == Side::Deny { "(;[^/]*)?" } else { "" };
+    let parameters = if side == Side::Deny { "((;|%3[bB])[^/]*)?" } else { "" };
     // `/a/` is the prefix of the same paths as `/a`.
     let text = if is_prefix { text.trim_end_matches('/') } else { text.as_str() };
     let segments: Vec<_> = text.split('/').map(|one| format!("{}{parameters}", escaped(one))).collect();

@@ -25,7 +25,7 @@ fn change(before: &Cluster, after: &Cluster, name: &str) -> [Snapshot; 2] {
     [first, second]
 }
 
-fn changed(before: &Cluster, after: &Cluster, name: &str) -> Vec<String> {
+pub fn changed(before: &Cluster, after: &Cluster, name: &str) -> Vec<String> {
     let [first, second] = change(before, after, name);
     differences(&first, &second)
 }

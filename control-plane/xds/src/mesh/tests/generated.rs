@@ -230,7 +230,7 @@ pub fn compiled(policies: &[AuthorizationPolicy]) -> PodPolicy {
     for policy in policies {
         world.authorization_policies.insert(policy.meta.key.clone(), Arc::new(policy.clone()));
     }
-    let mesh = resolve(&world, &Rules::default(), TRUST_DOMAIN);
+    let mesh = resolve(&world, &Rules::default(), TRUST_DOMAIN, &Arc::default());
     mesh.nodes["n2"].policies.get("uid-back").map(|policy| (**policy).clone()).unwrap_or_default()
 }
 

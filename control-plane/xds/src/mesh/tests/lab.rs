@@ -13,7 +13,9 @@ mod network;
 mod paths;
 mod refusals;
 mod requests;
+mod routing;
 mod separation;
+mod suite;
 mod while_changing;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Driver, Serving, TICK, namespaces_file};
 use crate::node::{
     duty::{Duty, Named, Situation, duty},
+    farewell::Word,
     keep::World,
     netns, rules, store,
 };
@@ -34,7 +35,13 @@ impl Driver {
         if ending {
             self.ending_since.get_or_insert(now);
         }
-        if self.outlets.heard.borrow().order.is_none() && !ending {
+        // Who has heard nothing yet knows of no member, and would let them all go.
+        let unheard = self.outlets.heard.borrow().order.is_none();
+        let waits = match self.word(now) {
+            None => true,
+            Some(word) => word == Word::Awaited && self.holds(),
+        };
+        if unheard && waits {
             return now + TICK;
         }
         if self.looked.is_none_or(|looked| now >= looked + TICK) {
@@ -120,21 +127,27 @@ impl Driver {
 
     fn change_duty(&mut self, named: Named, now: Instant) {
         let held = self.hands.claims.held();
-        let ours = held.as_ref().is_some_and(|held| held.revision == self.args.workload.revision);
+        let ours = self.holds();
         let overdue = self.ending_since.filter(|since| now >= *since + self.args.drain_deadline);
         if overdue.is_some() {
             self.keep.give_up();
         }
         let given_up =
             overdue.is_some_and(|since| !ours || now >= since + self.args.drain_deadline + CLEARED);
+        let word = self.word(now);
+        // Who never heard a word has taken up nothing yet.
+        if ours && word == Some(Word::Lost) && self.take_up(now) {
+            self.plugin.begin(&self.hands.claims);
+        }
         let cleared = if ours { self.keep.is_cleared() } else { self.connected == Some(0) };
         let next = duty(Situation {
             named,
             held: held.as_ref(),
             revision: &self.args.workload.revision,
-            ending: self.ending_since.is_some(),
+            ending: word,
             cleared: cleared || given_up,
         });
+        let lets_go = named == (Named::Nobody { meant: true }) || word == Some(Word::Lost);
         let before = std::mem::replace(&mut self.duty, next);
         if before != next {
             tracing::info!(?before, after = ?next, "duty");
@@ -142,22 +155,40 @@ impl Driver {
         match next {
             Duty::Serves(epoch) => {
                 self.metrics.epoch.set(epoch);
-                if self.serving.is_none() {
-                    self.serving = Some(Serving { since: now, settled: false });
-                    let redirected = store::read_json(&self.redirected_file());
-                    self.keep.restore(&redirected, now);
-                    self.stored.redirected = redirected;
-                }
+                self.take_up(now);
                 self.plugin.begin(&self.hands.claims);
             }
             // Rules are taken back by who set them.
             Duty::Leaves if ours => self.plugin.uninstall(&self.hands.claims),
-            Duty::Left if ours && named == (Named::Nobody { meant: true }) => self.give_up_node(),
+            Duty::Left if ours && lets_go => self.give_up_node(),
             _ => self.stand_back(),
         }
         if next == Duty::Leaves && !ours {
             self.count(now);
         }
+    }
+
+    /// We are who acts on the node.
+    fn holds(&self) -> bool {
+        self.hands.claims.held().is_some_and(|held| held.revision == self.args.workload.revision)
+    }
+
+    /// What the control plane's word is worth, once we were told to end.
+    fn word(&mut self, now: Instant) -> Option<Word> {
+        let live = self.outlets.heard.borrow().live_since.is_some();
+        self.ending_since.map(|_| self.farewell.word(live, now))
+    }
+
+    /// What whoever acted before us has redirected is ours from now on. Returns whether it was not yet.
+    fn take_up(&mut self, now: Instant) -> bool {
+        if self.serving.is_some() {
+            return false;
+        }
+        self.serving = Some(Serving { since: now, settled: false });
+        let redirected = store::read_json(&self.redirected_file());
+        self.keep.restore(&redirected, now);
+        self.stored.redirected = redirected;
+        true
     }
 
     fn stand_back(&mut self) {
@@ -227,6 +258,8 @@ impl Driver {
             serving_epoch,
             captured,
             callers: self.admissions.asks(),
+            prepared: self.keep.prepared(self.world(said)),
+            awaiting: self.keep.awaiting(self.world(said)),
         };
         self.outlets.report.send_if_modified(|known| {
             let changed = *known != report;

@@ -3,7 +3,7 @@
 
 pub mod pod;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 use super::{find::Sought, rules::Guard, store::AllRedirected};
 use pod::{Job, Pod, Seen};
+
+/// So many that wait are told of.
+const AWAITING: usize = 20;
 
 /// What the rest of the world says at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +62,8 @@ pub struct Task {
     pub redirected: bool,
     /// Plaintext that the pod refuses.
     pub guard: Guard,
+    /// SPIFFE id of the pod; empty while it is not known.
+    pub identity: String,
 }
 
 /// See the module.
@@ -145,15 +150,18 @@ impl Keep {
         for (uid, pod) in &mut self.pods {
             let seen = seen(uid, world, self.identities.get(uid));
             let redirected = pod.is_redirected();
-            pod.guards(&guard(world.order.policies.get(uid)), now);
+            // Who leaves is sent plaintext before long.
+            let policy = world.order.policies.get(uid).filter(|_| seen.wanted);
+            pod.guards(&guard(policy), now);
             let job = pod.step(seen, now);
             if pod.is_redirected() {
                 pod.redirects_to(self.ports);
             }
             if let (Some(job), Some(namespace)) = (job, pod.namespace()) {
                 let ports = pod.ports().iter().copied().chain(self.ports).collect();
-                let (namespace, guard) = (namespace.clone(), pod.guard().clone());
-                tasks.push(Task { uid: uid.clone(), namespace, job, ports, redirected, guard });
+                let identity = self.identities.get(uid).cloned().unwrap_or_default();
+                let (uid, namespace, guard) = (uid.clone(), namespace.clone(), pod.guard().clone());
+                tasks.push(Task { uid, namespace, job, ports, redirected, guard, identity });
             }
         }
         self.pods.retain(|_, pod| !pod.is_gone());
@@ -243,6 +251,20 @@ impl Keep {
         }
         probes.retain(|_, ports| !ports.is_empty());
         probes
+    }
+
+    /// Uids of pods that take mutual TLS, or would as soon as we serve.
+    pub fn prepared(&self, world: World<'_>) -> Vec<String> {
+        let prepared = self.pods.iter().filter(|(uid, pod)| pod.is_prepared() && world.member(uid).is_some());
+        prepared.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The other members, by uid, and what they wait for.
+    pub fn awaiting(&self, world: World<'_>) -> HashMap<String, String> {
+        let waits = self.pods.iter().filter(|(uid, pod)| !pod.is_prepared() && world.member(uid).is_some());
+        let why =
+            |(uid, pod): (&String, &Pod)| (uid.clone(), pod.why(seen(uid, world, self.identities.get(uid))));
+        waits.map(why).take(AWAITING).collect()
     }
 
     /// Whether every pod that is on its way in and can arrive has arrived; while we do not serve, as far as it can without rules.

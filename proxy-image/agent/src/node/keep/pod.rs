@@ -34,6 +34,8 @@ const COUNT: Duration = Duration::from_secs(1);
 pub enum Job {
     /// See whether Envoy listens.
     AwaitListeners,
+    /// While another one serves: shake hands with Envoy as a peer of the mesh would.
+    Try,
     /// Set the rules, and try them.
     Redirect,
     /// See whether the rules are still there, and mend them.
@@ -106,6 +108,8 @@ pub struct Pod {
     wakes: Option<Instant>,
     backoff: Backoff,
     problem: Option<String>,
+    /// Envoy shook hands.
+    tried: bool,
 }
 
 impl Pod {
@@ -127,6 +131,7 @@ impl Pod {
             wakes: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(10)),
             problem: None,
+            tried: false,
         }
     }
 
@@ -169,10 +174,15 @@ impl Pod {
         while let Some(next) = self.next(seen, now) {
             self.go(next, now);
         }
+        if self.stage == Stage::Open && seen.serves && !self.tried {
+            // Who has to serve now does not wait for what a handshake said.
+            (self.problem, self.due, self.tried) = (None, now, true);
+        }
         let (job, timer) = match self.stage {
             Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
-            Stage::Open => (Some(Job::Redirect).filter(|_| seen.serves), None),
-            Stage::Captured if !self.guarded => (Some(Job::Guard), None),
+            Stage::Open if seen.serves => (Some(Job::Redirect), None),
+            Stage::Open => (Some(Job::Try).filter(|_| !self.tried), None),
+            Stage::Captured | Stage::Unlisted { .. } if !self.guarded => (Some(Job::Guard), None),
             Stage::Captured if self.cut.is_some_and(|cut| now >= cut) => (Some(Job::Cut), None),
             Stage::Captured => (Some(Job::Check), self.cut),
             Stage::Unlisted { since } => {
@@ -261,7 +271,7 @@ impl Pod {
                         self.redirected = false;
                         Stage::Gone
                     }
-                    Job::Check | Job::Guard | Job::Cut => self.stage,
+                    Job::Check | Job::Guard | Job::Cut | Job::Try => self.stage,
                 };
                 self.go(next, now);
                 match job.0 {
@@ -269,8 +279,11 @@ impl Pod {
                     Job::Cut => self.cut = None,
                     _ => {}
                 }
-                if matches!(job.0, Job::Redirect | Job::Check | Job::Guard | Job::Cut) {
-                    self.due = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
+                self.tried |= job.0 == Job::Try;
+                let stays = matches!(job.0, Job::Redirect | Job::Check | Job::Guard | Job::Cut);
+                if stays && self.stage == Stage::Captured {
+                    let check = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
+                    self.due = self.cut.map_or(check, |cut| check.min(cut));
                 }
             }
             Ok(_) if job.0 == Job::Count => self.due = now + self.backoff.next_delay().max(COUNT),
@@ -302,6 +315,7 @@ impl Pod {
         if std::mem::discriminant(&stage) != std::mem::discriminant(&self.stage) {
             self.due = now;
             self.backoff.reset();
+            self.tried = false;
         }
         self.stage = stage;
     }

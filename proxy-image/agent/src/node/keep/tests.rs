@@ -233,7 +233,9 @@ fn who_stands_by_prepares_everything_but_the_rules() {
     assert!(!keep.is_settled(said.world()));
     let mut keep = Keep::new(PORTS);
     keep.announced("u1", "/n/1".into(), vec![], now);
-    assert_eq!(drive(&mut keep, &said, now), [("u1".to_owned(), Job::AwaitListeners)]);
+    let jobs: Vec<Job> = drive(&mut keep, &said, now).into_iter().map(|(_, job)| job).collect();
+    assert_eq!(jobs, [Job::AwaitListeners, Job::Try]);
+    assert_eq!((keep.prepared(said.world()), keep.awaiting(said.world()).len()), (vec!["u1".to_owned()], 0));
     assert!(keep.is_settled(said.world()) && keep.captured(said.world()).is_empty() && keep.is_cleared());
     said.stands_by = false;
     assert!(!keep.is_settled(said.world()), "now the rules are what is missing");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response};
 use kube::client::Body;
-use meshwright_api::MeshPod;
+use meshwright_api::{MeshNodeStatus, MeshPod};
 use meshwright_proto::nodes::NodeReport;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ type Answer = (u16, Value);
 
 fn wanted() -> MeshNodeStatus {
     let pods = vec![MeshPod { uid: "u1".to_owned(), addresses: vec!["10.0.0.1".to_owned()] }];
-    MeshNodeStatus { revision: "mesh-1".to_owned(), epoch: 3, pods }
+    MeshNodeStatus { revision: "mesh-1".to_owned(), epoch: 3, pods, ..MeshNodeStatus::default() }
 }
 
 fn node(version: &str, epoch: i64, status: Value) -> Answer {
@@ -77,7 +77,7 @@ async fn written(
     });
     let nodes = Api::namespaced(kube::Client::new(service, "mesh-ns"), "mesh-ns");
     let context = Context { nodes, followers };
-    let result = write(&context, "n1", stream, &wanted()).await;
+    let result = write(&context, "n1", stream, &Said::Serves(wanted())).await;
     let asked = asked.lock().unwrap().clone();
     (result, asked)
 }

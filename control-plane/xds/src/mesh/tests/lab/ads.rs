@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::network::Network;
 use super::{PODS, log};
-use crate::mesh::tests::{PORTS, spiffe};
+use crate::mesh::tests::{PORTS, spiffe, spiffe_in};
 use crate::mesh::{Shared, caller_secret, node};
 use crate::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl, server};
 
@@ -76,8 +76,10 @@ impl Authority {
             ..CertificateValidationContext::default()
         });
         let mut all = BTreeMap::from([("roots".to_owned(), roots)]);
-        for account in PODS.iter().map(|(account, ..)| *account).chain([GATEWAY]) {
-            let id = spiffe(account).to_string();
+        let accounts: Vec<_> = PODS.iter().map(|(account, ..)| *account).chain([GATEWAY]).collect();
+        let elsewhere = accounts.iter().map(|account| spiffe_in("web", account));
+        for id in accounts.iter().map(|account| spiffe(account)).chain(elsewhere) {
+            let id = id.to_string();
             let (certificate, key) = self.sign(&id);
             let certificate = TlsCertificate {
                 certificate_chain: Some(inline(certificate.pem())),
@@ -85,7 +87,7 @@ impl Authority {
                 ..TlsCertificate::default()
             };
             let certificate = secret::Type::TlsCertificate(certificate);
-            if account == GATEWAY {
+            if id == &*spiffe(GATEWAY) {
                 all.insert("workload".to_owned(), certificate.clone());
             }
             all.insert(caller_secret(&id), certificate.clone());

@@ -1,10 +1,18 @@
 //! What runs in every pod: HTTP at 8080 that tells what it was asked and by whom, and a server at 3306 that speaks first.
+//!
+//! Paths that begin with `/slow` take longer than anybody waits; of those that begin with `/flaky` every other one fails.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::network::Namespace;
+
+const LONG: Duration = Duration::from_secs(60);
+static FLAKY: AtomicU32 = AtomicU32::new(0);
 
 pub fn start(pod: &Namespace) {
     let (http, greeter) = (pod.listen(8080), pod.listen(3306));
@@ -54,9 +62,15 @@ async fn http1(mut stream: TcpStream, peer: &str) -> Option<()> {
             tokio::io::copy(&mut read, &mut write).await.ok()?;
             return Some(());
         }
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        if path.starts_with("/slow") {
+            tokio::time::sleep(LONG).await;
+        }
+        let fails = path.starts_with("/flaky") && FLAKY.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        let status = if fails { "503 Service Unavailable" } else { "200 OK" };
         let body = format!("from {peer}\n{head}");
         let answer =
-            format!("HTTP/1.1 200 OK\r\nX-Served-By: app\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            format!("HTTP/1.1 {status}\r\nX-Served-By: app\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(answer.as_bytes()).await.ok()?;
         if lower.contains("connection: close") {
             return Some(());
@@ -75,7 +89,12 @@ pub async fn read_head(stream: &mut TcpStream) -> Option<String> {
 async fn http2(stream: TcpStream, peer: &str) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let body = format!("from {peer}\n{:?} {}\n", request.version(), request.uri().path());
+        let headers = request.headers().iter();
+        let headers =
+            headers.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap_or_default()));
+        // Of gRPC's calls.
+        let headers = if request.method() == "POST" { headers.collect() } else { String::new() };
+        let body = format!("from {peer}\n{:?} {}\n{headers}", request.version(), request.uri().path());
         let mut send = respond.send_response(http::Response::new(()), false).ok()?;
         send.send_data(Bytes::from(body), true).ok()?;
     }

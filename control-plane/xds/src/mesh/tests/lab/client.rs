@@ -64,6 +64,88 @@ impl Namespace {
     }
 }
 
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// With names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first line of the body: whom the application saw.
+    pub fn source(&self) -> &str {
+        self.body.lines().next().unwrap_or_default()
+    }
+
+    /// Values of a header of the request, as the application got it.
+    pub fn asked(&self, name: &str) -> String {
+        let lines = self.body.lines().filter_map(|line| line.split_once(": "));
+        let values = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        values.collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Namespace {
+    /// `GET` of a path, with these headers, on a new connection.
+    pub async fn ask(&self, address: &str, path: &str, headers: &str) -> Result<Answer, String> {
+        let answer = async {
+            let mut stream = self.connect(address).await.map_err(|e| e.to_string())?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n{headers}\r\n");
+            stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
+            let head = read_head(&mut stream).await.ok_or("no answer")?;
+            let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or("no status")?;
+            let lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+            let headers: Vec<_> =
+                lines.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+            let mut answer = Answer { status, headers, body: String::new() };
+            let length = answer.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).await.map_err(|e| e.to_string())?;
+            answer.body = String::from_utf8_lossy(&body).into_owned();
+            Ok(answer)
+        };
+        timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?
+    }
+
+    /// A gRPC client's request: the `grpc-status` that comes with the head, if one does, and the body.
+    pub async fn call(
+        &self,
+        address: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Option<String>, String), String> {
+        let stream = self.connect(address).await.map_err(|e| e.to_string())?;
+        let answer = async {
+            let (mut client, connection) = h2::client::handshake(stream).await?;
+            tokio::spawn(connection);
+            let mut request = http::Request::post(format!("http://{address}{path}"))
+                .header("content-type", "application/grpc");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (response, _) = client.send_request(request.body(()).unwrap_or_default(), true)?;
+            let response = response.await?;
+            let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
+            let status = status.map(str::to_owned);
+            let mut body = response.into_body();
+            let mut text = Vec::new();
+            while let Some(data) = body.data().await {
+                let data: Bytes = data?;
+                text.extend_from_slice(&data);
+            }
+            Ok::<_, h2::Error>((status, String::from_utf8_lossy(&text).into_owned()))
+        };
+        let answer = timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?;
+        answer.map_err(|e| e.to_string())
+    }
+}
+
 /// A request on this connection.
 pub async fn get(stream: &mut TcpStream, version: &str, headers: &str) -> Result<(String, String), String> {
     let answer = async {

@@ -7,7 +7,7 @@ use meshwright_core::config::{
     BackendProtocol, ClusterRef, CompiledRule, Forward, GatewayConfig, ListenerConfig, PortConfig,
     PortProtocol, RouteEntry, RuleAction, VirtualHostConfig, WeightedBackend,
 };
-use meshwright_core::model::{HeaderModifier, HttpRouteMatch, PathMatch};
+use meshwright_core::model::{HeaderModifier, HttpRouteMatch, PathMatch, RouteKind};
 
 use super::*;
 use crate::envoy::{Backends, EncodedHosts, Options, cluster, endpoint, translate};
@@ -28,6 +28,7 @@ fn config() -> (GatewayConfig, ClusterRef) {
     };
     let action = RuleAction::Forward(Forward { backends: vec![backend], rewrite: None });
     let entry = RouteEntry {
+        kind: RouteKind::Http,
         route: ObjectKey::new("shop", "web"),
         rule_index: 0,
         match_index: 0,

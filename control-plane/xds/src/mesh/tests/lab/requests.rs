@@ -22,12 +22,21 @@ fn below(path: &str) -> Attributes {
 
 fn with(enforced: RuleSet, tried: Option<RuleSet>) -> Cluster {
     let authorization = Authorization { enforced, tried };
-    mesh().policy("n2", "back", PodPolicy { authorization, ..PodPolicy::default() })
+    let raw = mesh().service("raw", &["10.88.0.77"], 8080, Protocol::Tcp, &[("10.77.0.21", 8080)]);
+    raw.policy("n2", "back", PodPolicy { authorization, ..PodPolicy::default() })
 }
+
+/// Directly to the pod, where the caller's own proxy takes it for HTTP too, and through a Service of which that proxy thinks it is TCP: then
+/// what the caller writes arrives byte by byte.
+const WAYS: [&str; 2] = ["10.77.0.21:8080", "10.88.0.77:8080"];
 
 /// Status, and the first line of the request as the application got it; nothing where the connection just ends.
 async fn ask(lab: &Lab, account: &str, request: &str) -> (u16, String) {
-    let mut stream = lab.pod(account).connect("10.77.0.21:8080").await.unwrap();
+    ask_by(lab, account, WAYS[0], request).await
+}
+
+async fn ask_by(lab: &Lab, account: &str, way: &str, request: &str) -> (u16, String) {
+    let mut stream = lab.pod(account).connect(way).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let end = request.to_ascii_lowercase().contains("connection: close");
@@ -54,11 +63,11 @@ type Case = (String, Result<&'static str, u16>);
 
 async fn try_all(lab: &Lab, what: &str, cases: Vec<Case>) -> usize {
     let (count, mut wrong) = (cases.len(), Vec::new());
-    for (request, expected) in cases {
-        let (status, got) = ask(lab, "front", &request).await;
+    for ((request, expected), way) in cases.iter().flat_map(|case| WAYS.map(|way| (case, way))) {
+        let (status, got) = ask_by(lab, "front", way, request).await;
         let found = if status == 200 { Ok(got) } else { Err(status) };
-        if found.as_deref().map_err(|code| *code) != expected {
-            wrong.push(format!("{request:?} gave {found:?} instead of {expected:?}"));
+        if found.as_deref().map_err(|code| *code) != *expected {
+            wrong.push(format!("{request:?} to {way} gave {found:?} instead of {expected:?}"));
         }
     }
     assert!(wrong.is_empty(), "{what}: {wrong:#?}");
@@ -86,6 +95,16 @@ async fn sixty_cases_by_hand() {
             (get("/x/%2e%2e/admin"), Err(403)),
             (get("/%61dmin"), Err(403)),
             (get("/%2561dmin"), Ok("GET /%2561dmin HTTP/1.1")),
+            (get("/%252e%252e/admin"), Ok("GET /%252e%252e/admin HTTP/1.1")),
+            (get("/%2561dmin/%252e%252e/x"), Ok("GET /%2561dmin/%252e%252e/x HTTP/1.1")),
+            (get("/%2e/admin"), Err(403)),
+            (get("/x/.%2E/admin"), Err(403)),
+            (get("/admin%2f"), Err(400)),
+            (get("/%2fadmin"), Err(400)),
+            (get("/admin%00"), Err(400)),
+            (get("/admin%20"), Ok("GET /admin%20 HTTP/1.1")),
+            (get("/admin%3Ba=b"), Err(403)),
+            (get("/%25%61dmin"), Ok("GET /%25admin HTTP/1.1")),
             (get("/a%2Fadmin"), Err(400)),
             (get("/x%5c..%5cadmin"), Err(400)),
             (get("/x\\..\\admin"), Err(403)),
@@ -153,6 +172,17 @@ async fn sixty_cases_by_hand() {
             ),
             (with_header("X-Role: root"), Err(403)),
             (with_header("x-role:root"), Err(403)),
+            (with_header("x-ROLE:   root  "), Err(403)),
+            (with_header("X-Role : root"), Err(400)),
+            (with_header("X_Role: root"), Err(403)),
+            (with_header("X_DEBUG: 1"), Err(403)),
+            (with_header("X-Role: user\r\nX-Role: a,root,b"), Err(403)),
+            (with_header("Host: a.example"), Err(400)),
+            (
+                "POST / HTTP/1.1\r\nHost: c.example\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nG"
+                    .to_owned(),
+                Err(400),
+            ),
             (with_header("X-Role: user\r\nX-Role: root"), Err(403)),
             (with_header("X-Role: user, root"), Err(403)),
             (with_header("X-Role: roots"), fine),
@@ -193,6 +223,12 @@ async fn sixty_cases_by_hand() {
             (plain("GET", "/read", "a.example", ""), Err(403)),
             (plain("GET", "/read", "a.example", "X-Role: user\r\nX-Role: root\r\n"), Err(403)),
             (plain("GET", "/read", "a.example", "X-Role: USER\r\n"), Err(403)),
+            (plain("GET", "/read", "a.example", "X_Role: user\r\n"), Err(403)),
+            (plain("GET", "/read", "a.example", "X-Role: user\r\nX_Role: root\r\n"), Err(403)),
+            (plain("GET", "/read", "a.example.", role), good),
+            (plain("GET", "/READ", "a.example", role), Err(403)),
+            (plain("GET", "/%72ead", "a.example", role), good),
+            (plain("GET", "/%2572ead", "a.example", role), Err(403)),
         ],
     )
     .await;
@@ -239,15 +275,21 @@ async fn http2_is_judged_by_what_the_application_gets() {
 async fn who_waits_is_no_more_let_in_than_who_does_not() {
     let deny = RuleSet { allow: None, deny: vec![http(None, below("/admin"))] };
     let Some(lab) = lab(with(deny, None), |_| {}).await else { return };
-    let mut stream = lab.pod("front").connect("10.77.0.21:8080").await.unwrap();
-    for part in ["GET /ad", "min HTTP/1.1\r\n", "Host: shop.example\r\nConnection: close\r\n\r\n"] {
-        // Longer than any wait for the first bytes.
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        stream.write_all(part.as_bytes()).await.unwrap();
+    // Longer than any wait for the first bytes; the last one writes letter by letter.
+    let long = Duration::from_millis(700);
+    let quick = Duration::from_millis(5);
+    let request = "GET /admin HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+    for (way, (parts, pause)) in WAYS.into_iter().flat_map(|way| [(way, (7, long)), (way, (1, quick))]) {
+        let mut stream = lab.pod("front").connect(way).await.unwrap();
+        let (head, rest) = request.split_at(14);
+        for part in head.as_bytes().chunks(parts).chain([rest.as_bytes()]) {
+            tokio::time::sleep(pause).await;
+            stream.write_all(part).await.unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{way}: {answer}");
     }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     // And what is no HTTP at all never reaches the application.
     let mut stream = lab.pod("front").connect("10.77.0.21:8080").await.unwrap();
     stream.write_all(b"\x16\x03\x01 something else\r\n\r\n").await.unwrap();

@@ -38,10 +38,27 @@ fn a_pod_is_redirected_when_everything_else_stands_and_not_before() {
         assert_eq!(drive(&mut pod, missing, now), []);
         assert_eq!(pod.listens_in(), Some(&"/n/1".into()), "envoy is to open its listeners meanwhile");
     }
-    assert_eq!(drive(&mut pod, Seen { serves: false, ..ALL }, now), [Job::AwaitListeners]);
-    assert!(pod.is_open() && !pod.is_redirected());
+    assert_eq!(drive(&mut pod, Seen { serves: false, ..ALL }, now), [Job::AwaitListeners, Job::Try]);
+    assert!(pod.is_open() && pod.is_prepared() && !pod.is_redirected());
     assert_eq!(drive(&mut pod, ALL, now), [Job::Redirect]);
     assert!(pod.is_captured() && pod.is_redirected());
+}
+
+#[test]
+fn a_handshake_that_fails_keeps_nobody_who_has_to_serve() {
+    let now = start();
+    let mut pod = Pod::new(now);
+    pod.found("/n/1".into(), now);
+    let stands_by = Seen { serves: false, ..ALL };
+    let job = pod.step(stands_by, now).unwrap();
+    pod.ended(job, Ok(0), now);
+    let job = pod.step(stands_by, now).unwrap();
+    assert_eq!(job.0, Job::Try);
+    pod.ended(job, Err("no".to_owned()), now);
+    assert!(!pod.is_prepared() && pod.why(stands_by).contains("(no)"));
+    assert_eq!(pod.step(stands_by, now), None, "not at once");
+    assert_eq!(pod.step(ALL, now).unwrap().0, Job::Redirect);
+    assert!(pod.is_arriving(), "it is waited for");
 }
 
 #[test]
@@ -100,6 +117,38 @@ fn rules_are_looked_at_now_and_then_and_trouble_with_that_takes_no_pod_out() {
     assert_eq!(drive(&mut pod, ALL, late + 11 * SECOND), [Job::Check]);
     assert!(drive(&mut pod, Seen { certified: false, opened: false, ..ALL }, late + 12 * SECOND).is_empty());
     assert!(pod.is_captured(), "envoy starts again, a certificate is late: neither is a reason");
+}
+
+#[test]
+fn plaintext_is_refused_when_that_is_said_what_is_connected_ends_later_and_who_leaves_takes_it_at_once() {
+    let now = start();
+    let mut pod = captured(now);
+    let strict = Guard { refused: true, ..Guard::default() };
+    pod.guards(&strict, now);
+    let job = pod.step(ALL, now).unwrap();
+    assert_eq!(job.0, Job::Guard);
+    pod.ended(job, Err("nft".to_owned()), now);
+    assert_eq!(drive(&mut pod, ALL, now + SECOND), [Job::Guard], "it is not refused yet");
+    let cut = now + SECOND + NOTICE;
+    assert_eq!(drive(&mut pod, ALL, cut - SECOND), []);
+    assert_eq!(pod.wakes(), Some(cut));
+    assert_eq!(drive(&mut pod, ALL, cut), [Job::Cut]);
+    assert_eq!(drive(&mut pod, ALL, cut + NOTICE), []);
+    // Envoy away, another process for us, the node of another revision: nobody lets plaintext in.
+    let away = Seen { certified: false, opened: false, ..ALL };
+    assert_eq!(drive(&mut pod, away, cut + NOTICE), []);
+    let mut next = Pod::new(cut);
+    next.restore("/n/1".into(), [15101, 15108], cut);
+    next.guards(&strict, cut);
+    assert_eq!(drive(&mut next, away, cut), [], "the rules are there");
+    assert_eq!(drive(&mut next, ALL, cut), [Job::AwaitListeners, Job::Redirect]);
+    assert_eq!(drive(&mut next, ALL, cut + NOTICE), [Job::Cut]);
+    // Senders hear that it leaves before its rules go.
+    let out = Seen { wanted: false, ..ALL };
+    let late = cut + NOTICE;
+    pod.guards(&Guard::default(), late);
+    assert_eq!(drive(&mut pod, out, late), [Job::Guard]);
+    assert_eq!(drive(&mut pod, out, late + GRACE), [Job::Part, Job::Count, Job::AwaitClosed, Job::Clear]);
 }
 
 #[test]
@@ -217,7 +266,7 @@ fn whoever_takes_the_node_over_has_the_rules_and_we_keep_our_connections() {
     let now = start();
     let mut pod = captured(now);
     let other = Seen { serves: false, ..ALL };
-    assert_eq!(drive(&mut pod, other, now), [], "not even the rules are looked at");
+    assert_eq!(drive(&mut pod, other, now), [Job::Try], "the rules are not even looked at");
     assert!(pod.is_open() && !pod.is_captured() && !pod.is_redirected() && pod.listens_in().is_some());
     assert_eq!(drive(&mut pod, ALL, now), [Job::Redirect], "and back");
     drive(&mut pod, other, now);
@@ -259,7 +308,7 @@ fn rules_that_were_found_are_removed_if_nobody_wants_them() {
     let mut pod = Pod::new(now);
     pod.restore("/n/1".into(), [15101, 15108], now);
     let out = Seen { wanted: false, certified: false, opened: false, ..ALL };
-    assert_eq!(drive(&mut pod, out, now), []);
+    assert_eq!(drive(&mut pod, out, now), [Job::Guard], "nobody knows what they refuse");
     assert_eq!(drive(&mut pod, out, now + GRACE), [Job::Part, Job::Count, Job::AwaitClosed, Job::Clear]);
     let mut pod = captured(now);
     pod.give_up();
@@ -348,6 +397,7 @@ impl Model {
                 0
             }
             Job::Check | Job::Guard | Job::Cut => 0,
+            Job::Try => usize::from(!self.namespace.listens),
         };
         self.pod.ended(job, Ok(left), self.now);
         true

@@ -37,6 +37,11 @@ impl Pod {
         self.stage == Stage::Captured
     }
 
+    /// It takes mutual TLS, or would as soon as its rules are set.
+    pub fn is_prepared(&self) -> bool {
+        self.is_captured() || self.stage == Stage::Open && self.tried
+    }
+
     /// It is on its way in, and nothing is known that would keep it from arriving.
     pub fn is_arriving(&self) -> bool {
         self.problem.is_none() && matches!(self.stage, Stage::Opening | Stage::Open)
@@ -64,6 +69,7 @@ impl Pod {
             Stage::Opening if !seen.certified => "there is no certificate for its identity yet",
             Stage::Opening if !seen.opened => "envoy has not taken its listeners yet",
             Stage::Opening => "envoy does not listen in it yet",
+            Stage::Open if !seen.serves && !self.tried => "envoy has not shown that it takes mutual TLS",
             Stage::Open if !seen.serves => "another revision's proxy serves this node",
             Stage::Open => "its redirection is not set yet",
             Stage::Captured => "nothing",

@@ -1,0 +1,24 @@
+//! What shapes a route apart from itself.
+
+use meshwright_core::config::{ClusterRef, PortConfig, PortProtocol};
+
+use crate::envoy::cluster;
+
+/// Where routes are served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The port that clients connect to.
+    pub port: u16,
+    /// What they speak there.
+    pub protocol: PortProtocol,
+    /// Name of the cluster of a backend.
+    pub cluster: fn(&ClusterRef) -> String,
+    /// Whether what no backend can have seen is tried again, where the user says nothing of retries.
+    pub retries_unseen: bool,
+}
+
+impl From<&PortConfig> for Place {
+    fn from(port: &PortConfig) -> Self {
+        Self { port: port.port, protocol: port.protocol, cluster: cluster::name, retries_unseen: true }
+    }
+}
