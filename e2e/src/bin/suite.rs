@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 /// It waits for minutes, and needs nothing but the mesh's own namespace.
 const CONTEST: &str = "faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought";
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 13] = [
+const NOT_OUTSIDE: [(&str, &str); 14] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),

@@ -271,3 +271,16 @@ fn exact(text: &str) -> MatchPattern {
 fn regex(text: &str) -> MatchPattern {
     MatchPattern::SafeRegex(RegexMatcher { regex: text.to_owned(), ..RegexMatcher::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_few_spellings_and_its_own_is_the_first() {
+        assert_eq!(spellings("X-Role"), ["X-Role", "X_Role"]);
+        assert_eq!(spellings("a_b-c"), ["a_b-c", "a-b-c", "a_b_c", "a-b_c"]);
+        let many = spellings("a-b-c-d-e-f");
+        assert_eq!((many.len(), many[0].as_str()), (MOST_SPELLINGS, "a-b-c-d-e-f"));
+    }
+}

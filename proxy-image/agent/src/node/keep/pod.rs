@@ -219,10 +219,14 @@ impl Pod {
             _ if self.hurries => Some(Stage::Clearing),
             Stage::Sought if self.namespace.is_some() => Some(Stage::Opening),
             Stage::Sought if !seen.wanted => Some(Stage::Gone),
-            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => Some(match self.redirected {
-                true => Stage::Unlisted { since: now },
-                false => Stage::Parting { deadline: now + PARTING },
-            }),
+            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => {
+                // Rules that others left lead elsewhere, and go as they are.
+                self.guarded |= self.stage != Stage::Captured;
+                Some(match self.redirected {
+                    true => Stage::Unlisted { since: now },
+                    false => Stage::Parting { deadline: now + PARTING },
+                })
+            }
             // Envoy was started anew before anything was redirected.
             Stage::Open if !seen.opened => Some(Stage::Opening),
             Stage::Captured if !seen.serves => Some(Stage::Open),
