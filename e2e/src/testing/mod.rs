@@ -42,5 +42,5 @@ pub use policies::{Policies, connects_from};
 pub use processes::processes;
 pub use streams::{End, Kind, Stream, Streams};
 pub use traffic::{out_of_service, revisions_behind};
-pub use upgrade::{LONGEST, QUICK, ask, follow, mesh_yaml, status, user, watched, wish};
+pub use upgrade::{LONGEST, ONE_STEP, QUICK, ask, follow, mesh_yaml, status, user, watched, wish};
 pub use wait::{condition, eventually, exists};
