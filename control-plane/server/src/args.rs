@@ -109,7 +109,10 @@ impl Args {
         Some(MeshSetup {
             namespace: self.pod_namespace.clone(),
             trust_domain: self.trust_domain.clone(),
-            rules: Rules { closed: closed.into_iter().map(str::to_owned).collect() },
+            rules: Rules {
+                closed: closed.into_iter().map(str::to_owned).collect(),
+                root: self.pod_namespace.clone(),
+            },
         })
     }
 }

@@ -15,6 +15,7 @@ mod members;
 mod metrics;
 mod node_proxies;
 mod plugin;
+mod policies;
 mod processes;
 mod streams;
 mod traffic;
@@ -35,9 +36,11 @@ pub use load::{Load, LoadReport, ensure_oha};
 pub use members::{Called, Calls, Installed, MARKER, Members};
 pub use metrics::sum;
 pub use node_proxies::{
-    handshakes, kill_node_proxy, mesh_nodes, node_metrics, node_proxies_gone, serve_all_nodes,
+    handshakes, kill_node_proxy, mesh_nodes, node_addresses, node_metrics, node_proxies_gone,
+    serve_all_nodes, signal_node_proxy,
 };
 pub use plugin::{Plugin, Said};
+pub use policies::{Policies, connects_from};
 pub use processes::processes;
 pub use streams::{End, Kind, Stream, Streams};
 pub use traffic::{out_of_service, revisions_behind};

@@ -69,6 +69,68 @@ async fn invalid_meshes_are_refused_with_the_field_and_the_reason() -> Result<()
     Ok(())
 }
 
+fn policy(kind: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: meshwright.io/v1alpha1\nkind: {kind}\nmetadata: {{ name: cel-test }}\nspec: {spec}\n"
+    )
+}
+
+#[tokio::test]
+async fn invalid_policies_are_refused_with_the_field_and_the_reason() -> Result<()> {
+    let env = Env::connect().await?;
+    apply_yaml(&env.client, &file("target/dist/crds.yaml")?, "default").await?;
+    let authz = |spec: &str| policy("AuthorizationPolicy", spec);
+    let http = |http: &str| {
+        authz(&format!("{{ rules: [{{ networkAttributes: {{ ports: [80] }}, http: [{http}] }}] }}"))
+    };
+    let source = |source: &str| authz(&format!("{{ rules: [{{ sources: [{source}] }}] }}"));
+    let cases = [
+        (authz("{ action: DENY }"), "a DENY policy needs rules"),
+        (authz("{ action: AUDIT }"), "spec.action"),
+        (authz("{ mode: Permissive }"), "spec.mode"),
+        (
+            authz("{ rules: [{ http: [{ methods: [GET] }] }] }"),
+            "a rule with http needs networkAttributes.ports",
+        ),
+        (http("{}"), "http attributes that say nothing"),
+        (http("{ methods: [get] }"), "methods"),
+        (http("{ hosts: ['A.example'] }"), "hosts"),
+        (http("{ hosts: ['a.example:80'] }"), "hosts"),
+        (http("{ paths: [{ value: a }] }"), "value"),
+        (http("{ paths: [{ value: '/a%20b' }] }"), "value"),
+        (http("{ paths: [{ value: '/a//b' }] }"), "a path must be as applications get it"),
+        (http("{ paths: [{ value: '/a/../b' }] }"), "a path must be as applications get it"),
+        (http("{ headers: [{ name: 'a b' }] }"), "name"),
+        (http("{ headers: [{ name: a, value: 'x,y' }] }"), "value"),
+        (source("{ type: SPIFFE }"), "a source has the field that its type names"),
+        (
+            source("{ type: ServiceAccount, spiffe: 'spiffe://a/b' }"),
+            "a source has the field that its type names",
+        ),
+        (source("{ type: SPIFFE, spiffe: 'https://a/b' }"), "spiffe"),
+        (source("{ type: ServiceAccount, serviceAccount: { name: 'a*' } }"), "name"),
+        (
+            authz("{ targetRefs: [{ selector: { matchExpressions: [{ key: a, operator: In }] } }] }"),
+            "operators In and NotIn need values",
+        ),
+        (authz("{ targetRefs: [{ kind: Service, selector: {} }] }"), "kind"),
+        (policy("MeshTLSPolicy", "{ mode: Off }"), "spec.mode"),
+        (policy("MeshTLSPolicy", "{ ports: [{ port: 0, mode: Strict }] }"), "port"),
+        (
+            policy("MeshTLSPolicy", "{ ports: [{ port: 1, mode: Strict }, { port: 1, mode: Permissive }] }"),
+            "ports must not name a port twice",
+        ),
+    ];
+    for (yaml, expected) in cases {
+        let refusal = refusal_of(&env.client, &yaml, "default").await?;
+        ensure!(
+            refusal.contains(expected),
+            "expected {expected:?} in the refusal of\n{yaml}\ngot: {refusal}"
+        );
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_trust_domain_and_a_revision_cannot_be_changed() -> Result<()> {
     let env = Env::connect().await?;

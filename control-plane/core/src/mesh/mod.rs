@@ -3,6 +3,7 @@
 mod membership;
 mod nodes;
 mod peers;
+mod policies;
 mod protocol;
 mod resolver;
 mod routes;
@@ -20,8 +21,11 @@ use crate::endpoints::Endpoints;
 use crate::model::ObjectKey;
 
 pub use membership::{
-    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, LABELS, On, Outside, Rules, enrolls,
+    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, On, Outside, Rules, enrolls,
     is_foreign_sidecar, membership,
+};
+pub use policies::{
+    Attributes, Authorization, Caller, InForce, Plaintext, PodPolicy, Rule, RuleSet, in_force,
 };
 pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
 pub use resolver::{MeshResolver, resolve};
@@ -59,6 +63,8 @@ pub struct Node {
     pub claim: Option<(String, i64)>,
     /// Uids that its MeshNode lists, members or not.
     pub listed: BTreeSet<String>,
+    /// What policies say about its members, by uid; only those of which they say something.
+    pub policies: BTreeMap<String, Arc<PodPolicy>>,
 }
 
 /// A pod that is to be in the mesh.

@@ -145,7 +145,11 @@ impl ServiceWork {
     }
 
     /// What a route that is attached to these ports has lost of them: why it holds on none, or what is to be said of it if it holds on some.
-    pub(crate) fn conflict(&self, route: &HttpRoute, ports: &BTreeSet<u16>) -> Result<Option<String>, Finding> {
+    pub(crate) fn conflict(
+        &self,
+        route: &HttpRoute,
+        ports: &BTreeSet<u16>,
+    ) -> Result<Option<String>, Finding> {
         let lost: Vec<_> = ports.iter().filter(|port| self.is_displaced(route, **port)).collect();
         if lost.is_empty() {
             return Ok(None);

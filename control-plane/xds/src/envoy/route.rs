@@ -25,8 +25,8 @@ use crate::Resource;
 
 pub(crate) use self::action::answer;
 pub use self::encoded::EncodedHosts;
-pub(crate) use self::encoded::{EncodedHost, assemble};
 pub(super) use self::encoded::Encoder;
+pub(crate) use self::encoded::{EncodedHost, assemble};
 pub(crate) use self::place::Place;
 
 /// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
@@ -173,7 +173,9 @@ fn path_specifier(entry: &RouteEntry, place: &Place) -> PathSpecifier {
     let needs_path = match &entry.rule.action {
         RuleAction::Fail => false,
         RuleAction::Redirect(_) => true,
-        RuleAction::Forward(forward) => forward.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some()),
+        RuleAction::Forward(forward) => {
+            forward.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some())
+        }
     };
     match path::specifier(&entry.matches.path) {
         PathSpecifier::Prefix(_) if !needs_path => PathSpecifier::Prefix(place.everything.to_owned()),

@@ -25,7 +25,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{Telemetry, endpoint, http, signals, state};
+use super::{Telemetry, authorize, endpoint, http, signals, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -34,8 +34,9 @@ use crate::envoy::common::duration;
 const DETECTION: Duration = Duration::from_millis(200);
 
 /// All of them.
-pub(super) fn listeners(telemetry: &Telemetry) -> [Resource; 3] {
-    [node(telemetry), detect(telemetry), sender()].map(|listener| resource(&listener.name.clone(), listener))
+pub(super) fn listeners(telemetry: &Telemetry) -> Vec<Resource> {
+    let all = [node(telemetry), detect(telemetry), sender()].into_iter().chain(authorize::listeners());
+    all.map(|listener| resource(&listener.name.clone(), listener)).collect()
 }
 
 /// Everything that pods send arrives here, with its original destination in the filter state.

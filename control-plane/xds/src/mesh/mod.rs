@@ -17,6 +17,7 @@
 //! reach it through an internal listener: a TLS context in each cluster would take as much memory as the cluster, and another one for each
 //! identity that uses it.
 
+mod authorize;
 mod destinations;
 mod endpoint;
 mod fixed;
@@ -70,6 +71,8 @@ pub fn node(shared: &Shared, mesh: &Mesh, node: &str, ports: Ports) -> Snapshot 
     for (kind, resources) in shared.resources() {
         snapshot.share(kind, resources.clone());
     }
-    snapshot.share(TypeUrl::Listener, shared.listeners(node, mesh.nodes.get(node), ports));
+    let made = shared.of_node(node, mesh.nodes.get(node), ports);
+    snapshot.share(TypeUrl::Listener, made.listeners);
+    snapshot.share(TypeUrl::ExtensionConfig, made.extensions);
     snapshot
 }

@@ -8,7 +8,7 @@ use meshwright_core::endpoints::Endpoints;
 use meshwright_core::mesh::{Mesh, MeshService, Node, Peer};
 use meshwright_core::model::ObjectKey;
 
-use super::memo::Memo;
+use super::memo::{Made, Memo};
 use super::service::Port;
 use super::{Ports, Telemetry, destinations, endpoint, fixed, inner, route};
 use crate::envoy::route::EncodedHost;
@@ -55,7 +55,7 @@ impl Shared {
             peers: Arc::default(),
             ports: BTreeMap::new(),
             resources: BTreeMap::new(),
-            listeners: inner::listeners(&Telemetry::default()).map(Arc::new).to_vec(),
+            listeners: inner::listeners(&Telemetry::default()).into_iter().map(Arc::new).collect(),
             telemetry: Telemetry::default(),
             memo: Arc::default(),
         };
@@ -68,7 +68,7 @@ impl Shared {
     /// The same, and its proxies tell this beside their statistics.
     #[must_use]
     pub fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
-        self.listeners = inner::listeners(&telemetry).map(Arc::new).to_vec();
+        self.listeners = inner::listeners(&telemetry).into_iter().map(Arc::new).collect();
         self.telemetry = telemetry;
         self.memo = Arc::default();
         self.encode_ports();
@@ -115,8 +115,9 @@ impl Shared {
         self.resources.iter().map(|(kind, resources)| (*kind, resources))
     }
 
-    pub(super) fn listeners(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Arc<Resources> {
-        self.memo.listeners(&self.trust_domain, &self.listeners, name, node, ports)
+    pub(super) fn of_node(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Made {
+        let shared = self.resources.get(&TypeUrl::ExtensionConfig).cloned().unwrap_or_default();
+        self.memo.of_node(&self.trust_domain, (&self.listeners, &shared), name, node, ports)
     }
 
     fn ports_of(&self, mesh: &Mesh) -> BTreeMap<Arc<str>, Known> {

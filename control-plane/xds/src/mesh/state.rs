@@ -92,13 +92,6 @@ pub(super) fn on_new_connection(values: Vec<FilterStateValue>) -> Filter {
     parts::filter("envoy.filters.network.set_filter_state", config)
 }
 
-/// Sets these when the client has shown its certificate.
-pub(super) fn on_handshake(values: Vec<FilterStateValue>) -> Filter {
-    let config =
-        network::set_filter_state::v3::Config { on_downstream_tls_handshake: values, ..Default::default() };
-    parts::filter("envoy.filters.network.set_filter_state", config)
-}
-
 /// Sets these before a filter chain is chosen.
 pub(super) fn on_accept(values: Vec<FilterStateValue>) -> ListenerFilter {
     let config = listener::set_filter_state::v3::Config { on_accept: values };

@@ -64,11 +64,11 @@ fn services_and_methods_have_no_slash() {
 
 #[test]
 fn names_of_headers_and_parameters_are_what_envoy_takes() {
-    let value =
-        |name: &str| ValueMatch { name: name.to_owned(), value: StringMatch::Exact("1".to_owned()) };
+    let value = |name: &str| ValueMatch { name: name.to_owned(), value: StringMatch::Exact("1".to_owned()) };
     let header = |name| matching(HttpRouteMatch { headers: vec![value(name)], ..HttpRouteMatch::default() });
-    let parameter =
-        |name: &str| matching(HttpRouteMatch { query_params: vec![value(name)], ..HttpRouteMatch::default() });
+    let parameter = |name: &str| {
+        matching(HttpRouteMatch { query_params: vec![value(name)], ..HttpRouteMatch::default() })
+    };
     for bad in ["", "a b", "a:b", ":path", "a\0", "a\n", "ä"] {
         assert_eq!(header(bad), Some(reason::UNSUPPORTED_VALUE), "{bad:?}");
     }

@@ -185,7 +185,10 @@ fn a_grpc_route_takes_a_port_from_http_routes_of_its_namespace() {
     let message = |resolution: &Resolution, name| {
         parent_status(resolution, "infra", name).conditions[0].message.clone()
     };
-    assert!(message(&resolution, "both").starts_with("a GRPCRoute has port 80, "), "and hears of the lost one");
+    assert!(
+        message(&resolution, "both").starts_with("a GRPCRoute has port 80, "),
+        "and hears of the lost one"
+    );
     assert!(message(&resolution, "http").starts_with("a GRPCRoute has port 80, "));
     assert_eq!(told(&resolution, (RouteKind::Grpc, "infra", "grpc"), 0), FINE);
     assert_eq!(told(&resolution, (RouteKind::Http, "web", "http"), 0), FINE);
@@ -229,10 +232,15 @@ fn without_a_mesh_services_are_no_parents() {
     let config = crate::ControllerConfig { has_mesh: false, ..crate::ControllerConfig::default() };
     let resolution = crate::resolve(&world, &config);
     assert!(resolution.services.is_empty() && resolution.statuses.grpc_routes.is_empty());
-    let told: Vec<_> = resolution.statuses.http_routes.iter().map(|(key, status)| {
-        let parents = status.parents.iter().map(|parent| parent.parent_ref.kind.as_deref());
-        (key.name.as_str(), parents.collect::<Vec<_>>())
-    }).collect();
+    let told: Vec<_> = resolution
+        .statuses
+        .http_routes
+        .iter()
+        .map(|(key, status)| {
+            let parents = status.parents.iter().map(|parent| parent.parent_ref.kind.as_deref());
+            (key.name.as_str(), parents.collect::<Vec<_>>())
+        })
+        .collect();
     assert_eq!(told, [("both", vec![None])]);
 }
 

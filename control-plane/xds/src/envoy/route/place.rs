@@ -21,6 +21,12 @@ pub(crate) struct Place {
 
 impl From<&PortConfig> for Place {
     fn from(port: &PortConfig) -> Self {
-        Self { port: port.port, protocol: port.protocol, cluster: cluster::name, everything: "/", retries_unseen: true }
+        Self {
+            port: port.port,
+            protocol: port.protocol,
+            cluster: cluster::name,
+            everything: "/",
+            retries_unseen: true,
+        }
     }
 }

@@ -33,9 +33,10 @@ pub const MAX_HISTOGRAMS: u32 = 1000;
 
 /// What names of Envoy's statistics may begin with in a node's proxy. Those of each Service's cluster (10 kB) and of each pod's listeners (7 kB)
 /// are left out, but for handshakes with clients, which all pods' listeners count together.
-pub const STATISTICS: [&str; 15] = [
+pub const STATISTICS: [&str; 16] = [
     "mesh.",
     "mesh_all.",
+    "mesh_authorization.",
     "server.",
     "cluster_manager.",
     "listener_manager.",

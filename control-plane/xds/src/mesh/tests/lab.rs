@@ -3,13 +3,16 @@
 
 mod ads;
 mod application;
+mod authorization;
 mod client;
 mod envoy;
 mod gateway;
+mod generated;
 mod measure;
 mod network;
 mod paths;
 mod refusals;
+mod requests;
 mod routing;
 mod separation;
 mod signals;

@@ -89,7 +89,9 @@ fn whatever_is_in_the_mesh_has_a_virtual_host() {
         // And each leads to a cluster that there is, and that speaks HTTP.
         for host in table.virtual_hosts.iter().filter(|host| host.name != "*") {
             let Some(Action::Route(action)) = &host.routes[0].action else { panic!("no route") };
-            let Some(ClusterSpecifier::Cluster(name)) = &action.cluster_specifier else { panic!("no cluster") };
+            let Some(ClusterSpecifier::Cluster(name)) = &action.cluster_specifier else {
+                panic!("no cluster")
+            };
             let cluster: EnvoyCluster = decode(&snapshot, TypeUrl::Cluster, name);
             assert!(!cluster.typed_extension_protocol_options.is_empty(), "{name}");
         }

@@ -71,7 +71,7 @@ impl Envoy {
             "--concurrency",
             if std::env::var_os("MEASURE").is_some() { "2" } else { "1" },
             "--log-level",
-            "error",
+            &std::env::var("LAB_LOG").unwrap_or_else(|_| "error".to_owned()),
         ]);
         command.args(["--file-flush-interval-msec", "50", "-c"]).arg(&file);
         let out = std::fs::File::create(directory.join(format!("{}.out", node.name))).unwrap();

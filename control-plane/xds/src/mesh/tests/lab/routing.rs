@@ -189,7 +189,8 @@ async fn a_consumers_route_is_for_its_own_namespace_and_instead_of_the_producers
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_for_no_path_takes_the_rule_for_everything() {
-    let rewrite = UrlRewrite { path: Some(PathModifier::ReplacePrefixMatch("/x".to_owned())), hostname: None };
+    let rewrite =
+        UrlRewrite { path: Some(PathModifier::ReplacePrefixMatch("/x".to_owned())), hostname: None };
     let moved = with(HttpRouteFilter::UrlRewrite(rewrite), rule("/", vec![backend("back", 1)]));
     let routes = vec![
         route("shop", "all", "shop", vec![signed("all", "/"), signed("a", "/a")]),
