@@ -142,7 +142,8 @@ fn spellings(name: &str) -> Vec<String> {
     for char in name.chars() {
         let is_either = matches!(char, '-' | '_') && all.len() < MOST_SPELLINGS;
         let other = if char == '-' { '_' } else { '-' };
-        let others: Vec<_> = all.iter().filter(|_| is_either).map(|known| format!("{known}{other}")).collect();
+        let others: Vec<_> =
+            all.iter().filter(|_| is_either).map(|known| format!("{known}{other}")).collect();
         all.iter_mut().for_each(|known| known.push(char));
         all.extend(others);
     }
