@@ -24,9 +24,6 @@ use crate::envoy::route::{BODY_LIMIT, EncodedHost, Place, answer, assemble, rout
 /// The RouteConfiguration of all nodes.
 pub(super) const NAME: &str = "node/http";
 
-/// The prefix of all requests. Not `/`: `OPTIONS *` has none.
-const EVERYTHING: &str = "";
-
 /// With these virtual hosts of ports.
 pub(super) fn configuration<'a>(hosts: impl Iterator<Item = &'a Arc<EncodedHost>>) -> Resource {
     let mut hosts: Vec<_> = hosts.cloned().collect();
@@ -71,13 +68,8 @@ fn virtual_hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
 /// First those of consumers, each for callers in its own namespace only, to whom the producer's do not matter. Who has routes, and a request
 /// that none of them matches, gets 404.
 fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> Vec<Route> {
-    let place = Place {
-        port,
-        protocol: PortProtocol::Http,
-        cluster: service::cluster_name,
-        everything: EVERYTHING,
-        retries_unseen: false,
-    };
+    let place =
+        Place { port, protocol: PortProtocol::Http, cluster: service::cluster_name, retries_unseen: false };
     let mut all = Vec::new();
     for (namespace, entries) in &found.consumers {
         let caller = caller_in(namespace, trust_domain);
@@ -121,8 +113,10 @@ fn onwards(cluster: &str) -> Route {
         ..RouteAction::default()
     };
     Route {
+        // Whatever begins with `/` and what does not, of which Envoy hands on nothing so far: `OPTIONS *` it answers itself, with 404
+        // (envoy#28481).
         r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(EVERYTHING.to_owned())),
+            path_specifier: Some(PathSpecifier::Prefix(String::new())),
             ..RouteMatch::default()
         }),
         action: Some(Action::Route(action)),

@@ -13,20 +13,12 @@ pub(crate) struct Place {
     pub protocol: PortProtocol,
     /// Name of the cluster of a backend.
     pub cluster: fn(&ClusterRef) -> String,
-    /// The prefix `/` on the wire: itself, or the empty one, which `OPTIONS *` has, too.
-    pub everything: &'static str,
     /// Whether what no backend can have seen is tried again, where the user says nothing of retries.
     pub retries_unseen: bool,
 }
 
 impl From<&PortConfig> for Place {
     fn from(port: &PortConfig) -> Self {
-        Self {
-            port: port.port,
-            protocol: port.protocol,
-            cluster: cluster::name,
-            everything: "/",
-            retries_unseen: true,
-        }
+        Self { port: port.port, protocol: port.protocol, cluster: cluster::name, retries_unseen: true }
     }
 }
