@@ -4,6 +4,7 @@
 mod ads;
 mod application;
 mod client;
+mod crowd;
 mod envoy;
 mod gateway;
 mod measure;
@@ -11,6 +12,7 @@ mod network;
 mod paths;
 mod refusals;
 mod routing;
+mod scale;
 mod separation;
 mod suite;
 mod while_changing;
