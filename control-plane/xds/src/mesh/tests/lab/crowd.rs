@@ -48,8 +48,7 @@ impl Crowd {
     /// Where the agent would find what a placeholder stands for.
     pub fn paths(&self) -> impl Iterator<Item = (String, String)> {
         let path = |name: &str| format!("/run/netns/{}-{name}", self.id);
-        let pods =
-            (0..self.pods.len()).map(move |pod| (format!("pod:uid-m{pod}"), path(&format!("m{pod}"))));
+        let pods = (0..self.pods.len()).map(move |pod| (format!("pod:uid-m{pod}"), path(&format!("m{pod}"))));
         pods.chain([("blackhole".to_owned(), path("blackhole"))])
     }
 

@@ -108,8 +108,7 @@ async fn many_pods_and_services_take_little_memory() {
     let node = Node::start_with("n1", directory.path(), &authority, paths, |_| {})
         .with_accounts(&authority, accounts);
     let shared = Shared::new(TRUST_DOMAIN);
-    let (empty, pods, all) =
-        (Cluster::default(), world(PODS_OF_NODE, 0), world(PODS_OF_NODE, SERVICES));
+    let (empty, pods, all) = (Cluster::default(), world(PODS_OF_NODE, 0), world(PODS_OF_NODE, SERVICES));
 
     node.publish(&shared, &empty.mesh);
     let envoy = Envoy::start(&crowd.node(), directory.path(), &node);
