@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use meshwright_e2e::outside::{AUDIT_LOG, PACKETS, POWER, SIGNALS};
+use meshwright_e2e::outside::{AUDIT_LOG, NETWORKS, PACKETS, POWER, SIGNALS};
 use meshwright_e2e::product::{
     self, Tally, cache, cluster_command, installed, run, run_cargo_tests, timed, workspace,
 };
@@ -15,13 +15,16 @@ use tokio::runtime::Handle;
 /// It waits for minutes, and needs nothing but the mesh's own namespace.
 const CONTEST: &str = "faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought";
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 13] = [
+const NOT_OUTSIDE: [(&str, &str); 16] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
     ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     ("node_proxies::killed_agents_of_the_nodes_are_missed_by_nobody", SIGNALS),
+    ("node_proxies::killed_proxies_of_a_node_cost_that_node_alone_and_not_for_long", SIGNALS),
+    ("node_proxies::pods_that_come_and_go_leave_nothing_on_the_nodes", NETWORKS),
+    ("node_proxies::while_the_control_plane_is_away_pods_go_on_and_new_ones_wait", SIGNALS),
     ("node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices", PACKETS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
