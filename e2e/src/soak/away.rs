@@ -9,8 +9,9 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::figures::Figure;
+use super::kill::fresh;
 use super::mesh::{OPERATOR, OPERATOR_NAMESPACE, installed, namespaces, present};
-use super::node_proxies::{each_node, judged};
+use super::node_proxies::{NODE_PROXIES, each_node, judged};
 use super::observe::settled;
 use crate::testing::{
     DEADLINE, Env, MESH, Many, Probes, active_revision, are_listed, eventually, kill_node_proxy, pods_of,
@@ -32,6 +33,7 @@ const OLD: &str = "old";
 /// When somebody noticed who must not, or a new pod of the mesh does not wait, or for ever.
 pub async fn run(env: &Env, repetition: u32, minutes: u64) -> Result<Vec<Figure>> {
     present(env).await?;
+    fresh(env, MESH, NODE_PROXIES).await?;
     for namespace in [MEMBERS, OUTSIDE] {
         if namespaces(env).get_opt(namespace).await?.is_some() {
             env.delete_namespace(namespace).await?;

@@ -7,18 +7,21 @@ use anyhow::{Context, Result, ensure};
 use meshwright_api::labels;
 
 use super::figures::Figure;
+use super::kill::{fresh, kill, replaced};
 use super::mesh::present;
 use super::with_members::with_members;
 use crate::product::RELEASES;
 use crate::testing::{
-    Attempt, EachNode, Env, IN_PLACE, Many, Members, Path, are_listed, handshakes, is_warm, kill_node_proxy,
-    mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
+    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, Path, are_listed, handshakes, is_warm,
+    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
 };
 
 /// Connections in which nothing may fail after something was done, of all targets together: 30 a second.
 const ENOUGH: u64 = 300;
 /// Seconds that a connection is kept where proxies are replaced: they wait five minutes for connections to end.
 const MAX_AGE: u32 = 30;
+/// Pods of the nodes' proxies.
+pub const NODE_PROXIES: &str = "meshwright.io/component=node";
 /// Namespace of the pods that are asked on every path.
 const NAMESPACE: &str = "each-node";
 /// Of questions before something ends, and after it is there again.
@@ -145,6 +148,8 @@ pub fn have_risen(
 /// When paths that do not touch the node notice, an agent's end is noticed by anybody, or an outage does not end.
 pub async fn killed(env: &Env, repetition: u32) -> Result<Vec<Figure>> {
     present(env).await?;
+    // The kubelet puts off the second start of a container, and that is not what is measured.
+    fresh(env, MESH, NODE_PROXIES).await?;
     let nodes = env.cluster.node_names().await?;
     let node = nodes.get(repetition as usize % nodes.len().max(1)).context("a node")?;
     let each = each_node(env).await?;
@@ -153,8 +158,11 @@ pub async fn killed(env: &Env, repetition: u32) -> Result<Vec<Figure>> {
         let probes = each.probes(env).await?;
         tokio::time::sleep(LEAD).await;
         let start = Instant::now();
-        let back = kill_node_proxy(env, node, container).await;
-        // Restarts are put off the more often they happen: the outage ends when traffic is back, not the pod's word.
+        let back = match container {
+            Some(_) => kill_node_proxy(env, node, container).await,
+            None => killed_for_good(env, node, nodes.len()).await,
+        };
+        // The outage ends when traffic is back, not by the pod's word.
         tokio::time::sleep(LEAD).await;
         let paths = probes.stop().await?;
         figures.push(Figure::seconds(&format!("{what} killed to ready again"), back?));
@@ -163,6 +171,14 @@ pub async fn killed(env: &Env, repetition: u32) -> Result<Vec<Figure>> {
     }
     env.delete_namespace(NAMESPACE).await?;
     Ok(figures)
+}
+
+/// All of its processes, and the pod object too: the next pod starts at once. Gives when that is Ready.
+async fn killed_for_good(env: &Env, node: &str, count: usize) -> Result<Duration> {
+    let (proxy, start) = (NodeProxy::of(env, node).await?, Instant::now());
+    kill(&env.client, &proxy.pod).await?;
+    replaced(env, MESH, NODE_PROXIES, std::slice::from_ref(&proxy.pod), count).await?;
+    Ok(start.elapsed())
 }
 
 /// Pods of the mesh on every node, in a namespace of their own.

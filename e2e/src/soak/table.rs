@@ -246,13 +246,19 @@ pub const ROWS: &[Row] = &[
         files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS],
     },
     // Each node twice.
-    Row { name: "node-proxies-killed", what: What::NodeProxiesKilled, needed: 6, seed: 34, files: OF_NODES },
+    Row {
+        name: "node-proxies-killed",
+        what: What::NodeProxiesKilled,
+        needed: 6,
+        seed: 34,
+        files: &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, KILLS, NODE_ROWS],
+    },
     Row {
         name: "control-plane-away",
         what: What::ControlPlaneAway { minutes: 10 },
         needed: 2,
         seed: 35,
-        files: &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS, AWAY_ROWS],
+        files: &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, KILLS, NODE_ROWS, AWAY_ROWS],
     },
     // 500 pods.
     Row { name: "pod-churn", what: What::PodChurn { pods: 25 }, needed: 20, seed: 36, files: OF_CHURN },
