@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use meshwright_api::labels;
+use meshwright_api::{UpgradePhase, labels};
 
 use super::figures::Figure;
 use super::kill::{fresh, kill, replaced};
@@ -12,8 +12,8 @@ use super::mesh::present;
 use super::with_members::with_members;
 use crate::product::RELEASES;
 use crate::testing::{
-    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, Path, are_listed, handshakes, is_warm,
-    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
+    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, ONE_STEP, Path, are_listed, handshakes,
+    is_warm, kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
 };
 
 /// Connections in which nothing may fail after something was done, of all targets together: 30 a second.
@@ -28,9 +28,6 @@ const NAMESPACE: &str = "each-node";
 const LEAD: Duration = Duration::from_secs(5);
 /// Longer is no short outage any more, on the slowest machine: about three seconds are wanted, and this is what fails.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(15);
-/// Waves of nodes that are waited for, and enough time to go back.
-const WITH_TIME: &str =
-    "{ steps: [ { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, analysis: { deadline: 3m } }";
 
 /// In one step there, and back; every other time with all steps, and back by hand while the old proxies are warm.
 ///
@@ -45,16 +42,20 @@ pub async fn handover(env: &Env, repetition: u32) -> Result<Vec<Figure>> {
         let figures = if repetition.is_multiple_of(2) {
             in_place(env, &before).await?
         } else {
-            by_hand(env, &before).await?
+            by_hand(env, members, &before).await?
         };
-        members.are_listed(env, true).await?;
-        // Of those that the proxies now have, which are not those before.
-        let counted = handshakes(env).await?;
-        members.more_connections(env, ENOUGH).await?;
-        have_risen(members, &counted, &handshakes(env).await?)?;
+        serves_all_members(env, members).await?;
         Ok(figures)
     })
     .await
+}
+
+/// Calls of members go through the proxies that the nodes have now.
+async fn serves_all_members(env: &Env, members: &Members) -> Result<()> {
+    members.are_listed(env, true).await?;
+    let counted = handshakes(env).await?;
+    members.more_connections(env, ENOUGH).await?;
+    have_risen(members, &counted, &handshakes(env).await?)
 }
 
 /// Another revision, as any change of a setting that reaches proxies makes one.
@@ -82,12 +83,16 @@ async fn in_place(env: &Env, before: &str) -> Result<Vec<Figure>> {
     ])
 }
 
-async fn by_hand(env: &Env, before: &str) -> Result<Vec<Figure>> {
+async fn by_hand(env: &Env, members: &Members, before: &str) -> Result<Vec<Figure>> {
     let start = Instant::now();
-    let attempt = Attempt::begin(env, RELEASES[1], &other(WITH_TIME)).await?;
+    let attempt = Attempt::begin(env, RELEASES[1], &other(ONE_STEP)).await?;
     let warm = attempt.reaches(env, "the old revision to be warm", is_warm).await?;
+    ensure!(warm.from == before && warm.to != before, "from {} to {}", warm.from, warm.to);
+    let waves = warm.done.iter().filter(|done| done.phase == UpgradePhase::ShiftNodes).count();
+    ensure!(waves > 1, "the nodes went over in {waves} waves: {:?}", warm.done);
     serve_all_nodes(env, &warm.to).await?;
     let there = start.elapsed();
+    serves_all_members(env, members).await?;
     wish(env, Some((labels::ROLLBACK, &warm.to))).await?;
     let start = Instant::now();
     serve_all_nodes(env, before).await?;

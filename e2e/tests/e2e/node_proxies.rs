@@ -55,10 +55,10 @@ async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result
     .await
 }
 
-/// In one step and with another revision, as any change of a setting that reaches proxies, and back.
+/// By an upgrade to another revision, first one node and then the others, and back again by hand while the old proxies are warm.
 #[tokio::test]
-async fn node_proxies_are_replaced_under_pods_and_nobody_notices() -> Result<()> {
-    soak::once(&Env::with_mesh().await?, What::NodeHandover, 0).await
+async fn node_proxies_are_replaced_under_pods_and_back_and_nobody_notices() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::NodeHandover, 1).await
 }
 
 /// Only what goes to its node and comes from it waits for an Envoy that ended, or for all of its pod.

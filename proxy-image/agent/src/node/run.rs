@@ -40,7 +40,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// As there.
 pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let (mut parts, driver) = start(&args, &stop)?;
+    let (mut parts, driver) = start(&args, &stop, shutdown.drain())?;
     let ended = tokio::select! {
         ended = driver.run(shutdown.drain()) => ended.context("keep the pods of this node"),
         // No other part ends before it is told to.
@@ -59,7 +59,11 @@ pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
 type Parts = JoinSet<anyhow::Result<()>>;
 
-fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver)> {
+fn start(
+    args: &Args,
+    stop: &CancellationToken,
+    ending: CancellationToken,
+) -> anyhow::Result<(Parts, Driver)> {
     let relay = Relay::of_node(Pods::new(&args.run_dir.join(BLACK_HOLE).display().to_string()));
     let (metrics, own) = (Metrics::default(), identity::Metrics::default());
     let registry = metrics.registry(&own, &relay.restarts());
@@ -104,7 +108,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
     parts.spawn(async move {
         tokio::join!(
             certificates::run(certificates, &to, token.clone()),
-            follow::run(follow, connected, token)
+            follow::run(follow, connected, ending, token)
         );
         Ok(())
     });
