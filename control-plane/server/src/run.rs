@@ -116,7 +116,8 @@ impl Args {
         drain: &CancellationToken,
     ) {
         let State { nodes, followers, outputs, .. } = state;
-        let translator = NodeTranslator::new(nodes.clone(), &self.trust_domain, metrics.clone());
+        let translator =
+            NodeTranslator::new(nodes.clone(), &self.trust_domain, self.proxy_telemetry(), metrics.clone());
         named(tasks, "translator of nodes", translator.run(outputs.clone(), drain.clone()));
         let (followers, outputs) = (followers.clone(), outputs.clone());
         let captured = Captured::new(client, &self.pod_namespace, followers, outputs, metrics.clone());

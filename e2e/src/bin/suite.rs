@@ -1,10 +1,10 @@
 //! `make test`, `make demo` and what they share: build, cluster, install.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use meshwright_e2e::outside::{AUDIT_LOG, PACKETS, POWER, SIGNALS};
+use meshwright_e2e::outside::{AUDIT_LOG, NETWORKS, PACKETS, POWER, SIGNALS};
 use meshwright_e2e::product::{
     self, Tally, cache, cluster_command, installed, run, run_cargo_tests, timed, workspace,
 };
@@ -18,8 +18,12 @@ const KILLED_AGENTS: &str = "node_proxies::killed_agents_of_the_nodes_are_missed
 const JOINING: &str = "node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices";
 /// What changes nothing that Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits.
 const BESIDE: [&str; 3] = [CONTEST, KILLED_AGENTS, JOINING];
+/// Every test that there is; `process` is that of Bookinfo's binary.
+const ALL: [&str; 7] = ["--workspace", "--lib", "--bins", "--test", "process", "--test", "e2e"];
+/// As [`rustix::process::nice`] has it.
+const ASIDE: i32 = 15;
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 13] = [
+const NOT_OUTSIDE: [(&str, &str); 17] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
@@ -27,6 +31,10 @@ const NOT_OUTSIDE: [(&str, &str); 13] = [
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     (KILLED_AGENTS, SIGNALS),
     (JOINING, PACKETS),
+    ("node_proxies::killed_proxies_of_a_node_cost_that_node_alone_and_not_for_long", SIGNALS),
+    ("node_proxies::pods_that_come_and_go_leave_nothing_on_the_nodes", NETWORKS),
+    ("node_proxies::while_the_control_plane_is_away_pods_go_on_and_new_ones_wait", SIGNALS),
+    ("policy::strict_pods_refuse_plaintext_from_everybody_also_while_envoy_is_stopped", SIGNALS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
     ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", POWER),
@@ -81,11 +89,10 @@ async fn main() -> ExitCode {
 async fn test() -> Result<Tally> {
     let cluster = Cluster::chosen()?.disposable().await?;
     let (outside, fresh) = (cluster.context().is_some(), Cluster::current().is_err());
-    let mut tally = if outside {
+    if outside {
         // First what may be refused there.
         installed(&cluster).await?;
         ensure_oha(&cache()?)?;
-        unit()?
     } else {
         prereq::check(&workspace())?;
         let runtime = Handle::current();
@@ -93,9 +100,25 @@ async fn test() -> Result<Tally> {
             build_tools()?;
             runtime.block_on(installed(&cluster)).map(drop)
         };
-        let ((), tally) = beside(install, unit)?;
-        tally
-    };
+        beside(install, build_tests)?;
+    }
+    // They get what the cluster's tests, which mostly wait, leave of the processors.
+    let units = std::thread::spawn(|| {
+        rustix::process::nice(ASIDE).context("lower the priority")?;
+        unit()
+    });
+    let mut tally = on_cluster(&cluster, outside).await?;
+    match units.join() {
+        Ok(units) => tally.add(units?),
+        Err(_) => bail!("what ran beside the tests panicked"),
+    }
+    if fresh {
+        run(cluster_command(&["down"]))?;
+    }
+    Ok(tally)
+}
+
+async fn on_cluster(cluster: &Cluster, outside: bool) -> Result<Tally> {
     let mut filter = vec!["--skip", "deletion::"];
     if outside {
         for (test, why) in NOT_OUTSIDE {
@@ -104,8 +127,8 @@ async fn test() -> Result<Tally> {
         }
     }
     filter.extend(BESIDE.iter().flat_map(|test| ["--skip", *test]));
-    tally.add(end_to_end(&filter)?);
-    let conformance = conformance::ready(&cluster).await?;
+    let mut tally = end_to_end(&filter)?;
+    let conformance = conformance::ready(cluster).await?;
     let conformance = || timed("conformance", || conformance::run(conformance));
     if outside {
         tally.add(conformance()?);
@@ -115,17 +138,20 @@ async fn test() -> Result<Tally> {
         tally.add(others);
     }
     tally.add(end_to_end(&["deletion::"])?);
-    if fresh {
-        run(cluster_command(&["down"]))?;
-    }
     Ok(tally)
+}
+
+fn build_tests() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace()).args(["test", "-q", "--no-run"]).args(ALL);
+    timed("tests built", || run(cargo))
 }
 
 fn unit() -> Result<Tally> {
     let envoy = product::ensure_envoy(&cache()?)?;
     let env = [("ENVOY_BIN", envoy.display().to_string())];
     timed("unit and property tests", || {
-        // `process` is the test of Bookinfo's binary; examples in documentation cannot be run together with others.
+        // Examples in documentation cannot be run together with others.
         let tests = ["--workspace", "--no-fail-fast", "--lib", "--bins", "--test", "process"];
         let mut tally = run_cargo_tests(&tests, &env)?;
         tally.add(run_cargo_tests(&["--workspace", "--no-fail-fast", "--doc"], &env)?);
@@ -134,7 +160,8 @@ fn unit() -> Result<Tally> {
 }
 
 fn end_to_end(filter: &[&str]) -> Result<Tally> {
-    let mut args = vec!["-p", "meshwright-e2e", "--test", "e2e", "--", "--test-threads=1", "--nocapture"];
+    // Of the whole workspace, or cargo would build it another time with fewer features.
+    let mut args = vec!["--workspace", "--test", "e2e", "--", "--test-threads=1", "--nocapture"];
     args.extend(filter);
     timed("end-to-end tests", || run_cargo_tests(&args, &[]))
 }

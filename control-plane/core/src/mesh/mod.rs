@@ -3,6 +3,7 @@
 mod membership;
 mod nodes;
 mod peers;
+mod policies;
 mod protocol;
 mod resolver;
 mod routes;
@@ -10,6 +11,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod touched;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,12 +21,16 @@ use crate::endpoints::Endpoints;
 use crate::model::ObjectKey;
 
 pub use membership::{
-    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, LABELS, On, Outside, Rules, enrolls,
+    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, On, Outside, Rules, enrolls,
     is_foreign_sidecar, membership,
+};
+pub use policies::{
+    Attributes, Authorization, Caller, InForce, Plaintext, PodPolicy, Rule, RuleSet, in_force,
 };
 pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
 pub use resolver::{MeshResolver, resolve};
 pub use touched::Touched;
+pub use workload::workload;
 
 /// What node proxies do, all nodes together. Parts that did not change are the same allocation as in the resolution before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +63,8 @@ pub struct Node {
     pub claim: Option<(String, i64)>,
     /// Uids that its MeshNode lists, members or not.
     pub listed: BTreeSet<String>,
+    /// What policies say about its members, by uid; only those of which they say something.
+    pub policies: BTreeMap<String, Arc<PodPolicy>>,
 }
 
 /// A pod that is to be in the mesh.
@@ -66,17 +74,21 @@ pub struct Member {
     pub pod: ObjectKey,
     /// SPIFFE id of its service account.
     pub identity: Arc<str>,
+    /// Name of what made it, see [`workload`]; in the pod's namespace.
+    pub workload: Arc<str>,
     /// Its addresses; empty until it has a network.
     pub addresses: Vec<String>,
 }
 
 /// A pod that takes mutual TLS at port 15008.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Peer {
     /// Uid of the Pod.
     pub uid: Arc<str>,
     /// SPIFFE id that it shows.
     pub identity: Arc<str>,
+    /// Name of what made the pod, see [`workload`].
+    pub workload: Arc<str>,
 }
 
 /// A Service with cluster IPs, as a destination.
@@ -91,7 +103,7 @@ pub struct MeshService {
 /// One of a Service's ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshPort {
-    /// What is spoken there. A port whose Service has routes of its own namespace is HTTP.
+    /// What is spoken there. A port that a route of the Service's own namespace names is HTTP.
     pub protocol: Protocol,
     /// Where to.
     pub endpoints: Arc<Endpoints>,

@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, routes, services};
+use super::{
+    Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, policies, routes, services,
+};
 use crate::config::ServiceRoutes;
 use crate::model::{ObjectKey, World};
+use crate::status::PolicyStatuses;
 
 /// Resolution after resolution of a world that changes a little each time.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct MeshResolver {
     members: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// By node; put together they are the mesh's.
     peers: BTreeMap<String, Vec<(String, Peer)>>,
+    statuses: Arc<PolicyStatuses>,
 }
 
 impl MeshResolver {
@@ -29,6 +33,7 @@ impl MeshResolver {
             mesh: Arc::default(),
             members: BTreeMap::new(),
             peers: BTreeMap::new(),
+            statuses: Arc::default(),
         }
     }
 
@@ -49,13 +54,16 @@ impl MeshResolver {
             (name.clone(), enrolls)
         });
         let namespaces = shared(&known.namespaces, patched(&known.namespaces, namespaces));
-        let touched = touched.with_pods_of_namespaces(world);
+        let touched = touched.with_pods(world, &self.rules.root);
         let mixed = self.mixed(&namespaces, &touched, world);
         // Where some are members now and none were, or the other way round, it is another thing to be none.
         let touched = touched.with_pods_of(known.mixed.symmetric_difference(&mixed), world);
         let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &mixed, &self.trust_domain);
         let nodes = patched(&known.nodes, nodes.into_iter());
         let peers = self.peers(&nodes, &touched, world);
+        let namespaces_of = touched.policy_namespaces(&self.rules.root);
+        let namespaces_of = namespaces_of.into_iter();
+        self.statuses = policies::status::statuses(&self.statuses, namespaces_of, world, &self.rules);
         let is_same = matches!(nodes, Cow::Borrowed(_))
             && Arc::ptr_eq(&services, &known.services)
             && Arc::ptr_eq(routes, &known.routes)
@@ -98,6 +106,11 @@ impl MeshResolver {
         }
         let kept = known.iter().filter(|name| !gone.contains(name));
         Arc::new(kept.chain(now.iter().copied()).cloned().collect())
+    }
+
+    /// Statuses of the policies, after the last resolution.
+    pub fn statuses(&self) -> Arc<PolicyStatuses> {
+        self.statuses.clone()
     }
 
     fn peers(

@@ -26,14 +26,14 @@ pub(crate) struct CompiledRoute {
 /// A rule and when it applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CompiledRouteRule {
-    /// At least one.
+    /// At least one, unless the rule is invalid because no proxy would take any of them.
     pub matches: Vec<HttpRouteMatch>,
     /// What then.
     pub rule: Arc<CompiledRule>,
 }
 
 /// Whose proxies a route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
     /// A Gateway's.
     Gateway,
@@ -49,11 +49,14 @@ pub(crate) fn compile(route: &HttpRoute, side: Side, backends: &BackendTable) ->
     for (index, rule) in route.rules.iter().enumerate() {
         // References are followed in invalid rules too: ResolvedRefs speaks of the whole route.
         let mut result = compiler.rule(rule);
+        let mut matches = matches(rule, route.kind);
         if let Some(finding) = check::rule(rule, side) {
             compiled.invalid.push((index, finding));
             result = CompiledRule { name: rule.name.clone(), ..CompiledRule::default() };
+            // Of requests that no proxy can tell from others nothing can be said.
+            matches.retain(|one| check::unmatchable(one).is_none());
         }
-        compiled.rules.push(CompiledRouteRule { matches: matches(rule, route.kind), rule: Arc::new(result) });
+        compiled.rules.push(CompiledRouteRule { matches, rule: Arc::new(result) });
     }
     compiled.unresolved = compiler.unresolved;
     compiled

@@ -19,7 +19,6 @@ use meshwright_core::config::{
 };
 use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
 
-use self::encoded::EncodedHost;
 use super::common::uint64;
 use super::{header, listener, path};
 use crate::Resource;
@@ -27,6 +26,7 @@ use crate::Resource;
 pub(crate) use self::action::answer;
 pub use self::encoded::EncodedHosts;
 pub(super) use self::encoded::Encoder;
+pub(crate) use self::encoded::{EncodedHost, assemble};
 pub(crate) use self::place::Place;
 
 /// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
@@ -102,7 +102,7 @@ fn configuration(
         most_specific_header_mutations_wins: true,
         ..RouteConfiguration::default()
     };
-    encoded::assemble(name, &proto, &all)
+    assemble(name, &proto, &all)
 }
 
 pub(super) fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {

@@ -17,18 +17,22 @@
 //! reach it through an internal listener: a TLS context in each cluster would take as much memory as the cluster, and another one for each
 //! identity that uses it.
 
+mod authorize;
 mod destinations;
 mod endpoint;
 mod fixed;
 mod http;
 mod inner;
 mod memo;
+mod ordered;
 mod parts;
 mod pod;
 mod route;
 mod service;
 mod shared;
+pub mod signals;
 mod state;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -37,6 +41,7 @@ mod upstream;
 use meshwright_core::mesh::Mesh;
 
 pub use self::shared::Shared;
+pub use self::telemetry::{Telemetry, Tracing};
 use crate::{Snapshot, TypeUrl};
 
 /// Where pods of the mesh take mutual TLS, on the wire.
@@ -66,6 +71,8 @@ pub fn node(shared: &Shared, mesh: &Mesh, node: &str, ports: Ports) -> Snapshot 
     for (kind, resources) in shared.resources() {
         snapshot.share(kind, resources.clone());
     }
-    snapshot.share(TypeUrl::Listener, shared.listeners(node, mesh.nodes.get(node), ports));
+    let made = shared.of_node(node, mesh.nodes.get(node), ports);
+    snapshot.share(TypeUrl::Listener, made.listeners);
+    snapshot.share(TypeUrl::ExtensionConfig, made.extensions);
     snapshot
 }

@@ -8,9 +8,10 @@ use meshwright_core::endpoints::Endpoints;
 use meshwright_core::mesh::{Mesh, MeshService, Node, Peer};
 use meshwright_core::model::ObjectKey;
 
-use super::memo::Memo;
+use super::memo::{Made, Memo};
 use super::service::Port;
-use super::{Ports, destinations, endpoint, fixed, inner, route};
+use super::{Ports, Telemetry, destinations, endpoint, fixed, inner, route};
+use crate::envoy::route::EncodedHost;
 use crate::{Resource, Resources, TypeUrl};
 
 type Services = BTreeMap<ObjectKey, Arc<MeshService>>;
@@ -28,6 +29,7 @@ pub struct Shared {
     ports: BTreeMap<Arc<str>, Known>,
     resources: BTreeMap<TypeUrl, Arc<Resources>>,
     listeners: Vec<Arc<Resource>>,
+    telemetry: Telemetry,
     memo: Arc<Memo>,
 }
 
@@ -37,8 +39,9 @@ struct Known {
     port: Port,
     endpoints: Arc<Endpoints>,
     /// As whom the endpoints take mutual TLS, in their order.
-    identities: Vec<Option<Arc<str>>>,
+    who: Vec<Option<Peer>>,
     assignment: Arc<Resource>,
+    hosts: Vec<Arc<EncodedHost>>,
 }
 
 impl Shared {
@@ -52,13 +55,24 @@ impl Shared {
             peers: Arc::default(),
             ports: BTreeMap::new(),
             resources: BTreeMap::new(),
-            listeners: inner::listeners().map(Arc::new).to_vec(),
+            listeners: inner::listeners(&Telemetry::default()).into_iter().map(Arc::new).collect(),
+            telemetry: Telemetry::default(),
             memo: Arc::default(),
         };
         shared.encode_ports();
         shared.put(TypeUrl::Endpoint, []);
         shared.put_extension(destinations::peers(&shared.peers));
         shared
+    }
+
+    /// The same, and its proxies tell this beside their statistics.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.listeners = inner::listeners(&telemetry).into_iter().map(Arc::new).collect();
+        self.telemetry = telemetry;
+        self.memo = Arc::default();
+        self.encode_ports();
+        self
     }
 
     /// Of this mesh.
@@ -101,8 +115,9 @@ impl Shared {
         self.resources.iter().map(|(kind, resources)| (*kind, resources))
     }
 
-    pub(super) fn listeners(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Arc<Resources> {
-        self.memo.listeners(&self.trust_domain, &self.listeners, name, node, ports)
+    pub(super) fn of_node(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Made {
+        let shared = self.resources.get(&TypeUrl::ExtensionConfig).cloned().unwrap_or_default();
+        self.memo.of_node(&self.trust_domain, (&self.listeners, &shared), name, node, ports)
     }
 
     fn ports_of(&self, mesh: &Mesh) -> BTreeMap<Arc<str>, Known> {
@@ -111,11 +126,11 @@ impl Shared {
             let routes = mesh.routes.get(key);
             for (number, port) in &service.ports {
                 let routes = routes.and_then(|routes| routes.get(number)).cloned();
-                let identities = identities(&port.endpoints, &mesh.peers);
-                if routes.is_some() || identities.iter().any(Option::is_some) {
+                let who = who(&port.endpoints, &mesh.peers);
+                if routes.is_some() || who.iter().any(Option::is_some) {
                     let shape = Port::new(key, *number, &service.addresses, port.protocol);
                     let shape = Port { routes, ..shape };
-                    let known = self.known(shape, &port.endpoints, identities, &mesh.peers);
+                    let known = self.known(shape, &port.endpoints, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
@@ -125,41 +140,42 @@ impl Shared {
             match all.get_mut(&shape.name) {
                 Some(known) => known.port.is_backend = true,
                 None => {
-                    let identities = identities(endpoints, &mesh.peers);
-                    let known = self.known(shape, endpoints, identities, &mesh.peers);
+                    let who = who(endpoints, &mesh.peers);
+                    let known = self.known(shape, endpoints, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
         }
+        for (name, known) in &mut all {
+            known.hosts = match self.ports.get(name).filter(|before| before.port == known.port) {
+                Some(before) => before.hosts.clone(),
+                None => route::hosts(&known.port, &self.trust_domain),
+            };
+        }
         all
     }
 
-    fn known(
-        &self,
-        port: Port,
-        endpoints: &Arc<Endpoints>,
-        identities: Vec<Option<Arc<str>>>,
-        peers: &Peers,
-    ) -> Known {
+    /// Without its hosts.
+    fn known(&self, port: Port, endpoints: &Arc<Endpoints>, who: Vec<Option<Peer>>, peers: &Peers) -> Known {
         let before = self.ports.get(&port.name).filter(|before| {
-            before.identities == identities
-                && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
+            before.who == who && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
         });
         let assignment = match before {
             Some(before) => before.assignment.clone(),
-            None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| identity(address, peers))),
+            None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| peers.get(address))),
         };
-        Known { port, endpoints: endpoints.clone(), identities, assignment }
+        Known { port, endpoints: endpoints.clone(), who, assignment, hosts: Vec::new() }
     }
 
     /// Clusters, routes, and the list of destinations.
     fn encode_ports(&mut self) {
         let ports = || self.ports.values().map(|known| &known.port);
         let clusters: Vec<_> = ports().flat_map(Port::clusters).map(Arc::new).collect();
-        let (routes, services) =
-            (route::configuration(ports(), &self.trust_domain), destinations::services(ports()));
+        let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
+        let services = destinations::services(ports());
         let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
-        self.put(TypeUrl::Cluster, fixed.chain(clusters));
+        let collector = self.telemetry.cluster().map(Arc::new);
+        self.put(TypeUrl::Cluster, fixed.chain(collector).chain(clusters));
         self.put(TypeUrl::Route, [Arc::new(routes)]);
         self.put_extension(services);
     }
@@ -176,12 +192,16 @@ impl Shared {
     }
 }
 
-fn identities(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Arc<str>>> {
-    endpoints.zones.values().flatten().map(|endpoint| identity(&endpoint.address, peers)).collect()
+fn who(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Peer>> {
+    endpoints.zones.values().flatten().map(|endpoint| peers.get(&endpoint.address).cloned()).collect()
 }
 
-fn identity(address: &str, peers: &Peers) -> Option<Arc<str>> {
-    peers.get(address).map(|peer| peer.identity.clone())
+#[cfg(test)]
+impl Shared {
+    /// The virtual hosts of a port, as they are kept.
+    pub(super) fn hosts(&self, name: &str) -> &[Arc<EncodedHost>] {
+        &self.ports[name].hosts
+    }
 }
 
 fn is_same(

@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::config::core::v3::{address, socket_address};
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use meshwright_core::mesh::{Node, Peer};
+use meshwright_xds::mesh::Telemetry;
 use prost::Message;
 
 use super::*;
@@ -11,7 +12,7 @@ use crate::nodes::tests::{member, mesh};
 fn start() -> (NodeTranslator, NodeRegistry) {
     let registry = NodeRegistry::default();
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    (NodeTranslator::new(registry.clone(), "cluster.local", metrics), registry)
+    (NodeTranslator::new(registry.clone(), "cluster.local", Telemetry::default(), metrics), registry)
 }
 
 #[test]
@@ -37,7 +38,11 @@ fn a_node_gets_a_snapshot_when_it_has_a_stream_and_another_when_something_change
     translator.publish(&second);
     assert_eq!((one.borrow().generation(), two.borrow().generation()), (1, 3), "n1 is as it was");
 
-    let peer = Peer { uid: "u3".into(), identity: "spiffe://cluster.local/ns/shop/sa/of-u3".into() };
+    let peer = Peer {
+        uid: "u3".into(),
+        identity: "spiffe://cluster.local/ns/shop/sa/of-u3".into(),
+        ..Peer::default()
+    };
     let peers = Arc::new([("10.0.0.3".to_owned(), peer)].into());
     let third = Arc::new(Mesh { peers, ..Mesh::clone(&second) });
     translator.publish(&third);

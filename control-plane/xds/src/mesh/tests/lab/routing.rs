@@ -186,6 +186,26 @@ async fn a_consumers_route_is_for_its_own_namespace_and_instead_of_the_producers
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_passes_a_route_that_names_no_port() {
+    let all = |parent| route("shop", parent, parent, vec![signed("all", "/")]);
+    let cluster = shops().routed(vec![all("any"), all("odd")]);
+    let Some(mut lab) = lab(cluster, |_| {}).await else { return };
+    let front = lab.pod("front");
+    assert_eq!(front.talk("10.88.0.4:8000").await.unwrap(), "hello 10.77.0.21 ping bye");
+    let answer = front.ask("10.88.0.3:8000", "/", "").await.unwrap();
+    assert_eq!((answer.status, answer.header("x-route")), (200, Some("all")));
+    assert_eq!(answer.source(), "from 10.77.0.21");
+    // It is HTTP once a route names it.
+    let mut named = all("odd");
+    named.parent_refs[0].port = Some(8000);
+    lab.publish(shops().routed(vec![named]));
+    until("HTTP only", async || lab.pod("front").talk("10.88.0.4:8000").await.is_err().then_some(())).await;
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn grpc_is_routed_by_service_and_method() {
     let call = |service: Option<&str>, method: Option<&str>| {
         let exact = |text: Option<&str>| text.map(|text| StringMatch::Exact(text.to_owned()));
@@ -200,6 +220,10 @@ async fn grpc_is_routed_by_service_and_method() {
         rule(call(Some("shop.Gone"), None), vec![backend("absent", 1)]),
         rule(vec![with_header], vec![backend("out", 1)]),
     ];
+    // What Envoy would refuse, and with it the table of all nodes, if it were told.
+    let odd = HttpRouteMatch { headers: vec![header("no token", "x")], ..call(None, None).remove(0) };
+    let bad = rule([call(Some("shop.Cart/"), None), vec![odd]].concat(), vec![backend("out", 1)]);
+    let rules = [rules, vec![bad]].concat();
     let grpc = HttpRoute { kind: RouteKind::Grpc, ..route("shop", "grpc", "shop", rules) };
     // It has the port, and an HTTPRoute has not.
     let http = route("shop", "http", "shop", vec![signed("http", "/")]);
@@ -215,6 +239,9 @@ async fn grpc_is_routed_by_service_and_method() {
     assert_eq!(call("/shop.Other/Take", &[("x-test", "out")]).await, "from 10.77.0.11");
     assert_eq!(call("/shop.Other/Take", &[]).await, "12", "UNIMPLEMENTED");
     assert_eq!(call("/shop.Gone/Take", &[]).await, "14", "UNAVAILABLE");
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
