@@ -1,5 +1,6 @@
 //! The mesh between services: which pods are in it, what their proxies have to do. Pure, as everything here.
 
+mod claims;
 mod membership;
 mod nodes;
 mod peers;
@@ -37,7 +38,8 @@ pub struct Mesh {
     pub routes: Arc<ServiceRoutes>,
     /// Where those routes lead: endpoints by Service and port, whether the Service is among `services` or not.
     pub backends: Arc<BTreeMap<(ObjectKey, u16), Arc<Endpoints>>>,
-    /// Who speaks mutual TLS, by address: pods that a MeshNode lists with the very uid that the pod has, and that are members.
+    /// Who speaks mutual TLS, by address: pods that a MeshNode lists with the very uid that the pod has, and that are members. An address that
+    /// several pods claim has one of them at most.
     pub peers: Arc<BTreeMap<String, Peer>>,
     /// Every namespace, and whether its pods are members unless they say otherwise.
     pub namespaces: Arc<BTreeMap<String, bool>>,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::claims::{Claims, Disputes};
 use super::{Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, routes, services};
 use crate::config::ServiceRoutes;
 use crate::model::{ObjectKey, World};
@@ -18,6 +19,8 @@ pub struct MeshResolver {
     members: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// By node; put together they are the mesh's.
     peers: BTreeMap<String, Vec<(String, Peer)>>,
+    claims: Claims,
+    disputes: Disputes,
 }
 
 impl MeshResolver {
@@ -29,6 +32,8 @@ impl MeshResolver {
             mesh: Arc::default(),
             members: BTreeMap::new(),
             peers: BTreeMap::new(),
+            claims: Claims::default(),
+            disputes: Disputes::default(),
         }
     }
 
@@ -107,7 +112,10 @@ impl MeshResolver {
         world: &World,
     ) -> Arc<BTreeMap<String, Peer>> {
         let known = &self.mesh.peers;
-        let mut has_changed = false;
+        self.claims.update(touched.pods(), world);
+        let disputes = self.claims.disputes(nodes, world);
+        let mut has_changed = disputes != self.disputes;
+        self.disputes = disputes;
         for name in &touched.nodes {
             let both = nodes.get(name).zip(world.mesh_nodes.get(name));
             let peers = both.map(|(node, reported)| peers::of_node(node, reported));
@@ -122,7 +130,7 @@ impl MeshResolver {
         if !has_changed {
             return known.clone();
         }
-        let peers = peers::all(self.peers.values());
+        let peers = peers::all(self.peers.values(), &self.disputes);
         if **known == peers { known.clone() } else { Arc::new(peers) }
     }
 }
