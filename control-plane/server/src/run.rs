@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::args::Args;
 use crate::metrics::Metrics;
 use crate::nacks::Shared;
-use crate::nodes::Captured;
+use crate::nodes::{Captured, Troubles};
 use crate::server::State;
 use crate::snapshots::{NodeTranslator, Translator};
 use crate::status::{Events, Writer};
@@ -69,7 +69,7 @@ impl Args {
         let state = State::new(&self, index.output(), &metrics);
         let translator = Translator::new(state.registry.clone(), state.nacks.clone(), metrics.clone());
         named(&mut tasks, "translator", translator.run(index.clone(), drain.clone()));
-        self.spawn_nodes(&state, client.clone(), &metrics, &mut tasks, &drain);
+        self.spawn_nodes(&state, client.clone(), recorder.clone(), &metrics, &mut tasks, &drain);
         let events = Events::new(recorder, index.live().clone());
         let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
         let shared = self.shared(client.clone(), lease.leadership());
@@ -111,6 +111,7 @@ impl Args {
         &self,
         state: &State,
         client: kube::Client,
+        recorder: Recorder,
         metrics: &Metrics,
         tasks: &mut JoinSet<&'static str>,
         drain: &CancellationToken,
@@ -122,6 +123,8 @@ impl Args {
         let captured = Captured::new(client, &self.pod_namespace, followers, outputs, metrics.clone());
         named(tasks, "writer of MeshNodes", captured.run(drain.clone()));
     }
+        let troubles = Troubles::new(recorder, state.followers.clone(), state.outputs.clone());
+        named(tasks, "events on pods", troubles.run(drain.clone()));
 }
 
 /// Runs a part that may not end before the process does, and says which it was if it does.

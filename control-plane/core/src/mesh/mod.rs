@@ -59,6 +59,17 @@ pub struct Node {
     pub claim: Option<(String, i64)>,
     /// Uids that its MeshNode lists, members or not.
     pub listed: BTreeSet<String>,
+    /// Pods that were asked into the mesh and cannot be in it, by uid.
+    pub refused: BTreeMap<String, Refused>,
+}
+
+/// A pod that was asked into the mesh and cannot be in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The Pod.
+    pub pod: ObjectKey,
+    /// Why, and what would help.
+    pub why: Outside,
 }
 
 /// A pod that is to be in the mesh.

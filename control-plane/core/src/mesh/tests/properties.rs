@@ -106,11 +106,16 @@ fn take(world: &mut World, step: Step) {
     }
 }
 
-/// Written from the pod's side, in words of its own: may it be in the mesh?
-fn may_join(world: &World, key: &ObjectKey, pod: &Pod) -> bool {
+/// What its label says, or its namespace's.
+fn asks(world: &World, key: &ObjectKey, pod: &Pod) -> Option<String> {
     let of = |labels: &BTreeMap<String, String>| labels.get("meshwright.io/mesh").cloned();
     let around = || world.namespaces.get(&key.namespace).and_then(|namespace| of(&namespace.labels));
-    of(&pod.labels).or_else(around).as_deref() == Some("enabled")
+    of(&pod.labels).or_else(around)
+}
+
+/// Written from the pod's side, in words of its own: may it be in the mesh?
+fn may_join(world: &World, key: &ObjectKey, pod: &Pod) -> bool {
+    asks(world, key, pod).as_deref() == Some("enabled")
         && key.namespace != "kube-system"
         && !(pod.host_network || pod.sidecar.is_some() || pod.service_account.is_empty())
 }
@@ -179,6 +184,9 @@ proptest! {
                 prop_assert_eq!(mesh.mixed.contains(&key.namespace), some_join && !enrolled, "{}", key);
                 let expected = !is_member && (enrolled || some_join);
                 prop_assert_eq!(is_outside, expected, "{} {:?}", key, pod);
+                let is_refused = node.is_some_and(|node| node.refused.contains_key(&pod.uid));
+                let asked = asks(&world, key, pod).is_some_and(|value| value != "disabled");
+                prop_assert_eq!(is_refused, asked && !is_member && key.namespace != "kube-system", "{}", key);
                 told += usize::from(is_member) + usize::from(is_outside);
             }
             let all = mesh.nodes.values().map(|node| node.members.len() + node.outside.len());

@@ -73,6 +73,9 @@ fn pods_that_stay_outside_are_told_where_they_might_be_taken_for_members() {
     add_pod(&mut world, "shop", "host", Pod { uid: "u-again".to_owned(), node: "n3".to_owned(), ..host });
     let mesh = resolver.resolve(&world);
     assert_eq!((outside(&mesh, "n1"), outside(&mesh, "n3")), (vec![], vec!["u-again".to_owned()]));
+    let refused = Refused { pod: ObjectKey::new("shop", "host"), why: Outside::HostNetwork };
+    assert_eq!(mesh.nodes["n3"].refused, [("u-again".to_owned(), refused)].into());
+    assert!(mesh.nodes["n1"].refused.is_empty(), "nobody asked for the others");
     add_namespace(&mut world, "shop", &[]);
     assert!(!resolver.resolve(&world).nodes.contains_key("n3"));
 }
