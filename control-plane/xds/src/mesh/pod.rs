@@ -3,21 +3,26 @@
 use envoy_types::pb::envoy::config::core::v3::{
     Address, SocketAddress, TrafficDirection, address, socket_address::PortSpecifier,
 };
+use envoy_types::pb::envoy::config::listener::v3::Filter;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, UpstreamConnectMode};
 
 use super::fixed::{INBOUND, NODE};
-use super::parts::{BUFFER, chain, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
+use super::parts::{BUFFER, chain, filter, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
 use super::{Ports, caller_secret, state, tls};
 use crate::Resource;
-use crate::envoy::common::{keepalive, uint32};
+use crate::envoy::common::{keepalive, uint32, uint64};
 
 /// The network namespace of the listener that the connection came by: the pod's.
 const OWN_NAMESPACE: &str = "%FILTER_STATE(envoy.network.network_namespace:PLAIN)%";
 /// Nobody can connect there.
 const NOWHERE: &str = "127.0.0.1:0";
+/// So many connections a pod may have in each direction. The node's proxy takes 50,000 in all, of whatever pod: one that opens as many as it
+/// can, or is flooded, leaves its neighbours more than half of them.
+const MAX_CONNECTIONS: u64 = 10_000;
 
 /// `pod/<uid>/outbound`.
 pub(super) fn outbound_name(uid: &str) -> String {
@@ -43,7 +48,8 @@ fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
         state::handed_on_for_ever(state::string(state::IDENTITY, &caller_secret(identity))),
         state::handed_on(state::value(state::DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%")),
     ];
-    let filters = vec![state::on_new_connection(values), tcp_filter(tcp_proxy("outbound", NODE))];
+    let filters =
+        vec![state::on_new_connection(values), limit("outbound"), tcp_filter(tcp_proxy("outbound", NODE))];
     Listener {
         name: outbound_name(uid),
         stat_prefix: "outbound".to_owned(),
@@ -74,7 +80,7 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
     let chain = FilterChain {
         filter_chain_match: Some(is_ours),
         transport_socket: Some(tls::server(trust_domain, identity)),
-        ..chain("inbound", vec![state::on_handshake(values), tcp_filter(proxy)])
+        ..chain("inbound", vec![limit("inbound"), state::on_handshake(values), tcp_filter(proxy)])
     };
     Listener {
         name: inbound_name(uid),
@@ -91,6 +97,16 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
         per_connection_buffer_limit_bytes: uint32(BUFFER),
         ..Listener::default()
     }
+}
+
+/// One connection more is closed at once, before anything is done for it.
+fn limit(direction: &str) -> Filter {
+    let limit = ConnectionLimit {
+        stat_prefix: direction.to_owned(),
+        max_connections: uint64(MAX_CONNECTIONS),
+        ..ConnectionLimit::default()
+    };
+    filter("envoy.filters.network.connection_limit", limit)
 }
 
 /// Connections upstream leave from the network that this one came from. Without one from nowhere: an empty path would be the node's own.

@@ -7,6 +7,7 @@ mod client;
 mod envoy;
 mod gateway;
 mod measure;
+mod limits;
 mod network;
 mod paths;
 mod refusals;

@@ -1,0 +1,51 @@
+//! One pod's connections are not its neighbours' concern.
+
+use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
+use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
+use envoy_types::util::pack_any;
+use prost::Name;
+use tokio::net::TcpStream;
+
+use super::*;
+
+/// Pods get three connections in each direction.
+fn three(snapshot: &mut Snapshot) {
+    let mut changed = 0;
+    ads::change(snapshot, TypeUrl::Listener, |listener: &mut Listener| {
+        let filters = listener.filter_chains.iter_mut().flat_map(|chain| &mut chain.filters);
+        let configs = filters.filter_map(|filter| match &mut filter.config_type {
+            Some(filter::ConfigType::TypedConfig(any)) => Some(any),
+            _ => None,
+        });
+        for any in configs.filter(|any| any.type_url == ConnectionLimit::type_url()) {
+            let limit = ConnectionLimit::decode(any.value.as_slice()).unwrap();
+            *any = pack_any(ConnectionLimit { max_connections: crate::envoy::common::uint64(3), ..limit });
+            changed += 1;
+        }
+    });
+    let pods = names(snapshot, TypeUrl::Listener).iter().filter(|name| name.starts_with("pod/")).count();
+    assert_eq!(changed, pods, "each listener of a pod has a limit");
+}
+
+/// A connection through the proxy to where the server speaks first; None if it was closed.
+async fn greeted(from: &Namespace) -> Option<TcpStream> {
+    let mut stream = from.connect("10.88.0.2:3306").await.ok()?;
+    client::line(&mut stream).await.ok().map(|_| stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_as_many_connections_as_it_may_have_leaves_its_neighbours_alone() {
+    let Some(lab) = lab(mesh(), three).await else { return };
+    let (front, cart) = (lab.pod("front"), lab.pod("cart"));
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(greeted(front).await.unwrap());
+    }
+    assert!(greeted(front).await.is_none(), "one more is closed");
+    // The pod that is called has as many as it may have, too: its neighbour is called, and calls.
+    assert!(greeted(cart).await.is_none());
+    assert_eq!(cart.source("10.77.0.99:8080").await, "from 10.77.0.12");
+    drop(held);
+    until("there is room again", async || greeted(front).await.map(drop)).await;
+    until("there is room again", async || greeted(cart).await.map(drop)).await;
+}
