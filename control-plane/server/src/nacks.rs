@@ -4,12 +4,14 @@
 //! by way of [`Shared`] and says so there.
 
 mod shared;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meshwright_core::ObjectKey;
+use meshwright_core::config::ServiceRoutes;
 use meshwright_core::model::{ObjectId, ObjectKind};
 use meshwright_index::Index;
 use meshwright_runtime::CancellationToken;
@@ -22,6 +24,7 @@ use crate::snapshots::until;
 use crate::status::Events;
 
 pub use shared::Shared;
+use tables::Tables;
 
 /// A refusal outlives its stream by this long: the proxy comes back on another, perhaps to another replica, and refuses again.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -51,6 +54,7 @@ impl Refusal {
 #[derive(Clone)]
 pub struct Nacks {
     refused: Arc<Mutex<BTreeMap<Refused, Refusal>>>,
+    tables: Arc<Mutex<Tables>>,
     changed: Arc<Notify>,
     registry: Registry,
 }
@@ -58,7 +62,7 @@ pub struct Nacks {
 impl Nacks {
     /// Finds the objects behind a resource in this registry.
     pub fn new(registry: Registry) -> Self {
-        Self { refused: Arc::default(), changed: Arc::default(), registry }
+        Self { refused: Arc::default(), tables: Arc::default(), changed: Arc::default(), registry }
     }
 
     /// Takes note of what happened on a stream.
@@ -102,6 +106,18 @@ impl Nacks {
         self.changed.notify_one();
     }
 
+    /// Takes note of what happened on the stream of a node.
+    pub fn on_node_event(&self, stream: u64, event: &Event) {
+        if self.tables().on_event(stream, event) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Nodes' table of routes has this version from now on.
+    pub fn published(&self, version: &Arc<str>, routes: &Arc<ServiceRoutes>) {
+        self.tables().published(version, routes);
+    }
+
     /// Looks again, after the resources changed.
     pub fn recheck(&self) {
         if !self.lock().is_empty() {
@@ -125,7 +141,7 @@ impl Nacks {
 
     /// The objects to blame, with the proxies' words.
     pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
-        let mut rejections = BTreeMap::new();
+        let mut rejections = self.tables().rejections();
         let now = Instant::now();
         let mut refused = self.lock();
         refused.retain(|_, refusal| !refusal.is_over(now));
@@ -165,6 +181,10 @@ impl Nacks {
                 tell(&index, shared.with_others(&own), &mut all).await;
             }
         }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Refused, Refusal>> {

@@ -116,15 +116,16 @@ impl Args {
         tasks: &mut JoinSet<&'static str>,
         drain: &CancellationToken,
     ) {
-        let State { nodes, followers, outputs, .. } = state;
-        let translator = NodeTranslator::new(nodes.clone(), &self.trust_domain, metrics.clone());
+        let State { nodes, nacks, followers, outputs, .. } = state;
+        let translator =
+            NodeTranslator::new(nodes.clone(), nacks.clone(), &self.trust_domain, metrics.clone());
         named(tasks, "translator of nodes", translator.run(outputs.clone(), drain.clone()));
         let (followers, outputs) = (followers.clone(), outputs.clone());
         let captured = Captured::new(client, &self.pod_namespace, followers, outputs, metrics.clone());
         named(tasks, "writer of MeshNodes", captured.run(drain.clone()));
-    }
         let troubles = Troubles::new(recorder, state.followers.clone(), state.outputs.clone());
         named(tasks, "events on pods", troubles.run(drain.clone()));
+    }
 }
 
 /// Runs a part that may not end before the process does, and says which it was if it does.

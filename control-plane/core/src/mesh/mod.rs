@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::config::ServiceRoutes;
 use crate::endpoints::Endpoints;
-use crate::model::ObjectKey;
+use crate::model::{Balancing, ObjectKey};
 
 pub use membership::{
     AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, LABELS, On, Outside, Rules, enrolls,
@@ -99,6 +99,8 @@ pub struct MeshService {
     pub addresses: Vec<String>,
     /// Its TCP ports.
     pub ports: BTreeMap<u16, MeshPort>,
+    /// How its callers are spread.
+    pub balancing: Balancing,
 }
 
 /// One of a Service's ports.

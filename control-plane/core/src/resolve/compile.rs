@@ -32,24 +32,15 @@ pub(crate) struct CompiledRouteRule {
     pub rule: Arc<CompiledRule>,
 }
 
-/// Whose proxies a route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// A Gateway's.
-    Gateway,
-    /// Those of the pods that call a Service.
-    Mesh,
-}
-
 /// Compiles a route.
-pub(crate) fn compile(route: &HttpRoute, side: Side, backends: &BackendTable) -> CompiledRoute {
+pub(crate) fn compile(route: &HttpRoute, backends: &BackendTable) -> CompiledRoute {
     let mut compiled =
         CompiledRoute { rules: Vec::with_capacity(route.rules.len()), unresolved: None, invalid: Vec::new() };
     let mut compiler = Compiler { namespace: &route.meta.key.namespace, backends, unresolved: None };
     for (index, rule) in route.rules.iter().enumerate() {
         // References are followed in invalid rules too: ResolvedRefs speaks of the whole route.
         let mut result = compiler.rule(rule);
-        if let Some(finding) = check::rule(rule, side) {
+        if let Some(finding) = check::rule(rule) {
             compiled.invalid.push((index, finding));
             result = CompiledRule { name: rule.name.clone(), ..CompiledRule::default() };
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::backend::{BackendTable, backend_table};
-use super::compile::{CompiledRoute, Side, compile};
+use super::compile::{CompiledRoute, compile};
 use super::service::AtService;
 use super::virtual_hosts::AttachedRoute;
 use crate::model::{HttpRoute, ObjectKey, ParentRef, World};
@@ -33,13 +33,6 @@ impl To {
         match self {
             Self::Gateway(_) => None,
             Self::Service(key, _) => Some(&key.namespace),
-        }
-    }
-
-    fn side(&self) -> Side {
-        match self {
-            Self::Gateway(_) => Side::Gateway,
-            Self::Service(..) => Side::Mesh,
         }
     }
 }
@@ -82,7 +75,7 @@ impl RouteWork {
             let backends = backend_table(route, to.open(), world);
             let source = match known.remove(&open) {
                 Some(known) if known.backends == backends => known,
-                _ => Source { compiled: Arc::new(compile(route, to.side(), &backends)), backends },
+                _ => Source { compiled: Arc::new(compile(route, &backends)), backends },
             };
             sources.insert(open, source);
         }

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 
 use super::parts::{internal_address, resource};
-use super::{PORT, tls, upstream};
+use super::{PORT, mirror, tls, upstream};
 use crate::Resource;
 use crate::envoy::common::uint32;
 
@@ -49,7 +49,10 @@ pub(super) fn clusters(trust_domain: &str) -> Vec<Resource> {
         ..original_dst(PASSTHROUGH, FAR_CONNECT_TIMEOUT)
     };
     let all = [internal(NODE), internal(DETECT), mtls, passthrough, original_dst(INBOUND, CONNECT_TIMEOUT)];
-    all.into_iter().map(|cluster| resource(&cluster.name.clone(), cluster)).collect()
+    all.into_iter()
+        .chain(mirror::clusters())
+        .map(|cluster| resource(&cluster.name.clone(), cluster))
+        .collect()
 }
 
 fn original_dst(name: &str, connect_timeout: Duration) -> Cluster {
@@ -63,9 +66,14 @@ fn original_dst(name: &str, connect_timeout: Duration) -> Cluster {
 
 /// Leads to the internal listener of the same name.
 fn internal(name: &str) -> Cluster {
+    leading_to(name, name)
+}
+
+/// Leads to an internal listener.
+pub(super) fn leading_to(listener: &str, name: &str) -> Cluster {
     let endpoint = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: Some(internal_address(name, "")),
+            address: Some(internal_address(listener, "")),
             ..Endpoint::default()
         })),
         ..LbEndpoint::default()

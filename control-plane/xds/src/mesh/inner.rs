@@ -6,7 +6,9 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3::FilterStateInput;
+use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy, hash_policy::PolicySpecifier};
 use envoy_types::pb::google::protobuf::StringValue;
 use envoy_types::pb::xds::core::v3::TypedExtensionConfig;
 use envoy_types::pb::xds::r#type::matcher::v3::matcher::matcher_list::predicate::single_predicate;
@@ -24,7 +26,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{endpoint, http, state};
+use super::{endpoint, http, mirror, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -33,8 +35,9 @@ use crate::envoy::common::duration;
 const DETECTION: Duration = Duration::from_millis(200);
 
 /// All of them.
-pub(super) fn listeners() -> [Resource; 3] {
-    [node(), detect(), sender()].map(|listener| resource(&listener.name.clone(), listener))
+pub(super) fn listeners() -> [Resource; 4] {
+    [node(), detect(), sender(), mirror::listener()]
+        .map(|listener| resource(&listener.name.clone(), listener))
 }
 
 /// Everything that pods send arrives here, with its original destination in the filter state.
@@ -116,7 +119,12 @@ fn sender() -> Listener {
 /// To the cluster that is named like the destination.
 fn by_destination(name: &str) -> FilterChain {
     let cluster = state::value(state::CLUSTER, "%DOWNSTREAM_LOCAL_ADDRESS%");
-    chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(tcp_proxy("tcp", PASSTHROUGH))])
+    // For Services whose clients stay with one endpoint: what tells clients apart.
+    let key = state::NAMESPACE.to_owned();
+    let client =
+        HashPolicy { policy_specifier: Some(PolicySpecifier::FilterState(hash_policy::FilterState { key })) };
+    let proxy = TcpProxy { hash_policy: vec![client], ..tcp_proxy("tcp", PASSTHROUGH) };
+    chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(proxy)])
 }
 
 fn server_name() -> FilterStateValue {

@@ -6,6 +6,7 @@
 //!                                                 ├─ detect ─► node/detect ───────┴─► node/mtls ─► mtls ─► pod:15008
 //!                                                 ├─ peer ───────────────────────────────────────► mtls
 //!                                                 └─ direct ─► passthrough
+//! copies of requests ─► node/mirror ─► Service's cluster
 //! pod:15008 ─► pod/<uid>/inbound ─► inbound ─► the pod's application
 //! ```
 //!
@@ -22,7 +23,10 @@ mod endpoint;
 mod fixed;
 mod http;
 mod inner;
+mod linger;
 mod memo;
+mod mirror;
+mod nearby;
 mod parts;
 mod pod;
 mod route;
@@ -36,6 +40,7 @@ mod upstream;
 
 use meshwright_core::mesh::Mesh;
 
+pub use self::route::NAME as ROUTES;
 pub use self::shared::Shared;
 use crate::{Snapshot, TypeUrl};
 
@@ -66,6 +71,7 @@ pub fn node(shared: &Shared, mesh: &Mesh, node: &str, ports: Ports) -> Snapshot 
     for (kind, resources) in shared.resources() {
         snapshot.share(kind, resources.clone());
     }
+    shared.endpoints(node).into_iter().for_each(|endpoints| snapshot.share(TypeUrl::Endpoint, endpoints));
     snapshot.share(TypeUrl::Listener, shared.listeners(node, mesh.nodes.get(node), ports));
     snapshot
 }

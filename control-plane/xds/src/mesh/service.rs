@@ -35,6 +35,8 @@ pub(super) struct Port {
     pub routes: Option<Arc<PortRoutes>>,
     /// Whether routes, of whatever Service, lead here.
     pub is_backend: bool,
+    /// Whether a client stays with one endpoint.
+    pub by_client: bool,
 }
 
 impl Port {
@@ -46,6 +48,7 @@ impl Port {
             number: port,
             routes: None,
             is_backend: false,
+            by_client: false,
         }
     }
 
@@ -67,13 +70,19 @@ impl Port {
         let mut clusters: Vec<_> = match self.protocol {
             Protocol::Http => Vec::new(),
             Protocol::Tcp | Protocol::Detect => {
-                self.destinations.iter().map(|name| cluster(name, &self.name, self.protocol)).collect()
+                self.destinations.iter().map(|name| self.named(name, self.protocol)).collect()
             }
         };
         if self.is_backend || self.protocol == Protocol::Http {
-            clusters.push(cluster(&self.name, &self.name, Protocol::Http));
+            clusters.push(self.named(&self.name, Protocol::Http));
         }
         clusters
+    }
+
+    fn named(&self, name: &str, protocol: Protocol) -> Resource {
+        // What is hashed is the network that the client calls from: each pod has its own.
+        let policy = if self.by_client { LbPolicy::RingHash } else { LbPolicy::LeastRequest };
+        cluster(name, &self.name, protocol, policy)
     }
 }
 
@@ -93,7 +102,7 @@ pub(super) fn destination(address: &str, port: u16) -> Option<String> {
 }
 
 /// Nothing of it depends on who the endpoints are: they bring their own identities along, and whether they take mutual TLS.
-fn cluster(name: &str, endpoints: &str, protocol: Protocol) -> Resource {
+fn cluster(name: &str, endpoints: &str, protocol: Protocol, policy: LbPolicy) -> Resource {
     let cluster = Cluster {
         alt_stat_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
@@ -101,7 +110,7 @@ fn cluster(name: &str, endpoints: &str, protocol: Protocol) -> Resource {
             eds_config: Some(ads()),
             service_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
         }),
-        lb_policy: LbPolicy::LeastRequest as i32,
+        lb_policy: policy as i32,
         common_lb_config: Some(CommonLbConfig {
             // As for gateways: pods that drain get nothing new, however many they are.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),

@@ -120,17 +120,17 @@ fn may_join(world: &World, key: &ObjectKey, pod: &Pod) -> bool {
         && !(pod.host_network || pod.sidecar.is_some() || pod.service_account.is_empty())
 }
 
-/// Every pod that may have this address and take mutual TLS there: current uid, on the node that lists it.
-fn takers<'a>(world: &'a World, address: &str) -> Vec<(&'a ObjectKey, &'a Pod)> {
-    let listed = |pod: &Pod| {
-        let node = world.mesh_nodes.get(&pod.node)?;
-        node.pods.get(&pod.uid)?.iter().any(|other| other == address).then_some(())
 /// Every pod that has this address for its own.
 fn claimants<'a>(world: &'a World, address: &str) -> Vec<(&'a ObjectKey, &'a Pod)> {
     let pods = world.pods.iter().map(|(key, pod)| (key, &**pod));
     pods.filter(|(_, pod)| !pod.host_network && pod.addresses.iter().any(|own| own == address)).collect()
 }
 
+/// Every pod that may have this address and take mutual TLS there: current uid, on the node that lists it.
+fn takers<'a>(world: &'a World, address: &str) -> Vec<(&'a ObjectKey, &'a Pod)> {
+    let listed = |pod: &Pod| {
+        let node = world.mesh_nodes.get(&pod.node)?;
+        node.pods.get(&pod.uid)?.iter().any(|other| other == address).then_some(())
     };
     let pods = world.pods.iter().map(|(key, pod)| (key, &**pod));
     pods.filter(|(key, pod)| may_join(world, key, pod))

@@ -6,7 +6,7 @@ use crate::model::UrlRewrite;
 fn with(filter: HttpRouteFilter, prefix: &str) -> Option<Finding> {
     let matches =
         vec![HttpRouteMatch { path: PathMatch::Prefix(prefix.to_owned()), ..HttpRouteMatch::default() }];
-    rule(&HttpRouteRule { matches, filters: vec![filter], ..HttpRouteRule::default() }, Side::Gateway)
+    rule(&HttpRouteRule { matches, filters: vec![filter], ..HttpRouteRule::default() })
 }
 
 fn headers(set: &[(&str, &str)], remove: &[&str]) -> Option<Finding> {

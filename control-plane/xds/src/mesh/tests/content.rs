@@ -25,6 +25,7 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
         [
             "node",
             "node/detect",
+            "node/mirror",
             "node/mtls",
             "pod/uid-cart/inbound",
             "pod/uid-cart/outbound",
@@ -42,6 +43,8 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
             "mtls",
             "node",
             "node/detect",
+            "node/mirror",
+            "node/mirror/2",
             "outbound|80|web|shop",
             "passthrough",
         ]
@@ -54,7 +57,7 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
 #[test]
 fn a_node_without_pods_has_what_all_have() {
     let snapshot = snapshot(&shop(), "n3");
-    assert_eq!(names(&snapshot, TypeUrl::Listener), ["node", "node/detect", "node/mtls"]);
+    assert_eq!(names(&snapshot, TypeUrl::Listener), ["node", "node/detect", "node/mirror", "node/mtls"]);
     assert!(snapshot.get(TypeUrl::Cluster, "mtls").is_some());
 }
 

@@ -3,11 +3,13 @@
 
 mod ads;
 mod application;
+mod balancing;
 mod client;
 mod envoy;
 mod gateway;
-mod measure;
 mod limits;
+mod measure;
+mod mirrors;
 mod network;
 mod paths;
 mod refusals;

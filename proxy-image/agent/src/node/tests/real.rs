@@ -36,7 +36,11 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
     };
     let endpoints = Arc::new(Endpoints { zones: [(String::new(), vec![endpoint])].into() });
     let port = MeshPort { protocol: Protocol::Http, endpoints };
-    let service = MeshService { addresses: vec![SERVICE.to_owned()], ports: [(80, port)].into() };
+    let service = MeshService {
+        addresses: vec![SERVICE.to_owned()],
+        ports: [(80, port)].into(),
+        balancing: Default::default(),
+    };
     let peers: BTreeMap<_, _> = captured
         .iter()
         .map(|index| {
