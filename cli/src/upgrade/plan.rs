@@ -1,10 +1,13 @@
 //! What an upgrade would do. Changes nothing.
 
 use kube::ResourceExt;
-use meshwright_api::{MeshControlPlane, MeshRevision, Strategy, UpgradeMode};
+use meshwright_api::{MeshControlPlane, MeshRevision, MeshRevisionSpec, Strategy, UpgradeMode};
 use serde::Serialize;
 
-use super::{running, version::newer};
+use super::{
+    running,
+    version::{is_older, newer},
+};
 use crate::output::{Page, span};
 
 mod changes;
@@ -76,7 +79,10 @@ pub fn plan(mesh: &MeshControlPlane, revisions: &[MeshRevision], to: Option<&str
     let target = target.or_else(|| from.map(|from| candidate(from, &mesh.spec, &wanted)));
     let changes = from.zip(target.as_ref()).map(|(from, to)| differences(from, to));
     let upgrade = &mesh.spec.upgrade;
-    let phases = phases(upgrade, automatic, pods);
+    // What comes before the first release with node proxies has none.
+    let has_nodes = |spec: &MeshRevisionSpec| spec.node_slot.is_some() && !is_older(&wanted, &spec.version);
+    let nodes = from.is_some_and(has_nodes) && target.as_ref().is_some_and(|to| to.node_slot.is_some());
+    let phases = phases(upgrade, automatic, pods, nodes);
     let before = phases.iter().take_while(|p| p.name != "Drain").map(|p| p.at_least_seconds).sum();
     let (namespace, name) = (mesh.namespace().unwrap_or_default(), mesh.name_any());
     let by_itself = under_way.is_some() || mesh.spec.version.as_ref() == Some(&wanted) || to.is_none();

@@ -14,6 +14,11 @@ pub fn newer<'a>(known: &'a [String], from: &str) -> Option<&'a str> {
     known.iter().rev().find(newer).map(String::as_str)
 }
 
+/// Whether it came out before the other.
+pub fn is_older(version: &str, other: &str) -> bool {
+    numbers(version) < numbers(other)
+}
+
 fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     Some((parts.next()??, parts.next()??, parts.next()??))

@@ -49,13 +49,15 @@ const DISTURBANCES: [Disturbance; 5] = [
 ];
 
 /// Where an upgrade can be disturbed: phases, and within those that move traffic before and after it has moved.
-const PLACES: [(UpgradePhase, bool); 12] = [
+const PLACES: [(UpgradePhase, bool); 14] = [
     (UpgradePhase::Planned, false),
     (UpgradePhase::Preflight, false),
     (UpgradePhase::InstallCanary, false),
     (UpgradePhase::Compare, false),
     (UpgradePhase::Shift, false),
     (UpgradePhase::Shift, true),
+    (UpgradePhase::ShiftNodes, false),
+    (UpgradePhase::ShiftNodes, true),
     (UpgradePhase::Bake, false),
     (UpgradePhase::Bake, true),
     (UpgradePhase::Promote, false),
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn every_phase_up_to_the_end_is_a_place() {
         let phases: BTreeSet<UpgradePhase> = PLACES.iter().map(|place| place.0).collect();
-        assert_eq!(phases.len(), 9);
+        assert_eq!(phases.len(), 10);
         assert!(!phases.contains(&UpgradePhase::RollingBack));
     }
 }

@@ -12,8 +12,8 @@ use super::observe::settled;
 use super::under_load::{NAMESPACE, none_failed};
 use crate::product::RELEASES;
 use crate::testing::{
-    Approver, Attempt, Backend, End, Env, Loads, QUICK, Stream, Streams, is_ending, is_warm, out_of_service,
-    status, wish,
+    Approver, Attempt, Backend, End, Env, Loads, ONE_STEP, QUICK, Stream, Streams, is_ending, is_warm,
+    out_of_service, status, wish,
 };
 
 /// Streams of each kind that are opened at a time: enough to be on every pod.
@@ -23,9 +23,6 @@ const GLIMPSE: Duration = Duration::from_secs(25);
 /// Steps as in [`QUICK`], and enough time to go back.
 const WITH_TIME: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, \
                          analysis: { deadline: 3m } }";
-/// The same with one step, where the second upgrade goes through all of them.
-const ONE_STEP: &str =
-    "{ steps: [ { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, analysis: { deadline: 3m } }";
 /// As [`QUICK`], and somebody has to agree to each step.
 const ASKING: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 1s, \
                       analysis: { deadline: 3m }, approval: EveryStep }";
@@ -64,6 +61,7 @@ async fn there_and_back(
 ) -> Result<Vec<Figure>> {
     let new = RELEASES[1];
     streams.open(EACH).await?;
+    // Where the second upgrade goes through all steps, one will do.
     let first = Attempt::at(env, new, if asking { ONE_STEP } else { WITH_TIME }).await?;
     let warm = first.reaches(env, "the old revision to be warm", is_warm).await?;
     // All of these go to the new revision.

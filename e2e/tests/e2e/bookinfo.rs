@@ -5,11 +5,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, Patch, PatchParams};
+use meshwright_api::labels;
 use meshwright_e2e::testing::{apply_yaml, eventually, get, get_with_headers};
+use serde_json::json;
 
 use crate::env::{DEADLINE, Env, file};
 
 const REQUESTS: usize = 500;
+/// In a row that must be right: a third of all pages is right by chance.
+const PAGES: usize = 20;
+const VERSIONS: [&str; 3] = ["reviews-v1", "reviews-v2", "reviews-v3"];
 const POINTS: f64 = 5.0;
 const HOST: &str = "bookinfo.example";
 
@@ -76,5 +83,38 @@ async fn each_step_of_the_walk_through_gives_its_shares() -> Result<()> {
     step(&env, gateway, "3-one-user-by-header.yaml", &jason, &[("reviews-v2", 100.0)]).await?;
     step(&env, gateway, "4-all-v3.yaml", &[], &[("reviews-v3", 100.0)]).await?;
     let thirds = [("reviews-v1", 33.3), ("reviews-v2", 33.3), ("reviews-v3", 33.3)];
-    step(&env, gateway, "5-thirds.yaml", &[], &thirds).await
+    step(&env, gateway, "5-thirds.yaml", &[], &thirds).await?;
+    let inside = inside_the_mesh(&env, gateway).await;
+    joined(&env, false).await?;
+    inside
+}
+
+/// The page's own calls: from then on they follow a route of the Service that it calls.
+async fn inside_the_mesh(env: &Env, gateway: SocketAddr) -> Result<()> {
+    joined(env, true).await?;
+    let route = file("e2e/bookinfo/manifests/walkthrough/6-inside-the-mesh.yaml")?;
+    apply_yaml(&env.client, &route, "bookinfo").await?;
+    eventually("the page to follow its Service's route", DEADLINE, || async {
+        for (cookie, version) in [("bookinfo-user=jason", "reviews-v3"), ("bookinfo-user=eve", "reviews-v1")]
+        {
+            for _ in 0..PAGES {
+                let page = get_with_headers(gateway, HOST, "/productpage", &[("cookie", cookie)]).await;
+                let page = page.map_err(|e| format!("{e:#}"))?;
+                if page.status != 200 || !page.body.contains(version) {
+                    let shown = VERSIONS.iter().find(|version| page.body.contains(**version));
+                    return Err(format!("status {}, {cookie} gets {shown:?}, not {version}", page.status));
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The whole application, or none of it.
+async fn joined(env: &Env, joins: bool) -> Result<()> {
+    let label = json!({"metadata": {"labels": {labels::MESH: joins.then_some(labels::MESH_ENABLED)}}});
+    let namespaces = Api::<Namespace>::all(env.client.clone());
+    namespaces.patch("bookinfo", &PatchParams::default(), &Patch::Merge(&label)).await?;
+    Ok(())
 }

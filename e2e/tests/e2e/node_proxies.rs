@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use meshwright_api::{UpgradePhase, labels};
 use meshwright_e2e::product::RELEASES;
 use meshwright_e2e::soak;
 use meshwright_e2e::testing::{
-    Attempt, Backend, Capture, IN_PLACE, Loads, MARKER, Members, eventually, handshakes, keep_all,
-    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status,
+    Attempt, Backend, Capture, Loads, MARKER, Members, ONE_STEP, eventually, handshakes, is_warm, keep_all,
+    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
 };
 
 use crate::env::{DEADLINE, Env, MESH};
@@ -63,26 +64,37 @@ async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result
     .await
 }
 
-/// In one step and with another revision, as any change of a setting that reaches proxies.
+/// By an upgrade to another revision, first one node and then the others, and back again by hand while the old proxies are warm.
 #[tokio::test]
-async fn node_proxies_are_replaced_under_pods_and_nobody_notices() -> Result<()> {
+async fn node_proxies_are_replaced_under_pods_and_back_and_nobody_notices() -> Result<()> {
     with_members("replacing", Some(MAX_AGE), async |env, members| {
         members.label(env, true).await?;
         members.are_listed(env, true).await?;
         let before = status(env).await?.active_revision.context("an active revision")?;
         serve_all_nodes(env, &before).await?;
-        let other = mesh_yaml(Some(RELEASES[1]), IN_PLACE).replace("memory: 64Mi", "memory: 72Mi");
-        let record = Attempt::begin(env, RELEASES[1], &other).await?.succeeds(env).await?;
-        ensure!(record.from == before && record.to != before, "from {} to {}", record.from, record.to);
-        serve_all_nodes(env, &record.to).await?;
-        node_proxies_gone(env, &before).await?;
-        members.are_listed(env, true).await?;
-        // Of those that the proxies now have, which are not those before.
-        let counted = handshakes(env).await?;
-        members.more_connections(env, ENOUGH).await?;
-        have_risen(members, &counted, &handshakes(env).await?)
+        let other = mesh_yaml(Some(RELEASES[1]), ONE_STEP).replace("memory: 64Mi", "memory: 72Mi");
+        let attempt = Attempt::begin(env, RELEASES[1], &other).await?;
+        let warm = attempt.reaches(env, "the old revision to be warm", is_warm).await?;
+        ensure!(warm.from == before && warm.to != before, "from {} to {}", warm.from, warm.to);
+        let waves = warm.done.iter().filter(|done| done.phase == UpgradePhase::ShiftNodes).count();
+        ensure!(waves > 1, "the nodes went over in {waves} waves: {:?}", warm.done);
+        serve_all_nodes(env, &warm.to).await?;
+        serves_all_members(env, members).await?;
+        wish(env, Some((labels::ROLLBACK, &warm.to))).await?;
+        attempt.goes_back(env).await?;
+        serve_all_nodes(env, &before).await?;
+        node_proxies_gone(env, &warm.to).await?;
+        serves_all_members(env, members).await
     })
     .await
+}
+
+/// Calls of members go through the proxies that the nodes have now.
+async fn serves_all_members(env: &Env, members: &Members) -> Result<()> {
+    members.are_listed(env, true).await?;
+    let counted = handshakes(env).await?;
+    members.more_connections(env, ENOUGH).await?;
+    have_risen(members, &counted, &handshakes(env).await?)
 }
 
 /// One after the other: Envoy and the rules go on, and the agent that comes next takes all of it up.

@@ -1,7 +1,11 @@
 //! What an upgrade goes through, and how long that takes at least.
 
-use meshwright_api::{Approval, OnInsufficient, Strategy, Upgrade, UpgradePhase, shares::canary_pods};
+use meshwright_api::{
+    Approval, NODE_WAVES, NODES_STEP, OnInsufficient, Strategy, Upgrade, UpgradePhase, shares::canary_pods,
+};
 use serde::Serialize;
+
+use super::super::wave;
 
 use crate::output::go_seconds;
 
@@ -47,8 +51,8 @@ fn share(percent: i32, pods: &[i32], surge_percent: i32) -> String {
     format!("{asked}, {whole} by whole pods: {new} new beside {all}")
 }
 
-/// What the upgrade goes through when all is well. `pods` are those of each Gateway.
-pub fn phases(upgrade: &Upgrade, automatic: bool, pods: &[i32]) -> Vec<Phase> {
+/// What the upgrade goes through when all is well. `pods` are those of each Gateway; `nodes` says that both releases have node proxies.
+pub fn phases(upgrade: &Upgrade, automatic: bool, pods: &[i32], nodes: bool) -> Vec<Phase> {
     let canary = upgrade.strategy == Strategy::Canary;
     let every = upgrade.approval == Approval::EveryStep;
     let seconds = |text: &str| go_seconds(text).unwrap_or(0);
@@ -73,6 +77,21 @@ pub fn phases(upgrade: &Upgrade, automatic: bool, pods: &[i32]) -> Vec<Phase> {
             at_least_seconds: seconds(&step.hold),
             what: share(step.percent, pods, upgrade.surge_percent),
             approval: every.then(|| number.to_string()),
+        });
+    }
+    let hold = upgrade.steps.last().map_or(0, |step| seconds(&step.hold));
+    for number in (1..).zip(NODE_WAVES).map(|(number, _)| number).filter(|_| canary && nodes) {
+        // A quarter of three nodes is the first one again.
+        let (at_least_seconds, what) = match number {
+            1 => (hold, "this goes over to the new revision's proxy and is measured as in the last step"),
+            2 => (0, "of five nodes or more a quarter goes over; fewer are left out here"),
+            _ => (hold, "all other nodes go over"),
+        };
+        phases.push(Phase {
+            name: wave(number),
+            at_least_seconds,
+            what: what.to_owned(),
+            approval: every.then(|| format!("{NODES_STEP}{number}")),
         });
     }
     let (bake, what) = match canary {

@@ -1,5 +1,5 @@
 use meshwright_api::{
-    Approval, MeshControlPlane, MeshRevision, Profile, UpgradeMode, UpgradeResult, Window, labels,
+    Approval, MeshControlPlane, MeshRevision, NodeSlot, Profile, UpgradeMode, UpgradeResult, Window, labels,
 };
 
 use super::plan;
@@ -123,6 +123,19 @@ fn a_share_is_told_in_whole_pods() {
     assert_eq!(text(&[2, 6]), "10 % of new connections asked for, 14 to 33 % by whole pods: 2 new beside 8");
     assert_eq!(text(&[3]), "10 % of new connections asked for, 25 % by whole pods: 1 new beside 3");
     assert!(text(&[]).ends_with("whole pods may make it more or less"));
+}
+
+#[test]
+fn nodes_go_over_in_waves_where_both_releases_have_proxies_of_nodes() {
+    let names = |slot: Option<NodeSlot>, to: &str| {
+        let mut revisions = revisions();
+        revisions.iter_mut().for_each(|revision| revision.spec.node_slot = slot);
+        let phases = plan(&fresh(), &revisions, Some(to), &PODS).phases;
+        phases.into_iter().filter(|p| p.name.starts_with("ShiftNodes")).map(|p| p.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Some(NodeSlot::A), "0.2.0").len(), 3);
+    assert_eq!(names(Some(NodeSlot::A), "0.2.0")[0], "ShiftNodes 1 of 3: one node");
+    assert!(names(Some(NodeSlot::A), "0.1.0").is_empty() && names(None, "0.2.0").is_empty());
 }
 
 #[test]
