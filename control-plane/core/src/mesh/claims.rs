@@ -58,7 +58,7 @@ impl Claims {
         let claim = |key: &ObjectKey| {
             let pod = world.pods.get(key)?;
             let is_member = nodes.get(&pod.node).is_some_and(|node| node.members.contains_key(&pod.uid));
-            Some(Claim { since: pod.since, uid: pod.uid.clone(), is_member })
+            Some(Claim { since: pod.since, uid: pod.uid.clone(), node: pod.node.clone(), is_member })
         };
         let claims =
             |address: &IpAddr| self.by_address.get(address).into_iter().flatten().filter_map(claim).collect();
@@ -71,6 +71,7 @@ impl Claims {
 struct Claim {
     since: i64,
     uid: String,
+    node: String,
     is_member: bool,
 }
 
@@ -86,15 +87,17 @@ impl Disputes {
 
     /// As whom the address has to show itself; None for whom gets plaintext. `peer` says who of them, by uid, takes mutual TLS there.
     ///
-    /// The newest decides, by when it got its network; of equally new ones a peer, then a member. If it takes mutual TLS it is that one. If it is
-    /// outside the mesh the address is a stranger's, and older claims are void. If it is on its way into the mesh, another peer's identity is
-    /// asked for until it has arrived: nothing is sent in plaintext to where somebody of the mesh may be.
+    /// The newest decides, by when it got its network; of equally new ones a peer, then a member. If it takes mutual TLS it is that one. While it
+    /// is on its way into the mesh, another peer's identity is asked for: nothing is sent in plaintext to where somebody of the mesh may be. If it
+    /// is outside the mesh the address is a stranger's, and older claims of its own node are void; those of other nodes are not, because what
+    /// one node says of its pods must not lay bare what is sent to another's.
     pub fn holder<'a>(&self, address: IpAddr, peer: impl Fn(&str) -> Option<&'a Peer>) -> Option<&'a Peer> {
         let claims = self.0.get(&address)?;
         let rank =
             |claim: &&Claim| (claim.since, peer(&claim.uid).is_some(), claim.is_member, claim.uid.clone());
         let newest = claims.iter().max_by_key(rank)?;
-        let speaks = claims.iter().filter(|claim| newest.is_member && peer(&claim.uid).is_some());
-        peer(&newest.uid).or_else(|| peer(&speaks.max_by_key(rank)?.uid))
+        let counts = |claim: &&Claim| newest.is_member || claim.node != newest.node;
+        let others = claims.iter().filter(counts).filter(|claim| peer(&claim.uid).is_some());
+        peer(&newest.uid).or_else(|| peer(&others.max_by_key(rank)?.uid))
     }
 }

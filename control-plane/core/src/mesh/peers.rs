@@ -8,7 +8,7 @@ use super::{Node, Peer};
 use crate::model::MeshNode;
 
 /// Addresses of one node's pods that are peers. A MeshNode speaks only for members of its own node, and only of addresses that the pod itself
-/// has: what one node reports can change nothing for the pods of another.
+/// has: what one node reports can change nothing for the pods of another, unless Kubernetes says that both have the address.
 pub(super) fn of_node(node: &Node, reported: &MeshNode) -> Vec<(String, Peer)> {
     let mut peers = Vec::new();
     for (uid, listed) in &reported.pods {

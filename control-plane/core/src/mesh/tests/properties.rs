@@ -194,22 +194,28 @@ proptest! {
             for address in ADDRESSES {
                 let (takers, has) = (takers(&world, address), claimants(&world, address));
                 let newest = has.iter().map(|(_, pod)| pod.since).max();
-                let since = |peer: &Peer| takers.iter().find(|(_, pod)| pod.uid == *peer.uid).map(|(_, pod)| pod.since);
-                let latest = takers.iter().map(|(_, pod)| pod.since).max();
                 let is_newest = |(_, pod): &&(&ObjectKey, &Pod)| Some(pod.since) == newest;
                 let of_the_mesh = has.iter().filter(is_newest).any(|(key, pod)| may_join(&world, key, pod));
+                // Nodes of those who void older claims, if anybody does: of their own nodes.
+                let strangers = || has.iter().filter(is_newest).map(|(_, pod)| &pod.node);
+                let latest = |off: Option<&String>| {
+                    let all = takers.iter().filter(|(_, pod)| Some(&pod.node) != off);
+                    all.map(|(_, pod)| pod.since).max()
+                };
                 match mesh.peers.get(address) {
                     Some(peer) => {
-                        prop_assert!(latest.is_some() && since(peer) == latest, "the latest of those who take it");
-                        prop_assert!(of_the_mesh, "nobody has taken a stranger's address");
-                        let named = |(key, pod): &(&ObjectKey, &Pod)| {
-                            format!("spiffe://example.org/ns/{}/sa/{}", key.namespace, pod.service_account)
-                        };
-                        let own = takers.iter().find(|(_, pod)| pod.uid == *peer.uid).map(named);
-                        prop_assert_eq!(own.as_deref(), Some(&*peer.identity));
+                        let (key, own) = takers.iter().find(|(_, pod)| pod.uid == *peer.uid).unwrap();
+                        let is_last = |off| latest(off) == Some(own.since) && Some(&own.node) != off;
+                        let last = if of_the_mesh { is_last(None) } else { strangers().any(|node| is_last(Some(node))) };
+                        prop_assert!(last, "the latest of those who count");
+                        let named = format!("spiffe://example.org/ns/{}/sa/{}", key.namespace, own.service_account);
+                        prop_assert_eq!(named.as_str(), &*peer.identity);
                     }
-                    // Plaintext: only where nobody takes anything else, or to somebody who has nothing to do with the mesh.
-                    None => prop_assert!(takers.is_empty() || !of_the_mesh, "{} {:?}", address, takers),
+                    // Plaintext: only where nobody takes anything else, or a stranger has got the address on the very node.
+                    None => {
+                        let voided = !of_the_mesh && strangers().any(|node| latest(Some(node)).is_none());
+                        prop_assert!(takers.is_empty() || voided, "{} {:?}", address, takers);
+                    }
                 }
             }
         }

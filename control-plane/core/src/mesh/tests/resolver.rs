@@ -206,17 +206,16 @@ fn of_two_who_claim_an_address_the_newer_one_is_expected() {
 }
 
 #[test]
-fn an_address_that_went_to_a_pod_outside_the_mesh_is_a_strangers() {
+fn an_address_that_went_to_a_pod_outside_the_mesh_is_a_strangers_on_the_same_node() {
     let out = labels(&[("meshwright.io/mesh", "disabled")]);
-    let stranger = |since: i64| Pod { since, labels: out.clone(), ..pod("u-new", "n1", &["10.0.2.1"]) };
-    let is_peer = |world: &World| fresh(world).peers.contains_key("10.0.2.1");
-    assert!(!is_peer(&reused(stranger(11))));
-    assert!(
-        is_peer(&reused(stranger(10))) && is_peer(&reused(stranger(9))),
-        "as long as it is not surely newer"
-    );
-    let on_the_node = Pod { host_network: true, ..stranger(11) };
-    assert!(is_peer(&reused(on_the_node)), "that address is its node's");
+    let stranger =
+        |node: &str, since: i64| Pod { since, labels: out.clone(), ..pod("u-new", node, &["10.0.2.1"]) };
+    let is_peer = |newer: Pod| fresh(&reused(newer)).peers.contains_key("10.0.2.1");
+    assert!(!is_peer(stranger("n2", 11)));
+    assert!(is_peer(stranger("n2", 10)) && is_peer(stranger("n2", 9)), "as long as it is not surely newer");
+    assert!(is_peer(stranger("n1", 11)), "another node's word lays nothing bare");
+    let on_the_node = Pod { host_network: true, ..stranger("n2", 11) };
+    assert!(is_peer(on_the_node), "that address is its node's");
 }
 
 #[test]
