@@ -87,7 +87,7 @@ impl Authority {
                 ..TlsCertificate::default()
             };
             let certificate = secret::Type::TlsCertificate(certificate);
-            if id == &*spiffe(GATEWAY) {
+            if *id == *spiffe(GATEWAY) {
                 all.insert("workload".to_owned(), certificate.clone());
             }
             all.insert(caller_secret(&id), certificate.clone());

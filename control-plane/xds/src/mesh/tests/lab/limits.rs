@@ -4,11 +4,12 @@ use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
 use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::util::pack_any;
 use prost::Name;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
 
-/// Pods get three connections in each direction.
+/// Pods may open three connections.
 fn three(snapshot: &mut Snapshot) {
     let mut changed = 0;
     ads::change(snapshot, TypeUrl::Listener, |listener: &mut Listener| {
@@ -23,8 +24,8 @@ fn three(snapshot: &mut Snapshot) {
             changed += 1;
         }
     });
-    let pods = names(snapshot, TypeUrl::Listener).iter().filter(|name| name.starts_with("pod/")).count();
-    assert_eq!(changed, pods, "each listener of a pod has a limit");
+    let pods = names(snapshot, TypeUrl::Listener).iter().filter(|name| name.ends_with("/outbound")).count();
+    assert_eq!(changed, pods, "each pod has a limit");
 }
 
 /// A connection through the proxy to where the server speaks first; None if it was closed.
@@ -42,10 +43,31 @@ async fn who_has_as_many_connections_as_it_may_have_leaves_its_neighbours_alone(
         held.push(greeted(front).await.unwrap());
     }
     assert!(greeted(front).await.is_none(), "one more is closed");
-    // The pod that is called has as many as it may have, too: its neighbour is called, and calls.
-    assert!(greeted(cart).await.is_none());
-    assert_eq!(cart.source("10.77.0.99:8080").await, "from 10.77.0.12");
+    // Neither for its neighbour, nor for the pod that was called, is there less room.
+    assert!(greeted(cart).await.is_some());
+    assert_eq!(lab.pod("back").source("10.77.0.12:8080").await, "from 10.77.0.12");
     drop(held);
     until("there is room again", async || greeted(front).await.map(drop)).await;
-    until("there is room again", async || greeted(cart).await.map(drop)).await;
+}
+
+/// A handshake has a second.
+fn hasty(snapshot: &mut Snapshot) {
+    ads::change(snapshot, TypeUrl::Listener, |listener: &mut Listener| {
+        if listener.name.ends_with("/inbound") {
+            let timeout = listener.filter_chains[0].transport_socket_connect_timeout.as_mut();
+            assert_eq!(std::mem::replace(&mut timeout.unwrap().seconds, 1), 10);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_ends_a_handshake_keeps_no_place() {
+    let Some(lab) = lab(mesh(), hasty).await else { return };
+    let mut stream = lab.pod("outside").connect(&format!("10.77.0.21:{PORT}")).await.unwrap();
+    stream.write_all(&refusals::hello(b"mw1-tcp")).await.unwrap();
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut answer)).await;
+    // The server's part of the handshake, and then the end.
+    assert!(ended.is_ok() && answer.first() == Some(&0x16), "{ended:?} {} bytes", answer.len());
+    assert_eq!(lab.pod("front").source("10.88.0.1:80").await, "from 10.77.0.21");
 }
