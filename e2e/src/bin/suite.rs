@@ -14,6 +14,10 @@ use tokio::runtime::Handle;
 
 /// It waits for minutes, and needs nothing but the mesh's own namespace.
 const CONTEST: &str = "faults::a_field_that_a_policy_keeps_changing_is_reported_and_not_fought";
+const KILLED_AGENTS: &str = "node_proxies::killed_agents_of_the_nodes_are_missed_by_nobody";
+const JOINING: &str = "node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices";
+/// What changes nothing that Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits.
+const BESIDE: [&str; 3] = [CONTEST, KILLED_AGENTS, JOINING];
 /// End-to-end tests that need a cluster on this machine, and what for.
 const NOT_OUTSIDE: [(&str, &str); 13] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
@@ -21,8 +25,8 @@ const NOT_OUTSIDE: [(&str, &str); 13] = [
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
     ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
-    ("node_proxies::killed_agents_of_the_nodes_are_missed_by_nobody", SIGNALS),
-    ("node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices", PACKETS),
+    (KILLED_AGENTS, SIGNALS),
+    (JOINING, PACKETS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
     ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", POWER),
@@ -99,16 +103,16 @@ async fn test() -> Result<Tally> {
             filter.extend(["--skip", test]);
         }
     }
-    filter.extend(["--skip", CONTEST]);
+    filter.extend(BESIDE.iter().flat_map(|test| ["--skip", *test]));
     tally.add(end_to_end(&filter)?);
     let conformance = conformance::ready(&cluster).await?;
     let conformance = || timed("conformance", || conformance::run(conformance));
     if outside {
         tally.add(conformance()?);
     } else {
-        let (conformance, contest) = beside(conformance, || end_to_end(&[CONTEST]))?;
+        let (conformance, others) = beside(conformance, || end_to_end(&BESIDE))?;
         tally.add(conformance);
-        tally.add(contest);
+        tally.add(others);
     }
     tally.add(end_to_end(&["deletion::"])?);
     if fresh {

@@ -83,6 +83,10 @@ pub fn wanted<'a>(active: &'a str, position: Option<&'a UpgradeStatus>) -> Wante
     match p.phase {
         UpgradePhase::ShiftNodes => Wanted::Wave(Wave::of(p)),
         UpgradePhase::Bake if p.measured_since.is_some() => Wanted::All(&p.to),
+        // What went over in waves stays there while the gateways follow.
+        UpgradePhase::Bake if p.nodes.as_ref().is_some_and(|n| n.canary.is_some()) => {
+            Wanted::Wave(Wave::of(p))
+        }
         UpgradePhase::Promote | UpgradePhase::Drain | UpgradePhase::Retire => Wanted::All(&p.to),
         _ => Wanted::All(&p.from),
     }

@@ -5,7 +5,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::ResourceExt;
-use meshwright_api::{MeshRevision, UpgradePhase, UpgradeStatus, labels};
+use meshwright_api::{Accepted, MeshRevision, UpgradePhase, UpgradeStatus, labels};
 
 use super::{
     dereference::{GatewaySeen, Seen},
@@ -27,7 +27,7 @@ use crate::{
     upgrade::{
         View,
         machine::{Gateways, Health, Nodes, Revision, Wishes},
-        preflight::{self, Sight},
+        preflight::{self, POD_SECURITY, Sight},
         shares,
     },
 };
@@ -114,8 +114,9 @@ fn health(mesh: &ValidatedMesh, seen: &Seen, measured: &Measured, name: &str, no
 fn nodes(p: &UpgradeStatus, seen: &Seen) -> Nodes {
     let (there, proxies) = (&seen.nodes, Proxies::new(&seen.items));
     let of = |name| nodes::server(&seen.revisions, Wanted::All(name));
-    // Where its proxies may not run somebody has accepted that, and who serves the nodes goes on to.
-    let may = seen.pod_security.is_none();
+    // Where its proxies may not run and somebody has accepted that, who serves the nodes goes on to.
+    let accepted = |a: &Accepted| a.reasons.iter().any(|reason| reason == POD_SECURITY);
+    let may = seen.pod_security.is_none() || !p.accepted.iter().any(accepted);
     let has = |name| matches!(of(name), Server::Revision(_));
     let waves = (may && has(&p.from) && has(&p.to)).then(|| Wave::of(p).look(there, &proxies));
     Nodes {
@@ -129,7 +130,7 @@ fn nodes(p: &UpgradeStatus, seen: &Seen) -> Nodes {
             Server::Absent | Server::Wave(_) => None,
         },
         back: nodes::left(there, &p.to),
-        waves: waves.filter(|waves| waves.able > 0),
+        waves,
     }
 }
 

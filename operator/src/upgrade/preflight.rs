@@ -3,6 +3,9 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use meshwright_api::Blocker;
 
+/// The mesh's namespace lets no node proxies run.
+pub const POD_SECURITY: &str = "PodSecurity";
+
 /// An upgrade takes hours at most; a certificate that ends within this may end in the middle of it.
 const FAR: SignedDuration = SignedDuration::from_hours(24);
 
@@ -79,7 +82,7 @@ pub fn blockers(sight: &Sight, now: Timestamp) -> Vec<Blocker> {
             &sight.unmanaged,
             "mend what each of them says, or finish its deletion",
         ),
-        sight.pod_security.as_ref().map(|(why, remedy)| found("PodSecurity", why.clone(), remedy.clone())),
+        sight.pod_security.as_ref().map(|(why, remedy)| found(POD_SECURITY, why.clone(), remedy.clone())),
         leaving(sight),
     ];
     checks.into_iter().flatten().chain(sight.hazards.iter().cloned()).collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1;
-use meshwright_api::{MeshNodeStatus, Standby, conditions::reason};
+use meshwright_api::{MeshNodeStatus, NodeShift, Standby, conditions::reason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -88,6 +88,10 @@ fn nodes_follow_when_the_gateways_have_gone_over_and_go_back_with_them() {
         assert_eq!((of(phase, true), of(phase, false)), (OLD, OLD), "{phase}");
     }
     assert_eq!((of("Bake", false), of("Bake", true)), (OLD, NEW));
+    let mut baking = position("Bake", false);
+    let all = NodeShift { canary: Some("a".to_owned()), asked: None, ..NodeShift::default() };
+    baking.nodes = Some(all);
+    assert!(matches!(wanted("active", Some(&baking)), Wanted::Wave(_)), "they are there already");
     for phase in ["Promote", "Drain", "Retire"] {
         assert_eq!(of(phase, false), NEW, "{phase}");
     }

@@ -61,7 +61,8 @@ impl<'a> Wave<'a> {
         'a: 'n,
     {
         let has = |node: &str| there.mesh_nodes.get(node).is_some_and(|m| m.spec.revision == self.to);
-        let with = there.nodes.keys().filter(|node| has(node)).count();
+        // A node that answers no more is none of those that were asked for, and another one may go in its place.
+        let with = self.between().able(there, proxies).filter(|node| has(node)).count();
         let mut left = match self.asked {
             Some(asked) if self.moves => asked.saturating_sub(with),
             Some(_) => 0,
@@ -93,6 +94,7 @@ impl<'a> Wave<'a> {
             candidate: candidate(there, proxies, &able, self.to),
             canary_is_there: self.canary.is_some_and(|canary| able.contains(&canary)),
             able: count(able.len()),
+            asleep: there.nodes.values().any(|node| !node.ready),
             served: count(served),
             waiting: self.waiting(there, proxies, &able, served),
             passed_over: between.passed_over(there, proxies),

@@ -8,11 +8,15 @@ use super::{Going, Outcome, Waves};
 impl Going<'_> {
     pub(super) fn shift_nodes(&mut self) -> Outcome {
         self.share(self.position.percent());
-        let Some(waves) = self.view.nodes.waves.clone() else {
+        let Some(waves) = self.view.nodes.waves.clone().filter(|_| self.view.nodes.have_waves()) else {
             // Nobody serves a node any more: there is nothing to move, nor to measure.
             return self.after_waves();
         };
         let nodes = self.position.nodes.get_or_insert_default();
+        if waves.served > nodes.served {
+            // Where nodes come and go some are always late; each has its own time.
+            self.position.blocked_since = None;
+        }
         (nodes.served, nodes.of) = (waves.served, waves.able);
         nodes.passed_over.clone_from(&waves.passed_over);
         let is_chosen = nodes.canary.is_some() && (waves.canary_is_there || waves.served > 0);
@@ -26,6 +30,7 @@ impl Going<'_> {
         let Some(measured) = self.position.measured_since.clone() else {
             return self.gather_nodes(waves.waiting);
         };
+        self.position.blocked_since = None;
         let hold = self.view.settings.steps.last().map_or_else(Default::default, |(_, hold)| *hold);
         let wave = self.position.step.unwrap_or(1);
         self.judge(&measured, hold, &format!("wave {wave} of the nodes"), Self::next_wave)
@@ -45,7 +50,9 @@ impl Going<'_> {
         self.told.push(("CanaryNode", format!("node {canary} goes first to revision {}", self.position.to)));
         let nodes = self.position.nodes.get_or_insert_default();
         (nodes.canary, nodes.asked) = (Some(canary), Some(1));
-        // Where the one before is gone it begins anew.
+        // Where the one before is gone it begins anew, and so does what was agreed to.
+        let first = format!("{NODES_STEP}1");
+        self.position.approvals.retain(|a| !a.step.starts_with(NODES_STEP) || a.step.starts_with(&first));
         self.position.step = Some(1);
         (self.position.measured_since, self.position.blocked_since) = (None, None);
         self.recheck = Some(std::time::Duration::ZERO);

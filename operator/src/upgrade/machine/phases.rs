@@ -258,9 +258,7 @@ impl Going<'_> {
 
     /// After this step the nodes go over.
     pub(super) fn waves_come(&self) -> bool {
-        self.position.phase == UpgradePhase::Shift
-            && !self.has_more_steps()
-            && self.view.nodes.waves.is_some()
+        self.position.phase == UpgradePhase::Shift && !self.has_more_steps() && self.view.nodes.have_waves()
     }
 
     // Until every Gateway has the pods that the step asks for.

@@ -76,8 +76,16 @@ pub struct Nodes {
     pub forward: Option<String>,
     /// What is awaited until it has none of them any more.
     pub back: Option<String>,
-    /// How they go over one after the other; none where they cannot, because one of the releases has no node proxies, or nobody serves a node.
+    /// How they go over one after the other; none where they cannot, because one of the releases has no node proxies, or somebody has accepted
+    /// that they may not run.
     pub waves: Option<Waves>,
+}
+
+impl Nodes {
+    /// Nodes can go over one after the other, now or when they are ready again.
+    pub fn have_waves(&self) -> bool {
+        self.waves.as_ref().is_some_and(|waves| waves.able > 0 || waves.asleep)
+    }
 }
 
 /// The nodes, seen while they go over.
@@ -89,6 +97,8 @@ pub struct Waves {
     pub canary_is_there: bool,
     /// How many nodes can be waited for.
     pub able: i32,
+    /// There are nodes that are not ready, and may be again.
+    pub asleep: bool,
     /// How many of these the new revision serves.
     pub served: i32,
     /// What is awaited until it serves those of this wave.

@@ -126,6 +126,9 @@ fn check_nodes(before: &World, seen: &Seen, after: &World) {
         assert!(!over || after.given == NODES, "{}", context());
         let waves = p.phase == UpgradePhase::ShiftNodes;
         assert!(over || waves || after.given == 0 || p.phase == UpgradePhase::Bake, "{}", context());
+        let between = |p: &UpgradeStatus| matches!(p.phase, UpgradePhase::ShiftNodes | UpgradePhase::Bake);
+        let went_on = between(p) && before.position.as_ref().is_some_and(between);
+        assert!(!went_on || after.given >= before.given, "who has gone over went back\n{}", context());
         assert!(!waves || !p.without_baseline, "there is nothing to measure it against\n{}", context());
         let only_new = matches!(routing_of(after).behind, Behind::Only(name) if name == NEW);
         assert!(!over || only_new, "nodes go before the gateways\n{}", context());
@@ -139,7 +142,7 @@ fn check_nodes(before: &World, seen: &Seen, after: &World) {
     assert!(!nowhere || !after.nodes.contains(NEW), "nodes stay with what is bad\n{}", context());
     if seen.paused && phase(before) == phase(after) && phase(before) < Some(UpgradePhase::RollingBack) {
         let gathers = before.position.as_ref().is_some_and(|p| {
-            p.phase == UpgradePhase::ShiftNodes
+            matches!(p.phase, UpgradePhase::ShiftNodes | UpgradePhase::Bake)
                 && p.measured_since.is_none()
                 && p.nodes.as_ref().is_some_and(|n| n.canary.is_some())
         });

@@ -77,10 +77,12 @@ fn of_phase(phase: UpgradePhase, mut all: Vec<Seen>) -> Vec<Seen> {
             let late = each(late, &both, |s, v| s.fits = v);
             let gone = each(all.clone(), &both, |s, v| s.canary_gone = v);
             let gone = each(gone, &both, |s, v| s.no_waves = v);
+            let asleep = each(all.clone(), &[true], |s, v| s.asleep = v);
             all = each(all, &[None, Some(Pass), Some(Fail), Some(Insufficient)], |s, v| s.verdict = v);
             all = each(all, &both, |s, v| s.stuck = v);
             all.extend(late);
             all.extend(gone);
+            all.extend(asleep);
             each(all, &both, |s, v| s.agrees = v)
         }
         UpgradePhase::Drain => {

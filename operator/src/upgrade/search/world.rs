@@ -85,10 +85,15 @@ impl World {
         let asked = nodes.asked.unwrap_or(NODES);
         let arrived = self.given >= asked && self.nodes == self.wanted();
         Some(Waves {
-            candidate: seen.fits.then(|| "n1".to_owned()),
-            canary_is_there: nodes.canary.is_some() && !seen.canary_gone,
-            able: NODES,
-            served: if self.nodes.contains(NEW) && !seen.canary_gone { self.given } else { 0 },
+            candidate: (seen.fits && !seen.asleep).then(|| "n1".to_owned()),
+            canary_is_there: nodes.canary.is_some() && !seen.canary_gone && !seen.asleep,
+            able: if seen.asleep { 0 } else { NODES },
+            asleep: seen.asleep,
+            served: if self.nodes.contains(NEW) && !seen.canary_gone && !seen.asleep {
+                self.given
+            } else {
+                0
+            },
             waiting: (!arrived).then(|| "nodes".to_owned()),
             passed_over: Vec::new(),
         })
@@ -127,6 +132,7 @@ pub(super) struct Seen {
     pub(super) follow: Follow,
     pub(super) no_ports: bool,
     pub(super) no_waves: bool,
+    pub(super) asleep: bool,
     pub(super) fits: bool,
     pub(super) canary_gone: bool,
     pub(super) verdict: Option<VerdictResult>,
@@ -160,6 +166,7 @@ impl Seen {
             follow: Follow::All,
             no_ports: false,
             no_waves: false,
+            asleep: false,
             fits: true,
             canary_gone: false,
             verdict: Some(VerdictResult::Pass),
@@ -334,11 +341,11 @@ fn forget(p: &mut UpgradeStatus) {
     }
     if p.phase == UpgradePhase::ShiftNodes {
         p.since = Time(now());
-    } else if p.phase > UpgradePhase::ShiftNodes {
+    } else if p.phase > UpgradePhase::Bake {
         p.nodes = None;
     }
     if let Some(nodes) = &mut p.nodes {
-        (nodes.served, nodes.of) = (0, 0);
+        nodes.of = 0;
     }
     age(p, SignedDuration::ZERO);
 }

@@ -37,11 +37,13 @@ impl Farewell {
     /// To be asked again and again once the process was told to end. `live` is whether the control plane's stream is open.
     pub fn word(&mut self, live: bool, now: Instant) -> Word {
         self.live_since = self.live_since.filter(|_| live).or(live.then_some(now));
-        self.silent_since = self.silent_since.filter(|_| !live).or((!live).then_some(now));
+        // One that comes up for a moment again and again says nothing either.
+        self.silent_since = self.silent_since.or((!live).then_some(now));
         let has_lasted = |since: Option<Instant>, time| since.is_some_and(|since| now >= since + time);
         if has_lasted(self.live_since, CONFIRMED) {
+            self.silent_since = None;
             Word::Given
-        } else if has_lasted(self.silent_since, SILENT) {
+        } else if !live && has_lasted(self.silent_since, SILENT) {
             Word::Lost
         } else {
             Word::Awaited
@@ -78,6 +80,11 @@ mod tests {
         assert_eq!(
             words(&[(0, false), (60, false), (61, true), (64, true)]),
             [Awaited, Lost, Awaited, Given]
+        );
+        assert_eq!(
+            words(&[(0, true), (2, false), (40, true), (42, false), (61, true), (62, false)]),
+            [Awaited, Awaited, Awaited, Awaited, Awaited, Lost],
+            "it comes up for a moment again and again"
         );
     }
 }

@@ -38,14 +38,17 @@ pub struct Outlets {
     pub listed: watch::Sender<Option<BTreeSet<String>>>,
 }
 
-/// Keeps a stream open on the connection of the configuration stream, until `stop`. What was heard stays true while there is none.
+/// Keeps a stream open on the connection of the configuration stream, until `stop`. What was heard stays true while there is none. When the
+/// process is `ending` it is opened anew, once: a stream that is open proves nothing, its other end may have been gone for half a minute.
 pub async fn run(
     mut outlets: Outlets,
     mut connection: watch::Receiver<Option<Channel>>,
+    ending: CancellationToken,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
     let followed = async {
+        let mut asked_anew = false;
         loop {
             // The sender lives as long as the process.
             let Ok(channel) = connection.wait_for(Option::is_some).await.map(|channel| channel.clone())
@@ -54,13 +57,20 @@ pub async fn run(
             };
             let Some(channel) = channel else { continue };
             let opened = Instant::now();
-            let ended = follow(channel, &mut outlets, &mut backoff).await;
+            let ended = tokio::select! {
+                ended = follow(channel, &mut outlets, &mut backoff) => ended,
+                () = ending.cancelled(), if !asked_anew => {
+                    asked_anew = true;
+                    backoff.reset();
+                    Ok(())
+                }
+            };
             outlets.listed.send_replace(None);
             outlets.heard.send_modify(|heard| heard.live_since = None);
             backoff.ran_for(opened.elapsed());
             let mut delay = backoff.next_delay();
             match &ended {
-                Ok(()) => tracing::info!(?delay, "control plane closed the stream of this node"),
+                Ok(()) => tracing::info!(?delay, "the stream of this node has ended"),
                 Err(e) => {
                     if e.downcast_ref().map(Status::code) == Some(Code::Unimplemented) {
                         delay = UNKNOWN;

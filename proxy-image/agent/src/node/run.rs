@@ -41,7 +41,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// As there.
 pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let (mut parts, driver) = start(&args, &stop)?;
+    let (mut parts, driver) = start(&args, &stop, shutdown.drain())?;
     let ended = tokio::select! {
         ended = driver.run(shutdown.drain()) => ended.context("keep the pods of this node"),
         // No other part ends before it is told to.
@@ -60,7 +60,11 @@ pub async fn serve_until(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
 type Parts = JoinSet<anyhow::Result<()>>;
 
-fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver)> {
+fn start(
+    args: &Args,
+    stop: &CancellationToken,
+    ending: CancellationToken,
+) -> anyhow::Result<(Parts, Driver)> {
     let ipv4_only = netns::lacks_ipv6();
     if ipv4_only {
         tracing::info!("this kernel has no IPv6, the proxy listens and connects over IPv4 only");
@@ -110,7 +114,7 @@ fn start(args: &Args, stop: &CancellationToken) -> anyhow::Result<(Parts, Driver
     parts.spawn(async move {
         tokio::join!(
             certificates::run(certificates, &to, token.clone()),
-            follow::run(follow, connected, token)
+            follow::run(follow, connected, ending, token)
         );
         Ok(())
     });

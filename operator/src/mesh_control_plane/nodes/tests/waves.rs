@@ -1,6 +1,6 @@
 //! Nodes that go over in waves.
 
-use meshwright_api::{MeshPod, NodeShift, Standby};
+use meshwright_api::{MeshPod, Standby};
 
 use super::*;
 
@@ -131,6 +131,22 @@ fn a_wave_takes_as_many_as_it_asks_for_and_leaves_what_is_measured_alone() {
 }
 
 #[test]
+fn another_node_goes_in_place_of_one_that_answers_no_more() {
+    let mut there = cluster(&[1, 1, 1]);
+    there.mesh_nodes.insert("b".to_owned(), mesh_node("b", (NEW, 8), Some((NEW, 8))));
+    there.nodes.get_mut("b").unwrap().ready = false;
+    let pods = ready(&there);
+    let first = in_wave(Some("b"), Some(1), false);
+    let waves = look(&first, &there, &pods);
+    assert_eq!((waves.able, waves.served, waves.canary_is_there, waves.asleep), (2, 0, false, true));
+    let candidate = waves.candidate.unwrap();
+    let anew = in_wave(Some(&candidate), Some(1), false);
+    assert_eq!(given(&anew, &there, &pods), [format!("{candidate} to mesh-2")]);
+    there.nodes.get_mut("b").unwrap().ready = true;
+    assert_eq!(given(&in_wave(Some(&candidate), Some(2), false), &there, &pods).len(), 1, "b is there again");
+}
+
+#[test]
 fn what_nobody_serves_is_passed_over_and_what_only_the_old_one_serves_is_waited_for() {
     let mut there = cluster(&[1, 1, 1, 1]);
     there.nodes.get_mut("d").unwrap().ready = false;
@@ -227,7 +243,8 @@ proptest! {
                 let candidate = Wave::of(&at_wave).look(&there, &seen).candidate;
                 at_wave.nodes.as_mut().unwrap().canary = candidate;
             }
-            let had = |there: &There| there.nodes.keys().filter(|n| there.is_given(n, NEW)).count();
+            let between = Between { from: Some(OLD), to: NEW };
+            let had = |there: &There| between.able(there, &seen).filter(|n| there.is_given(n, NEW)).count();
             let (before, before_nodes) = (had(&there), there.clone());
             let wave = Server::Wave(Wave::of(&at_wave));
             // The first node goes in a look of its own.

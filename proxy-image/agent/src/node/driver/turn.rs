@@ -132,7 +132,7 @@ impl Driver {
         let held = self.hands.claims.held();
         let ours = self.holds();
         let overdue = self.ending_since.filter(|since| now >= *since + self.args.drain_deadline);
-        if overdue.is_some() {
+        if overdue.is_some() && self.duty == Duty::Leaves {
             self.keep.give_up();
         }
         let given_up =
