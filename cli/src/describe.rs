@@ -6,7 +6,7 @@ use meshwright_api::{MeshRevision, NODE_PORT};
 use serde::Serialize;
 
 use crate::{
-    members::{Members, Stands, describe_proxies, is_there, name, node_of},
+    members::{Members, Policies, Stands, describe_proxies, is_there, name, node_of},
     output::Page,
 };
 
@@ -38,6 +38,11 @@ pub struct Description {
     pub slot: Option<&'static str>,
     /// Others send it mutual TLS, at these addresses.
     pub listed: Vec<String>,
+    /// Policies in force for it.
+    pub policies: Vec<String>,
+    /// Which plaintext policies let it take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<String>,
     /// What its configuration waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
@@ -65,6 +70,11 @@ impl Description {
             (Stands::Awaited(why), _) => Some(why.clone()),
             (Stands::Unheard, Some(node)) => Some(format!("a word of the proxy of node {node}")),
         };
+        let in_force = if member { seen.in_force(pod) } else { Ok(Policies::default()) };
+        let (policies, plaintext) = match in_force {
+            Ok(Policies { names, plaintext }) => (names, Some(plaintext).filter(|text| !text.is_empty())),
+            Err(error) => (Vec::new(), Some(format!("not known: policies could not be read: {error}"))),
+        };
         let look = wanted.as_ref().filter(|_| waits_for.is_some());
         let slot = |name: &String| revisions.iter().find(|r| r.name_any() == *name)?.spec.node_slot;
         Self {
@@ -79,6 +89,8 @@ impl Description {
                 Stands::Listed(listed) => listed.addresses,
                 _ => Vec::new(),
             },
+            policies,
+            plaintext,
             node,
             revision,
             waits_for,
@@ -106,6 +118,8 @@ impl Description {
             };
             field("mutual TLS", Some(&listed));
         }
+        field("plaintext", self.plaintext.as_ref());
+        field("policies", Some(self.policies.join(", ")).filter(|all| !all.is_empty()).as_ref());
         field("waits for", self.waits_for.as_ref());
         field("look at", self.look.as_ref());
         page.done()

@@ -1,13 +1,11 @@
 //! Pods and their place in the mesh, by the same rules as the control plane has. Pure but for [`gather`].
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, Pod},
     networking::v1::NetworkPolicy,
 };
 use kube::ResourceExt;
-use meshwright_api::{MeshNode, MeshPod, names};
+use meshwright_api::{AuthorizationPolicy, MeshNode, MeshPod, MeshTLSPolicy, names};
 use meshwright_core::{
     ObjectKey,
     mesh::{self, Outside, Rules, membership},
@@ -15,8 +13,10 @@ use meshwright_core::{
 };
 
 use crate::gather::Looked;
+pub use policies::Policies;
 
 pub mod gather;
+mod policies;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +37,12 @@ pub struct Members {
     pub pods: Looked<Vec<Pod>>,
     /// All namespaces.
     pub namespaces: Looked<Vec<Namespace>>,
-    /// All policies.
+    /// All NetworkPolicies.
     pub policies: Looked<Vec<NetworkPolicy>>,
+    /// All AuthorizationPolicies.
+    pub authorization: Looked<Vec<AuthorizationPolicy>>,
+    /// All MeshTLSPolicies.
+    pub tls: Looked<Vec<MeshTLSPolicy>>,
     /// Settings of Cilium, where that is installed.
     pub cilium: Looked<Option<ConfigMap>>,
 }
@@ -117,22 +121,19 @@ fn modelled(pod: &Pod) -> model::Pod {
     let spec = pod.spec.clone().unwrap_or_default();
     let containers = spec.init_containers.unwrap_or_default().into_iter().chain(spec.containers);
     let addresses = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|a| a.ip.clone());
-    let labels: BTreeMap<String, String> = pod
-        .labels()
-        .iter()
-        .filter(|(l, _)| mesh::LABELS.contains(&l.as_str()))
-        .map(|(l, v)| (l.clone(), v.clone()))
-        .collect();
     model::Pod {
         uid: pod.uid().unwrap_or_default(),
         node: spec.node_name.unwrap_or_default(),
-        labels,
+        labels: pod.labels().clone(),
         service_account: spec.service_account_name.unwrap_or_default(),
+        // What it is a replica of decides nothing.
+        workload: String::new(),
         host_network: spec.host_network.unwrap_or_default(),
         addresses: addresses.collect(),
         // Whose an address is does not matter here.
         since: 0,
         sidecar: containers.map(|c| c.name).find(|name| mesh::is_foreign_sidecar(name)),
+        ..model::Pod::default()
     }
 }
 

@@ -3,11 +3,20 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{GatewayParameters, MeshControlPlane, MeshNode, MeshRevision};
+use crate::{
+    AuthorizationPolicy, GatewayParameters, MeshControlPlane, MeshNode, MeshRevision, MeshTLSPolicy,
+};
 
 /// Every CustomResourceDefinition of our group.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![GatewayParameters::crd(), MeshControlPlane::crd(), MeshNode::crd(), MeshRevision::crd()]
+    vec![
+        AuthorizationPolicy::crd(),
+        GatewayParameters::crd(),
+        MeshControlPlane::crd(),
+        MeshNode::crd(),
+        MeshRevision::crd(),
+        MeshTLSPolicy::crd(),
+    ]
 }
 
 /// File name and content of each definition, as committed in `yaml/`.

@@ -12,7 +12,9 @@ mod mesh_control_plane;
 mod mesh_node;
 mod mesh_revision;
 pub mod names;
+mod policy;
 pub mod shares;
+mod telemetry;
 mod upgrade;
 
 pub use definitions::{definitions, definitions_yaml};
@@ -28,6 +30,13 @@ pub use mesh_node::{
 pub use mesh_revision::{
     Images, IssuingCaStatus, MeshRevision, MeshRevisionSpec, MeshRevisionStatus, WorkloadSettings,
 };
+pub use policy::{
+    AuthorizationAction, AuthorizationMode, AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule,
+    HeaderMatch, HttpAttributes, MeshTLSPolicy, MeshTLSPolicySpec, NetworkAttributes, PathMatch,
+    PathMatchType, PolicyStatus, PortTlsMode, Selector, SelectorRequirement, ServiceAccountSource, Source,
+    SourceType, TargetKind, TargetRef, TlsMode,
+};
+pub use telemetry::{AccessLog, Telemetry, Tracing};
 pub use upgrade::{
     Accepted, Analysis, Approval, Approved, Blocker, Comparison, DonePhase, NODE_WAVES, NODES_STEP,
     NodeShift, OnInsufficient, PassedOver, Probe, Rollback, SUPERSEDED, Share, Step, Strategy, UNMEASURED,

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Autoscaling, Resources, Scheduling, Upgrade, UpgradePhase, UpgradeRecord, UpgradeResult, UpgradeStatus,
-    labels,
+    Autoscaling, Resources, Scheduling, Telemetry, Upgrade, UpgradePhase, UpgradeRecord, UpgradeResult,
+    UpgradeStatus, labels,
 };
 
 /// One mesh. A cluster holds one; a second MeshControlPlane gets a Conflict condition and changes nothing.
@@ -63,6 +63,9 @@ pub struct MeshControlPlaneSpec {
     /// Lives of the certificates.
     #[serde(default)]
     pub certificates: Certificates,
+    /// What node proxies tell of single requests; from release 0.3.0 on.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// The Gateway API's CustomResourceDefinitions.
     #[serde(default, rename = "gatewayAPI")]
     pub gateway_api: GatewayApi,

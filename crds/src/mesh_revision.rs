@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeSlot, Resources, Scheduling};
+use crate::{NodeSlot, Resources, Scheduling, Telemetry};
 
 /// Written by the operator only. Its name is the mesh's name and a hash of this spec, stored and never recomputed.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -43,6 +43,9 @@ pub struct MeshRevisionSpec {
     pub control_plane: WorkloadSettings,
     /// Settings of the gateways' pods.
     pub gateways: WorkloadSettings,
+    /// What the node proxies tell of single requests.
+    #[serde(default, skip_serializing_if = "Telemetry::is_off")]
+    pub telemetry: Telemetry,
     /// Ports of the node proxies; none where the release has no node proxies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_slot: Option<NodeSlot>,

@@ -29,8 +29,10 @@ pub async fn members(
     let namespace = mesh.namespace().unwrap_or_default();
     let operator = operator.unwrap_or_else(|| OPERATOR_NAMESPACE.to_owned());
     let closed = [namespace.as_str(), &operator, KUBE_SYSTEM].map(str::to_owned).into();
-    let (nodes, mesh_nodes, pods, namespaces, policies, cilium) = tokio::join!(
+    let (nodes, mesh_nodes, pods, namespaces, policies, authorization, tls, cilium) = tokio::join!(
         list(client, "kubernetes.io/os=linux"),
+        list(client, ""),
+        list(client, ""),
         list(client, ""),
         list(client, ""),
         list(client, ""),
@@ -42,12 +44,14 @@ pub async fn members(
     };
     Some(Members {
         trust_domain: revision.spec.trust_domain.clone(),
-        rules: Rules { closed },
+        rules: Rules { closed, root: namespace.clone() },
         nodes,
         mesh_nodes: mesh_nodes.map(ours),
         pods,
         namespaces,
         policies,
+        authorization,
+        tls,
         cilium,
         namespace,
     })

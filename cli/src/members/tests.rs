@@ -31,12 +31,30 @@ status:
     Members {
         namespace: "mesh".to_owned(),
         trust_domain: "cluster.local".to_owned(),
-        rules: Rules { closed: ["mesh".to_owned()].into() },
+        rules: Rules { closed: ["mesh".to_owned()].into(), root: "mesh".to_owned() },
         nodes: Ok(vec![read("metadata: { name: n1 }")]),
         mesh_nodes: Ok(vec![read(mesh_node)]),
         pods: Ok(vec![pod("cart", ""), pod("pay", ""), pod("edge", ", hostNetwork: true"), db]),
         namespaces: Ok(vec![read("metadata: { name: shop, labels: { meshwright.io/mesh: enabled } }")]),
         policies: Ok(Vec::new()),
+        authorization: Ok(vec![
+            read(
+                "metadata: { name: front-only, namespace: shop }\nspec: { targetRefs: [{ selector: { matchLabels: { app: cart } } }],\
+                 rules: [{ sources: [{ type: ServiceAccount, serviceAccount: { name: front } }] }] }",
+            ),
+            read(
+                "metadata: { name: no-admin, namespace: shop }\nspec: { action: DENY, mode: DryRun,\
+                 rules: [{ networkAttributes: { ports: [80] } }] }",
+            ),
+            read("metadata: { name: other, namespace: web }\nspec: {}"),
+        ]),
+        tls: Ok(vec![
+            read("metadata: { name: all, namespace: mesh }\nspec: { mode: Strict }"),
+            read(
+                "metadata: { name: pay, namespace: shop }\nspec: { mode: Permissive, ports: [{ port: 3306, mode: Strict }],\
+                 targetRefs: [{ selector: { matchLabels: { app: pay } } }] }",
+            ),
+        ]),
         cilium: Ok(None),
     }
 }
@@ -117,6 +135,10 @@ fn a_pod_is_described() {
     let text = ["cart", "pay", "edge", "db"].map(|name| of(name).text()).join("\n");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     insta::assert_snapshot!(text);
+    let unread = Members { tls: Err("forbidden".to_owned()), ..members() };
+    let cart = &unread.pods.as_ref().unwrap()[0];
+    let said = Description::new(cart, &unread, &revisions).plaintext.unwrap();
+    assert!(said.contains("could not be read: forbidden"), "{said}");
     let mut new = pod("new", "");
     new.spec.as_mut().unwrap().node_name = None;
     assert_eq!(Description::new(&new, &seen, &revisions).waits_for.as_deref(), Some("a node"));

@@ -35,8 +35,9 @@ pub fn record(page: &mut Page, record: &UpgradeRecord) {
     page.field("phases", &phases.collect::<Vec<_>>().join(", "));
     for phase in &record.phases {
         if let Some(verdict) = &phase.verdict {
-            let name = phase.step.map_or_else(|| "verdict".to_owned(), |step| format!("step {step}"));
-            page.field(&name, &describe(verdict));
+            let what = if phase.phase == UpgradePhase::ShiftNodes { "wave" } else { "step" };
+            let name = phase.step.map_or_else(|| "verdict".to_owned(), |step| format!("{what} {step}"));
+            page.field(&name, &describe(phase.phase, verdict));
         }
     }
     for approved in &record.approvals {

@@ -168,7 +168,7 @@ impl Progress {
             }
         }
         if let Some(verdict) = &upgrade.verdict {
-            page.field("verdict", &describe(verdict));
+            page.field("verdict", &describe(upgrade.phase, verdict));
         }
         if self.paused {
             page.field("paused", "by spec.upgrade.paused; go on with `kubectl mesh resume`");
@@ -201,13 +201,16 @@ impl Progress {
     }
 }
 
-/// A verdict with its samples.
-pub fn describe(verdict: &Verdict) -> String {
-    format!(
-        "{:?}: {} (with probes {} of the new revision, {} of the old)",
-        verdict.result,
-        verdict.reason,
-        count(verdict.canary_requests, "request"),
-        grouped(verdict.baseline_requests)
-    )
+/// What was said of this phase, with its samples.
+pub fn describe(phase: UpgradePhase, verdict: &Verdict) -> String {
+    let Verdict { result, reason, canary_requests, baseline_requests } = verdict;
+    let (new, old) = (*canary_requests, grouped(*baseline_requests));
+    // Each wave of nodes is held against its own past.
+    let samples = match phase {
+        UpgradePhase::ShiftNodes => {
+            format!("{} and connections since they went over, {old} before", count(new, "request"))
+        }
+        _ => format!("with probes {} of the new revision, {old} of the old", count(new, "request")),
+    };
+    format!("{result:?}: {reason} ({samples})")
 }

@@ -13,7 +13,7 @@ pub const CONFLICTED: &str = "Conflicted";
 pub const OVERLAPPING_TLS_CONFIG: &str = "OverlappingTLSConfig";
 /// `SupportedVersion` of a GatewayClass.
 pub const SUPPORTED_VERSION: &str = "SupportedVersion";
-/// `PartiallyInvalid` of a route; only written while it is True.
+/// `PartiallyInvalid` of a route or a policy; only written while it is True.
 pub const PARTIALLY_INVALID: &str = "PartiallyInvalid";
 /// Ours, of a route: False while a proxy refuses the configuration made from it; absent otherwise.
 pub const ROUTE_PROGRAMMED: &str = "meshwright.io/Programmed";
@@ -27,6 +27,8 @@ pub const LISTENER_TYPES: &[&str] =
     &[ACCEPTED, PROGRAMMED, RESOLVED_REFS, CONFLICTED, OVERLAPPING_TLS_CONFIG];
 /// What a route parent status writer owns (its entry is ours altogether, foreign types in it still stay).
 pub const ROUTE_TYPES: &[&str] = &[ACCEPTED, RESOLVED_REFS, PARTIALLY_INVALID, ROUTE_PROGRAMMED];
+/// What the status writer of the mesh's policies owns.
+pub const POLICY_TYPES: &[&str] = &[ACCEPTED, PARTIALLY_INVALID];
 
 /// Reasons, named as the API names them.
 pub mod reason {
@@ -88,7 +90,7 @@ pub mod reason {
     pub const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
     /// Route: the parent, or the listener or port of it that is asked for, does not exist.
     pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
-    /// Route: another route of a more specific kind has the port (GEP-1294).
+    /// Route: another route of a more specific kind has the port (GEP-1294). Policy: another one decides.
     pub const CONFLICTED: &str = "Conflicted";
     /// Route: filters that exclude each other.
     pub const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
@@ -96,8 +98,10 @@ pub mod reason {
     pub const INVALID_KIND: &str = "InvalidKind";
     /// Route: no such backend.
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
-    /// Route: the backend's port speaks a protocol that an HTTPRoute cannot use.
+    /// Route: the backend's port speaks a protocol that an HTTPRoute cannot use. Policy: it looks at requests where none are.
     pub const UNSUPPORTED_PROTOCOL_BACKEND: &str = "UnsupportedProtocol";
+    /// Policy: it selects nothing.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
     /// Ours, route: a proxy refused the configuration.
     pub const REJECTED_BY_PROXY: &str = "RejectedByProxy";
 }

@@ -192,6 +192,9 @@ pub type ServiceRoutes = BTreeMap<ObjectKey, BTreeMap<u16, Arc<PortRoutes>>>;
 pub struct PortRoutes {
     /// Of the Service's own namespace, in order of precedence: for callers everywhere. None if there is no such route.
     pub producer: Option<Vec<Arc<RouteEntry>>>,
+    /// Whether one of those routes names the port, by its number or name, and is not simply for the whole Service: what else was not
+    /// declared is HTTP there.
+    pub is_named: bool,
     /// Of other namespaces: for callers in the same, to whom the producer's do not matter then.
     pub consumers: BTreeMap<String, Vec<Arc<RouteEntry>>>,
 }

@@ -14,6 +14,7 @@ pub mod mesh;
 pub mod model;
 pub mod resolve;
 pub mod status;
+pub mod telemetry;
 
 pub use config::GatewayConfig;
 pub use difference::difference;

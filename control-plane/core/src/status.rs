@@ -112,6 +112,8 @@ pub struct Statuses {
     pub http_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
     /// GRPCRoutes with at least one parent of ours.
     pub grpc_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
+    /// AuthorizationPolicies and MeshTLSPolicies.
+    pub policies: Arc<PolicyStatuses>,
 }
 
 impl Statuses {
@@ -129,6 +131,24 @@ impl Statuses {
             RouteKind::Grpc => &mut self.grpc_routes,
         }
     }
+}
+
+/// Statuses of the mesh's policies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyStatuses {
+    /// All AuthorizationPolicies.
+    pub authorization: BTreeMap<ObjectKey, Arc<PolicyStatus>>,
+    /// All MeshTLSPolicies.
+    pub tls: BTreeMap<ObjectKey, Arc<PolicyStatus>>,
+}
+
+/// Status of one of the mesh's policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Conditions, of the types in [`crate::conditions::POLICY_TYPES`].
+    pub conditions: Vec<ConditionUpdate>,
+    /// Members of the mesh that it selects.
+    pub pods: u32,
 }
 
 /// Status of a GatewayClass.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use meshwright_api::PolicyStatus;
 use meshwright_api::gateway as api;
 use meshwright_core::ObjectKey;
 use meshwright_core::config::ClusterRef;
 use meshwright_core::model::{
-    EndpointSlice, Gateway, GatewayClass, GatewayParameters, HttpRoute, MeshNode, Namespace, ObjectId, Pod,
-    ReferenceGrant, SecretState,
+    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, GatewayParameters, HttpRoute, MeshNode,
+    MeshTlsPolicy, Namespace, ObjectId, Pod, ReferenceGrant, SecretState,
 };
 use meshwright_k8s::Update;
 
@@ -28,6 +29,8 @@ pub(crate) enum Event {
     Namespaces(Update<Namespace>),
     Pods(Update<Option<Pod>>),
     MeshNodes(Update<MeshNode>),
+    AuthorizationPolicies(Update<Seen<AuthorizationPolicy, PolicyStatus>>),
+    MeshTlsPolicies(Update<Seen<MeshTlsPolicy, PolicyStatus>>),
     GatewayClasses(Update<Seen<GatewayClass, api::GatewayClassStatus>>),
     Gateways(Update<Seen<Gateway, api::GatewayStatus>>),
     HttpRoutes(Update<Seen<HttpRoute, api::HttpRouteStatus>>),
@@ -53,6 +56,8 @@ impl Event {
             Self::Namespaces(update) => replaced(update, "namespaces"),
             Self::Pods(update) => replaced(update, "pods"),
             Self::MeshNodes(update) => replaced(update, "meshnodes"),
+            Self::AuthorizationPolicies(update) => replaced(update, "authorizationpolicies"),
+            Self::MeshTlsPolicies(update) => replaced(update, "meshtlspolicies"),
             Self::GatewayClasses(update) => replaced(update, "gatewayclasses"),
             Self::Gateways(update) => replaced(update, "gateways"),
             Self::HttpRoutes(update) => replaced(update, "httproutes"),

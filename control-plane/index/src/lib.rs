@@ -46,12 +46,21 @@ pub struct Setup {
     pub recorder: kube::runtime::events::Recorder,
     /// What is ours.
     pub controller: ControllerConfig,
-    /// The mesh between services; None for one of gateways only, where neither pods nor MeshNodes are read.
+    /// The mesh between services; None for one of gateways only, where no pods, MeshNodes and GRPCRoutes are read and routes have no
+    /// Services as parents.
     pub mesh: Option<MeshSetup>,
     /// Gets a guard for each kind until it was listed.
     pub readiness: Readiness,
     /// Counts.
     pub metrics: Metrics,
+}
+
+impl Setup {
+    /// Without a mesh nothing of Services as parents is ours.
+    fn controller(&self) -> ControllerConfig {
+        let has_mesh = self.controller.has_mesh && self.mesh.is_some();
+        ControllerConfig { has_mesh, ..self.controller.clone() }
+    }
 }
 
 /// The mesh whose control plane this is.
@@ -82,13 +91,14 @@ impl Index {
         let live = LiveObjects::default();
         let awaited = sources::spawn(&setup, &events, tasks, drain);
         let secrets = secrets::SecretWatches::new(setup.client.clone(), events.clone(), drain.clone());
+        let controller = setup.controller();
         let (rules, trust_domain) = match setup.mesh {
             Some(mesh) => (mesh.rules, mesh.trust_domain),
             None => Default::default(),
         };
         let task = task::Task {
             store: store::Store::new(live.clone()),
-            resolver: Resolver::new(setup.controller),
+            resolver: Resolver::new(controller),
             mesh: MeshResolver::new(rules, trust_domain),
             routes: Arc::default(),
             metrics: setup.metrics,

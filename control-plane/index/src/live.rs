@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use meshwright_api::PolicyStatus;
 use meshwright_api::gateway as api;
 use meshwright_core::ObjectKey;
 use meshwright_k8s::Update;
@@ -36,6 +37,10 @@ pub struct Touched {
     pub gateways: BTreeSet<ObjectKey>,
     /// HTTPRoutes.
     pub http_routes: BTreeSet<ObjectKey>,
+    /// AuthorizationPolicies.
+    pub authorization_policies: BTreeSet<ObjectKey>,
+    /// MeshTLSPolicies.
+    pub mesh_tls_policies: BTreeSet<ObjectKey>,
     /// GRPCRoutes.
     pub grpc_routes: BTreeSet<ObjectKey>,
 }
@@ -45,6 +50,8 @@ struct Inner {
     gateway_classes: BTreeMap<ObjectKey, Arc<Live<api::GatewayClassStatus>>>,
     gateways: BTreeMap<ObjectKey, Arc<Live<api::GatewayStatus>>>,
     http_routes: BTreeMap<ObjectKey, Arc<Live<api::HttpRouteStatus>>>,
+    authorization_policies: BTreeMap<ObjectKey, Arc<Live<PolicyStatus>>>,
+    mesh_tls_policies: BTreeMap<ObjectKey, Arc<Live<PolicyStatus>>>,
     grpc_routes: BTreeMap<ObjectKey, Arc<Live<api::GrpcRouteStatus>>>,
     touched: Touched,
 }
@@ -122,6 +129,25 @@ kind!(
     update_grpc_routes,
     grpc_routes,
     api::GrpcRouteStatus
+);
+
+kind!(
+    authorization_policy,
+    authorization_policies,
+    record_authorization_policy,
+    forget_authorization_policy,
+    update_authorization_policies,
+    authorization_policies,
+    PolicyStatus
+);
+kind!(
+    mesh_tls_policy,
+    mesh_tls_policies,
+    record_mesh_tls_policy,
+    forget_mesh_tls_policy,
+    update_mesh_tls_policies,
+    mesh_tls_policies,
+    PolicyStatus
 );
 
 impl LiveObjects {

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Resource};
 use meshwright_api::gateway as api;
-use meshwright_api::{GatewayParameters, labels};
+use meshwright_api::{AuthorizationPolicy, GatewayParameters, MeshTLSPolicy, PolicyStatus, labels};
 use meshwright_k8s::{Source, Update, watch};
 use meshwright_runtime::{CancellationToken, ReadyGuard};
 use serde::de::DeserializeOwned;
@@ -52,7 +52,6 @@ pub(crate) fn spawn(
     watches.watch("gatewayclasses", Source::optional, seen_class, Event::GatewayClasses);
     watches.watch("gateways", Source::optional, seen_gateway, Event::Gateways);
     watches.watch("httproutes", Source::optional, seen_route, Event::HttpRoutes);
-    watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
     watches.watch("referencegrants", Source::optional, convert::reference_grant, Event::ReferenceGrants);
     watches.watch(
         "gatewayparameters",
@@ -62,8 +61,17 @@ pub(crate) fn spawn(
     );
     if let Some(mesh) = &setup.mesh {
         watches.watch("pods", running, convert::pod, Event::Pods);
+        watches.watch(
+            "authorizationpolicies",
+            Source::optional,
+            seen_authorization,
+            Event::AuthorizationPolicies,
+        );
+        watches.watch("meshtlspolicies", Source::optional, seen_tls, Event::MeshTlsPolicies);
         let source = Source::namespaced("meshnodes", setup.client.clone(), &mesh.namespace).optional();
         watches.start(source, convert::mesh_node, Event::MeshNodes);
+        // No Gateway here takes them, and its control plane may have no right to list them: it would wait for ever.
+        watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
     }
     let what = "gateway API version";
     watches.awaited.insert(what, setup.readiness.guard(what));
@@ -141,6 +149,14 @@ use meshwright_core::model;
 seen!(seen_class, api::GatewayClass, api::GatewayClassStatus, model::GatewayClass, convert::gateway_class);
 seen!(seen_gateway, api::Gateway, api::GatewayStatus, model::Gateway, convert::gateway);
 seen!(seen_route, api::HttpRoute, api::HttpRouteStatus, model::HttpRoute, convert::http_route);
+seen!(
+    seen_authorization,
+    AuthorizationPolicy,
+    PolicyStatus,
+    model::AuthorizationPolicy,
+    convert::authorization_policy
+);
+seen!(seen_tls, MeshTLSPolicy, PolicyStatus, model::MeshTlsPolicy, convert::mesh_tls_policy);
 seen!(seen_grpc_route, api::GrpcRoute, api::GrpcRouteStatus, model::HttpRoute, convert::grpc_route);
 
 async fn poll_version(client: kube::Client, events: mpsc::Sender<Event>) {

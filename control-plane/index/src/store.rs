@@ -57,6 +57,12 @@ impl Change {
         Self { endpoints: services, ..change }
     }
 
+    fn policies(keys: impl Iterator<Item = ObjectKey>) -> Self {
+        let mut change = Self::default();
+        change.mesh.policies = keys.collect();
+        change
+    }
+
     fn structural(structural: bool) -> Self {
         Self { structural, ..Self::default() }
     }
@@ -91,6 +97,16 @@ impl Store {
                 let mut change = Change::default();
                 change.mesh.nodes = apply(&mut world.mesh_nodes, map(update, Some)).into_keys().collect();
                 return change;
+            }
+            Event::AuthorizationPolicies(update) => {
+                let (models, live) = split(update, parts);
+                self.live.update_authorization_policies(live);
+                return Change::policies(apply(&mut world.authorization_policies, models).into_keys());
+            }
+            Event::MeshTlsPolicies(update) => {
+                let (models, live) = split(update, parts);
+                self.live.update_mesh_tls_policies(live);
+                return Change::policies(apply(&mut world.mesh_tls_policies, models).into_keys());
             }
             Event::Namespaces(update) => {
                 let mut change = Change::default();

@@ -107,6 +107,15 @@ impl Task {
         let start = std::time::Instant::now();
         output.mesh = self.mesh.resolve(&self.store.world, &change.mesh, &self.routes);
         self.metrics.mesh(&output.mesh, start.elapsed());
+        let policies = self.mesh.statuses();
+        self.statuses.send_if_modified(|statuses| {
+            // Before the first resolution of everything there are none to add to.
+            let Some(all) = statuses.as_mut().filter(|all| !Arc::ptr_eq(&all.policies, &policies)) else {
+                return false;
+            };
+            Arc::make_mut(all).policies = policies;
+            true
+        });
     }
 
     fn resolve(&mut self, known: &Output, change: &Change) {
@@ -131,6 +140,7 @@ impl Task {
         if self.output.borrow().is_none() || output.differs(known) {
             self.output.send_replace(Some(Arc::new(output)));
         }
+        resolution.statuses.policies = self.mesh.statuses();
         self.metrics.resolution_seconds.observe(start.elapsed().as_secs_f64());
         self.statuses.send_if_modified(|statuses| {
             let changed = statuses.as_deref() != Some(&resolution.statuses);

@@ -20,7 +20,7 @@ use crate::event::{Event, Seen};
 use crate::live::{Live, LiveObjects};
 use crate::output::Output;
 use crate::store::Store;
-use crate::{convert, metrics, patience, secrets, task};
+use crate::{MeshSetup, Setup, convert, metrics, patience, secrets, sources, task};
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -85,17 +85,20 @@ struct Running {
     _drain: meshwright_runtime::CancellationToken,
 }
 
+/// An API server that never answers.
+fn silent() -> kube::Client {
+    let pending = |_: http::Request<kube::client::Body>| {
+        std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+    };
+    kube::Client::new(tower::service_fn(pending), "ns")
+}
+
 fn start(awaited: &[&'static str]) -> Running {
     let (events, receiver) = mpsc::channel(64);
     let (output, output_receiver) = watch::channel(None);
     let (statuses, statuses_receiver) = watch::channel(None);
     let drain = CancellationToken::new();
-    let client = kube::Client::new(
-        tower::service_fn(|_: http::Request<kube::client::Body>| {
-            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
-        }),
-        "ns",
-    );
+    let client = silent();
     let readiness = meshwright_runtime::Readiness::default();
     let metrics = metrics::Metrics::register(&mut prometheus_client::registry::Registry::default());
     let task = task::Task {
@@ -120,6 +123,39 @@ impl Running {
         wait.await.unwrap().unwrap();
         self.output.borrow_and_update().clone().unwrap()
     }
+}
+
+/// Of a control plane with a mesh or without.
+fn setup(has_mesh: bool) -> Setup {
+    let client = silent();
+    let reporter = kube::runtime::events::Reporter { controller: "test".to_owned(), instance: None };
+    let mesh = || MeshSetup {
+        namespace: "mesh".to_owned(),
+        trust_domain: "cluster.local".to_owned(),
+        rules: Rules::default(),
+    };
+    Setup {
+        recorder: kube::runtime::events::Recorder::new(client.clone(), reporter),
+        client,
+        controller: ControllerConfig::default(),
+        mesh: has_mesh.then(mesh),
+        readiness: meshwright_runtime::Readiness::default(),
+        metrics: metrics::Metrics::register(&mut prometheus_client::registry::Registry::default()),
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_mesh_needs_is_not_waited_for_without_one() {
+    let awaited = |setup: &Setup| {
+        let (events, _receiver) = mpsc::channel(1);
+        let drain = CancellationToken::new();
+        let all = sources::spawn(setup, &events, &mut tokio::task::JoinSet::new(), &drain);
+        all.into_keys().collect::<std::collections::BTreeSet<_>>()
+    };
+    let (with, without) = (awaited(&setup(true)), awaited(&setup(false)));
+    assert_eq!(with.difference(&without).copied().collect::<Vec<_>>(), ["grpcroutes", "meshnodes", "pods"]);
+    assert!(without.contains("httproutes") && without.is_subset(&with));
+    assert_eq!([true, false].map(|has_mesh| setup(has_mesh).controller().has_mesh), [true, false]);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use meshwright_core::mesh::Rules;
 use meshwright_index::MeshSetup;
 use meshwright_pki::SpiffeId;
 use meshwright_runtime::{admin, telemetry};
+use meshwright_xds::mesh::{Telemetry, Tracing};
 
 use crate::nodes::Agents;
 
@@ -54,6 +55,15 @@ pub struct Args {
     /// Namespace of the operator, whose pods never join the mesh; where it is not given there are gateways only, and no pod joins
     #[arg(long, env = "OPERATOR_NAMESPACE")]
     pub operator_namespace: Option<String>,
+    /// Where the proxies of nodes send traces by OTLP over gRPC, host:port; they trace nothing where it is not given
+    #[arg(long, env = "PROXY_TRACING_ENDPOINT", value_parser = endpoint)]
+    pub proxy_tracing_endpoint: Option<(String, u16)>,
+    /// How many requests begin a trace, such as 1%
+    #[arg(long, env = "PROXY_TRACING_SAMPLING", default_value = "1%", value_parser = millionths)]
+    pub proxy_tracing_sampling: u32,
+    /// Whether the proxies of nodes write a line for each request and connection
+    #[arg(long, env = "PROXY_ACCESS_LOG", default_value_t = false, action = clap::ArgAction::Set)]
+    pub proxy_access_log: bool,
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Args,
@@ -83,15 +93,38 @@ impl Args {
         }
     }
 
+    /// What the proxies of nodes tell of single requests.
+    pub fn proxy_telemetry(&self) -> Telemetry {
+        let tracing = self.proxy_tracing_endpoint.clone().map(|(host, port)| Tracing {
+            host,
+            port,
+            sampling: self.proxy_tracing_sampling,
+        });
+        Telemetry { tracing, access_log: self.proxy_access_log }
+    }
+
     /// The mesh that we serve, if pods are to join it. Operators before 0.3 give no right to read MeshNodes. What it needs in order to work must not depend on it, so the pods of three namespaces never join.
     pub fn mesh(&self) -> Option<MeshSetup> {
         let closed = [&self.pod_namespace, self.operator_namespace.as_ref()?, KUBE_SYSTEM];
         Some(MeshSetup {
             namespace: self.pod_namespace.clone(),
             trust_domain: self.trust_domain.clone(),
-            rules: Rules { closed: closed.into_iter().map(str::to_owned).collect() },
+            rules: Rules {
+                closed: closed.into_iter().map(str::to_owned).collect(),
+                root: self.pod_namespace.clone(),
+            },
         })
     }
+}
+
+fn endpoint(text: &str) -> Result<(String, u16), String> {
+    let found = meshwright_core::telemetry::endpoint(text).map(|(host, port)| (host.to_owned(), port));
+    found.ok_or_else(|| format!("{text:?} is not host:port"))
+}
+
+fn millionths(text: &str) -> Result<u32, String> {
+    let found = meshwright_core::telemetry::millionths(text);
+    found.ok_or_else(|| format!("{text:?} is not a percentage such as 0.5%"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -112,5 +145,21 @@ mod tests {
         let args = Args::parse_from(args.split(' '));
         let closed = args.mesh().unwrap().rules.closed;
         assert_eq!(closed.iter().collect::<Vec<_>>(), ["kube-system", "mesh-ns", "ops"]);
+    }
+
+    #[test]
+    fn proxies_tell_what_the_operator_says_and_nothing_else() {
+        let of = |more: &str| {
+            let args =
+                format!("cp --pod-name p --pod-namespace mesh-ns --mesh-name mesh --revision mesh-1 {more}");
+            Args::try_parse_from(args.split_whitespace()).map(|args| args.proxy_telemetry())
+        };
+        assert_eq!(of("").unwrap(), Telemetry::default());
+        let all = of(
+            "--proxy-tracing-endpoint otel.obs:4317 --proxy-tracing-sampling 0.5% --proxy-access-log true",
+        );
+        let tracing = Tracing { host: "otel.obs".to_owned(), port: 4317, sampling: 5000 };
+        assert_eq!(all.unwrap(), Telemetry { tracing: Some(tracing), access_log: true });
+        assert!(of("--proxy-tracing-endpoint otel").is_err() && of("--proxy-tracing-sampling 2").is_err());
     }
 }

@@ -117,8 +117,9 @@ impl Args {
         drain: &CancellationToken,
     ) {
         let State { nodes, nacks, followers, outputs, .. } = state;
+        let (domain, telemetry) = (&self.trust_domain, self.proxy_telemetry());
         let translator =
-            NodeTranslator::new(nodes.clone(), nacks.clone(), &self.trust_domain, metrics.clone());
+            NodeTranslator::new(nodes.clone(), nacks.clone(), domain, telemetry, metrics.clone());
         named(tasks, "translator of nodes", translator.run(outputs.clone(), drain.clone()));
         let (followers, outputs) = (followers.clone(), outputs.clone());
         let captured = Captured::new(client, &self.pod_namespace, followers, outputs, metrics.clone());

@@ -67,7 +67,7 @@ impl State {
             nacks: Nacks::new(registry.clone()),
             registry,
             nodes: NodeRegistry::default(),
-            reports: Reports::new(&args.trust_domain, metrics),
+            reports: Reports::new(args.agents(), metrics),
             followers: Followers::default(),
             outputs,
         }

@@ -219,9 +219,9 @@ pub struct Verdict {
     pub result: VerdictResult,
     /// Why, with the figures.
     pub reason: String,
-    /// Requests of the new revision that were measured.
+    /// Requests of the new revision that were measured; in phase ShiftNodes, requests and connections from the wave's nodes since they went over.
     pub canary_requests: i64,
-    /// Requests of the old revision in the same time.
+    /// Requests of the old revision in the same time; in phase ShiftNodes, those from the same nodes before they went over.
     pub baseline_requests: i64,
 }
 

@@ -19,7 +19,7 @@ const JOINING: &str = "node_proxies::pods_that_run_join_the_mesh_and_leave_it_an
 /// What changes nothing that Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits.
 const BESIDE: [&str; 3] = [CONTEST, KILLED_AGENTS, JOINING];
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 13] = [
+const NOT_OUTSIDE: [(&str, &str); 14] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
@@ -27,6 +27,7 @@ const NOT_OUTSIDE: [(&str, &str); 13] = [
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     (KILLED_AGENTS, SIGNALS),
     (JOINING, PACKETS),
+    ("policy::strict_pods_refuse_plaintext_from_everybody_also_while_envoy_is_stopped", SIGNALS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),
     ("under_load::a_lost_node_costs_what_went_to_it_until_its_endpoints_are_gone", POWER),

@@ -12,8 +12,10 @@ mod http;
 mod keep;
 mod load;
 mod members;
+mod metrics;
 mod node_proxies;
 mod plugin;
+mod policies;
 mod processes;
 mod streams;
 mod traffic;
@@ -32,8 +34,13 @@ pub use http::{Answer, get, get_on_socket, get_with_headers};
 pub use keep::{keep, keep_all, with_namespace};
 pub use load::{Load, LoadReport, ensure_oha};
 pub use members::{Called, Calls, Installed, MARKER, Members};
-pub use node_proxies::{handshakes, kill_node_proxy, mesh_nodes, node_proxies_gone, serve_all_nodes};
+pub use metrics::sum;
+pub use node_proxies::{
+    handshakes, kill_node_proxy, mesh_nodes, node_addresses, node_metrics, node_proxies_gone,
+    serve_all_nodes, signal_node_proxy,
+};
 pub use plugin::{Plugin, Said};
+pub use policies::{Policies, connects_from};
 pub use processes::processes;
 pub use streams::{End, Kind, Stream, Streams};
 pub use traffic::{out_of_service, revisions_behind};

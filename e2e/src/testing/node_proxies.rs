@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -70,12 +70,7 @@ pub async fn node_proxies_gone(env: &Env, revision: &str) -> Result<()> {
 /// When there is nothing to kill, or it does not come back.
 pub async fn kill_node_proxy(env: &Env, node: &str, container: Option<&str>) -> Result<Duration> {
     let pods: Api<Pod> = Api::namespaced(env.client.clone(), MESH);
-    let of_node =
-        ListParams::default().labels("meshwright.io/component=node").fields(&format!("spec.nodeName={node}"));
-    let found = pods.list(&of_node).await.context("list node proxies")?;
-    let [pod] = found.items.as_slice() else {
-        bail!("{} node proxies on {node} and not one", found.items.len());
-    };
+    let pod = &node_proxy(&pods, node).await?;
     let restarts = |pod: &Pod| -> i32 {
         pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).map(|s| s.restart_count).sum()
     };
@@ -97,24 +92,63 @@ pub async fn kill_node_proxy(env: &Env, node: &str, container: Option<&str>) -> 
     Ok(start.elapsed())
 }
 
+/// Sends a signal to every process of one container of a node's proxy.
+///
+/// # Errors
+/// When there is none, or one of them does not get it.
+pub async fn signal_node_proxy(env: &Env, node: &str, container: &str, signal: Signal) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(env.client.clone(), MESH);
+    let all = processes(&node_proxy(&pods, node).await?, Some(container))?;
+    ensure!(!all.is_empty(), "the node proxy of {node} runs nothing in {container}");
+    all.into_iter().try_for_each(|process| kill_process(process, signal)).context("send a signal")
+}
+
+/// The only one of a node.
+async fn node_proxy(pods: &Api<Pod>, node: &str) -> Result<Pod> {
+    let of_node =
+        ListParams::default().labels("meshwright.io/component=node").fields(&format!("spec.nodeName={node}"));
+    let mut found = pods.list(&of_node).await.context("list node proxies")?.items;
+    let count = found.len();
+    found.pop().filter(|_| count == 1).with_context(|| format!("{count} node proxies on {node} and not one"))
+}
+
+/// Addresses of all nodes.
+///
+/// # Errors
+/// When they cannot be listed.
+pub async fn node_addresses(env: &Env) -> Result<Vec<IpAddr>> {
+    let nodes: Api<Node> = Api::all(env.client.clone());
+    let nodes = nodes.list(&ListParams::default()).await.context("list nodes")?.items;
+    Ok(nodes.iter().filter_map(address).collect())
+}
+
 /// TLS handshakes that the proxy of each node has done with clients of its pods, by node.
 ///
 /// # Errors
 /// When a proxy does not say.
 pub async fn handshakes(env: &Env) -> Result<BTreeMap<String, u64>> {
+    let all = node_metrics(env).await?;
+    Ok(all.into_iter().map(|(node, metrics)| (node, inbound_handshakes(&metrics))).collect())
+}
+
+/// What the proxy that is to serve each node tells Prometheus, by node.
+///
+/// # Errors
+/// When a proxy does not say.
+pub async fn node_metrics(env: &Env) -> Result<BTreeMap<String, String>> {
     let revisions: Api<MeshRevision> = Api::namespaced(env.client.clone(), MESH);
     let nodes: Api<Node> = Api::all(env.client.clone());
-    let mut counted = BTreeMap::new();
+    let mut said = BTreeMap::new();
     for mesh_node in mesh_nodes(env).await? {
         let (name, revision) = (mesh_node.name_any(), &mesh_node.spec.revision);
         let slot = revisions.get(revision).await.with_context(|| format!("read {revision}"))?.spec.node_slot;
         let port = slot.with_context(|| format!("{revision} has no node proxies"))?.ports().metrics;
         let node = nodes.get(&name).await.with_context(|| format!("read node {name}"))?;
         let to = address(&node).with_context(|| format!("node {name} without an address"))?;
-        let said = get((to, port).into(), &name, "/metrics").await?;
-        counted.insert(name, inbound_handshakes(&said.body));
+        let body = get((to, port).into(), &name, "/metrics").await?.body;
+        said.insert(name, body);
     }
-    Ok(counted)
+    Ok(said)
 }
 
 fn address(node: &Node) -> Option<IpAddr> {

@@ -8,6 +8,8 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use meshwright_api::labels;
+use meshwright_e2e::product::RELEASES;
+use meshwright_e2e::soak;
 use meshwright_e2e::testing::{apply_yaml, eventually, get, get_with_headers};
 use serde_json::json;
 
@@ -75,6 +77,8 @@ async fn step(
 #[tokio::test]
 async fn each_step_of_the_walk_through_gives_its_shares() -> Result<()> {
     let env = Env::with_mesh().await?;
+    // Its last step needs node proxies.
+    soak::at(&env, RELEASES[1]).await?;
     let gateway = installed(&env).await?;
     let jason = [("end-user", "jason")];
     step(&env, gateway, "1-all-v1.yaml", &[], &[("reviews-v1", 100.0)]).await?;

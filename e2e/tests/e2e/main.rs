@@ -9,5 +9,7 @@ mod faults;
 mod gateway;
 mod mesh;
 mod node_proxies;
+mod policy;
+mod signals;
 mod under_load;
 mod upgrade;

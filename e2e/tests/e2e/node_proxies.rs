@@ -197,7 +197,7 @@ fn have_risen(members: &Members, before: &BTreeMap<String, u64>, now: &BTreeMap<
 
 /// Does something with pods of an application while they call each other and clients call them through the gateway. Nothing of that fails,
 /// and the pods are the same afterwards.
-async fn with_members(
+pub async fn with_members(
     what: &str,
     max_age: Option<u32>,
     acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>,

@@ -16,7 +16,7 @@ use meshwright_pki::{
     tls::{DynamicIdentity, DynamicRoots, client_config},
 };
 use meshwright_proto::inspection::{
-    ObserveRequest, ObserveResponse, RenderRequest, RenderResponse,
+    ObservePairsRequest, ObserveRequest, ObserveResponse, ObservedNode, RenderRequest, RenderResponse,
     inspection_service_client::InspectionServiceClient,
 };
 use rustls::pki_types::ServerName;
@@ -127,6 +127,21 @@ impl Client {
     ) -> Result<ObserveResponse, Error> {
         let ask = |mut service: Service| async move { service.observe(ObserveRequest { since }).await };
         self.call(mesh, replica, "tell what it observes", OBSERVE, ask).await
+    }
+
+    /// What proxies of these nodes told the replica; slots from `since` on, in Unix seconds.
+    pub async fn observe_pairs(
+        &self,
+        mesh: &Mesh<'_>,
+        replica: &Replica,
+        since: i64,
+        nodes: &BTreeSet<String>,
+    ) -> Result<Vec<ObservedNode>, Error> {
+        let ask = |mut service: Service| async move {
+            service.observe_pairs(ObservePairsRequest { since, nodes: nodes.iter().cloned().collect() }).await
+        };
+        let told = self.call(mesh, replica, "tell what nodes reported", OBSERVE, ask).await;
+        told.map(|response| response.nodes)
     }
 
     /// Everything that the replica gives, or would give, to proxies.

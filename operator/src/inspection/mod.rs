@@ -7,6 +7,7 @@ mod credentials;
 pub mod health;
 mod memory;
 mod observe;
+pub mod pairs;
 pub mod probe;
 mod replica;
 pub mod series;
@@ -14,7 +15,7 @@ mod traffic;
 
 pub use client::{Error, Mesh};
 pub use memory::{Certificates, ProxyKey, SeenProxy};
-pub use observe::{Inspector, NotRendered, Observation, Observed, Scope};
+pub use observe::{Inspector, NotRendered, Observation, Observed, PairScope, Scope};
 pub use replica::{Replica, State, replicas};
 pub use traffic::Traffic;
 

@@ -6,15 +6,19 @@ use std::{
 };
 
 use futures::future::join_all;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use meshwright_decisions::health::ReplicaHealth;
 use meshwright_proto::inspection::RenderedGateway;
 
 use super::{
     client::{Client, Mesh},
     memory::{Certificates, Memory, ProxyKey, SeenProxy},
+    pairs::Told,
     replica::{Replica, State},
 };
+
+/// Pairs are told in slots of thirty seconds: asked after so many there is seldom anything new.
+const PAIRS_AGE: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is to be known.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,15 @@ pub struct Scope<'a> {
     pub upgrade: &'a str,
     /// Traffic before this is not needed any more. Nothing older than an hour can be had.
     pub since: Timestamp,
+}
+
+/// Nodes whose pairs are to be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairScope {
+    /// Their names.
+    pub nodes: BTreeSet<String>,
+    /// Slots before this are not needed; Unix seconds.
+    pub since: i64,
 }
 
 /// What all control planes said.
@@ -79,6 +92,15 @@ fn reasons(tried: &[String]) -> String {
 pub struct Inspector {
     client: Client,
     memory: Mutex<Memory>,
+    pairs: Mutex<Option<Heard>>,
+}
+
+/// What was said of pairs, to which question and when.
+#[derive(Debug)]
+struct Heard {
+    scope: PairScope,
+    at: Timestamp,
+    told: Arc<Told>,
 }
 
 impl Inspector {
@@ -136,6 +158,44 @@ impl Inspector {
         Observation { at, since, revisions: all }
     }
 
+    /// Asks all replicas that run for what nodes reported; not more often than there is something new.
+    pub async fn observe_pairs(
+        &self,
+        mesh: &Mesh<'_>,
+        scope: PairScope,
+        revisions: &[&str],
+        replicas: &[Replica],
+        at: Timestamp,
+    ) -> Arc<Told> {
+        if let Some(heard) = self.heard().as_ref()
+            && heard.scope == scope
+            && heard.told.unheard.is_empty()
+            && at.duration_since(heard.at) < PAIRS_AGE
+        {
+            return heard.told.clone();
+        }
+        let is_asked = |r: &&Replica| r.state != State::Stopped && revisions.contains(&r.revision.as_str());
+        let asked: Vec<_> = replicas.iter().filter(is_asked).collect();
+        let answers = asked.iter().map(|r| self.client.observe_pairs(mesh, r, scope.since, &scope.nodes));
+        let mut told = Told::default();
+        for (replica, answer) in asked.iter().zip(join_all(answers).await) {
+            match answer {
+                Ok(nodes) => told.add(&replica.revision, nodes),
+                Err(error) => {
+                    told.unheard.insert(replica.pod.clone(), format!("{:#}", anyhow::Error::from(error)));
+                }
+            }
+        }
+        let told = Arc::new(told);
+        *self.heard() = Some(Heard { scope, at, told: told.clone() });
+        told
+    }
+
+    /// Lets go of what was said of pairs: up to some megabytes that nobody needs any more.
+    pub fn forget_pairs(&self) {
+        *self.heard() = None;
+    }
+
     /// What a revision gives, or would give, to proxies: of the first ready replica that says it.
     pub async fn render(
         &self,
@@ -151,6 +211,10 @@ impl Inspector {
             }
         }
         Err(NotRendered { revision: revision.to_owned(), tried })
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<Heard>> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -15,11 +15,11 @@ use meshwright_pki::{
 };
 use meshwright_proto::{
     inspection::{
-        Health, ObserveRequest, ObserveResponse, ObservedProxy, RenderRequest, RenderResponse,
-        RenderedGateway,
+        Health, ObservePairsRequest, ObservePairsResponse, ObserveRequest, ObserveResponse, ObservedNode,
+        ObservedProxy, RenderRequest, RenderResponse, RenderedGateway,
         inspection_service_server::{InspectionService, InspectionServiceServer},
     },
-    reports::{Proxy, Slot},
+    reports::{NodeProxy, Proxy, Slot},
 };
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_rustls::TlsAcceptor;
@@ -65,6 +65,22 @@ impl InspectionService for ControlPlane {
         };
         let health = Health { streams: self.streams.clone(), ..Health::default() };
         Ok(Response::new(ObserveResponse { proxies: vec![observed], health: Some(health) }))
+    }
+
+    async fn observe_pairs(
+        &self,
+        request: Request<ObservePairsRequest>,
+    ) -> Result<Response<ObservePairsResponse>, Status> {
+        let ObservePairsRequest { since, nodes } = request.into_inner();
+        self.asked_since.lock().unwrap().push(since);
+        if self.hangs {
+            return Err(Status::unavailable("not now"));
+        }
+        let of = |node: String| {
+            let proxy = NodeProxy { node, revision: "mesh-1".to_owned(), ..NodeProxy::default() };
+            ObservedNode { proxy: Some(proxy), last_report: 1100, pairs: Vec::new() }
+        };
+        Ok(Response::new(ObservePairsResponse { nodes: nodes.into_iter().map(of).collect() }))
     }
 
     async fn render(&self, _: Request<RenderRequest>) -> Result<Response<RenderResponse>, Status> {
@@ -180,6 +196,32 @@ async fn the_operator_is_known_by_its_identity_and_hears_all_replicas() {
     assert_eq!(*one.asked_since.lock().unwrap(), [1000, 1080], "only what is new");
     let callers = one.callers.lock().unwrap();
     assert!(callers.iter().all(|id| id.path() == "/ns/meshwright.io/sa/operator"));
+}
+
+#[tokio::test]
+async fn pairs_are_asked_of_all_replicas_and_not_more_often_than_they_change() {
+    let root = root();
+    let (one, two) = (ControlPlane::default(), ControlPlane { hangs: true, ..ControlPlane::default() });
+    let (first, _one) = anywhere(&root, "mesh-1", one.clone()).await;
+    let (second, _two) = anywhere(&root, "mesh-1", two).await;
+    let inspector = Inspector::default();
+    let ask = async |replicas: &[Replica], since: i64, now: i64| {
+        let scope = PairScope { nodes: ["n1".to_owned()].into(), since };
+        inspector.observe_pairs(&mesh(&root), scope, &["mesh-1"], replicas, at(now)).await
+    };
+    let replicas = [replica("cp-0", first)];
+    for (since, now) in [(500, 1100), (500, 1105), (500, 1110), (400, 1111)] {
+        let told = ask(&replicas, since, now).await;
+        assert_eq!((told.reported("n1", "mesh-1"), told.unheard.len()), (Some(1100), 0));
+    }
+    assert_eq!(*one.asked_since.lock().unwrap(), [500, 500, 400]);
+    let both = [replica("cp-0", first), replica("cp-1", second)];
+    for now in [1200, 1201] {
+        let told = ask(&both, 400, now).await;
+        assert_eq!(told.reported("n1", "mesh-1"), Some(1100));
+        assert!(told.unheard["cp-1"].contains("not now"), "{:?}", told.unheard);
+    }
+    assert_eq!(one.asked_since.lock().unwrap().len(), 5, "who was not heard is asked again");
 }
 
 #[tokio::test]

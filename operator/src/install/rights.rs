@@ -16,6 +16,8 @@ const READ: [&str; 3] = ["get", "list", "watch"];
 const KEEP: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
 /// Kinds of the Gateway API that the control plane reads and reports on.
 const REPORTED: [&str; 4] = ["gatewayclasses", "gateways", "httproutes", "grpcroutes"];
+/// Policies between workloads, which the control plane reads and reports on.
+const POLICIES: [&str; 2] = ["authorizationpolicies", "meshtlspolicies"];
 /// Its annotation says which release of the Gateway API is installed.
 const VERSION_BEARER: &str = "gatewayclasses.gateway.networking.k8s.io";
 
@@ -45,6 +47,8 @@ fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
 pub fn fixed_roles() -> Vec<ClusterRole> {
     let statuses: Vec<String> = REPORTED.iter().map(|kind| format!("{kind}/status")).collect();
     let statuses: Vec<&str> = statuses.iter().map(String::as_str).collect();
+    let policy_statuses = POLICIES.map(|kind| format!("{kind}/status"));
+    let policy_statuses = policy_statuses.each_ref().map(String::as_str);
     let control_plane = vec![
         rule("", &["services", "namespaces", "pods"], &READ),
         rule("discovery.k8s.io", &["endpointslices"], &READ),
@@ -53,6 +57,8 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
         rule(GATEWAY_API, &["referencegrants"], &READ),
         rule(GATEWAY_API, &statuses, &["patch", "update"]),
         rule(meshwright_api::GROUP, &["gatewayparameters"], &READ),
+        rule(meshwright_api::GROUP, &POLICIES, &READ),
+        rule(meshwright_api::GROUP, &policy_statuses, &["patch", "update"]),
         named(
             &[VERSION_BEARER.to_owned()],
             rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"]),
@@ -79,7 +85,8 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
             &["view", "edit", "admin"],
             vec![rule(
                 meshwright_api::GROUP,
-                &["meshcontrolplanes", "meshrevisions", "meshnodes", "gatewayparameters"],
+                &[&["meshcontrolplanes", "meshrevisions", "meshnodes", "gatewayparameters"], &POLICIES[..]]
+                    .concat(),
                 &READ,
             )],
         ),
@@ -96,7 +103,7 @@ pub fn fixed_roles() -> Vec<ClusterRole> {
             &["edit", "admin"],
             vec![rule(
                 meshwright_api::GROUP,
-                &["gatewayparameters"],
+                &[&["gatewayparameters"], &POLICIES[..]].concat(),
                 &["create", "update", "patch", "delete"],
             )],
         ),

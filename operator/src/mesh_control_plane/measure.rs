@@ -13,11 +13,12 @@ use meshwright_decisions::{analysis, health};
 
 use super::{
     Seen, ValidatedMesh,
+    nodes::moved::{self, Moved},
     surroundings::{before, describe, gateways, is_behind},
 };
 use crate::{
     context::Context,
-    inspection::{self, Observation, Replica, Scope, probe, series},
+    inspection::{self, Observation, PairScope, Replica, Scope, probe, series},
     pods,
     upgrade::{machine::Trouble, shares},
 };
@@ -112,6 +113,9 @@ async fn observe(
         let open = observed.streams.as_ref().map(|all| of_gateways(all, &seen.items));
         measured.streams.insert(revision.clone(), open);
     }
+    if position.is_none_or(|p| p.phase != UpgradePhase::ShiftNodes) {
+        ctx.inspector.forget_pairs();
+    }
     let Some(p) = position else { return };
     measured.proxies = observation.revisions.get(&p.to).map(totals);
     use UpgradePhase::{Bake, Drain, Shift, ShiftNodes};
@@ -129,7 +133,7 @@ async fn observe(
     let behind = |all: &Vec<_>| all.iter().filter(|g| is_behind(g)).map(describe).collect();
     measured.behind = gateways.as_ref().map(behind);
     if p.phase == UpgradePhase::ShiftNodes {
-        measured.verdict = Some(nothing_measured("no requests are compared on single nodes"));
+        judge_nodes(ctx, mesh, seen, p, asked, replicas, measured).await;
         return;
     }
     if let Some(since) = judged_since(p) {
@@ -210,6 +214,25 @@ fn judge(
         canary_requests: canary,
         baseline_requests: baseline,
     });
+}
+
+// Each pair of a workload and a Service against its own past on the same nodes.
+async fn judge_nodes(
+    ctx: &Context,
+    mesh: &ValidatedMesh,
+    seen: &Seen,
+    p: &UpgradeStatus,
+    asked: &inspection::Mesh<'_>,
+    replicas: &[Replica],
+    measured: &mut Measured,
+) {
+    let (moved, now) = (Moved::of(&seen.nodes, p), ctx.now());
+    let Some(since) = moved.since() else { return };
+    let scope = PairScope { nodes: moved.names(), since };
+    let revisions = [p.from.as_str(), p.to.as_str()];
+    let told = ctx.inspector.observe_pairs(asked, scope, &revisions, replicas, now).await;
+    measured.verdict = moved.judge(&told, p, &mesh.upgrade.analysis, now);
+    moved::CAUSE.clone_into(&mut measured.cause);
 }
 
 fn nothing_measured(why: &str) -> Verdict {

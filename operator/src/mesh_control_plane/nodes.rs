@@ -16,6 +16,7 @@ use crate::pods;
 pub mod apply;
 pub mod leave;
 pub mod missing;
+pub mod moved;
 pub mod read;
 #[cfg(test)]
 mod tests;
@@ -167,7 +168,8 @@ fn is_served(node: &MeshNode) -> bool {
 /// What there is to write. A node is given from one revision to another when the new proxy there is ready, or the old one is not: else nobody
 /// would serve it for as long as the new one takes to start.
 ///
-/// A first epoch is the time: what is left on a node by a mesh of the past, or by a MeshNode that was deleted, has lower ones.
+/// An epoch is the time at which the node was given: what is left on a node by a mesh of the past, or by a MeshNode that was deleted, has lower
+/// ones, and [`moved`] reads it.
 pub fn assign(there: &There, proxies: &Proxies<'_>, server: Server<'_>, now: Timestamp) -> Vec<Change> {
     let is_needed = |name: &String| there.nodes.contains_key(name) && server != Server::Nobody;
     let stays = |name: &String, m: &MeshNode| is_needed(name) || m.metadata.deletion_timestamp.is_some();
@@ -193,7 +195,10 @@ pub fn assign(there: &There, proxies: &Proxies<'_>, server: Server<'_>, now: Tim
             let revision = if moves { wanted.to_owned() } else { spec.revision.clone() };
             changes.push(Change::Give(
                 node.clone(),
-                MeshNodeSpec { revision, epoch: spec.epoch.max(reported).saturating_add(1) },
+                MeshNodeSpec {
+                    revision,
+                    epoch: spec.epoch.max(reported).saturating_add(1).max(now.as_second()),
+                },
             ));
         }
     }

@@ -28,6 +28,7 @@ mod gateways;
 mod nodes;
 mod passes;
 mod refused;
+mod telemetry;
 mod troubled;
 
 /// Releases 0.1.0 and 0.2.0, whose images have this tag.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
 use kube::{Resource, ResourceExt};
 use meshwright_api::{
-    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, UpgradePhase, WorkloadSettings,
-    conditions::reason,
+    GatewayApiChannel, Images, MeshControlPlane, MeshRevisionSpec, Profile, Telemetry, UpgradePhase,
+    WorkloadSettings, conditions::reason,
 };
 
 use super::{dereference::Seen, slots};
@@ -134,6 +134,8 @@ pub fn validate(
     let spec = &mcp.spec;
     // Parsed only to refuse it here; the agent reads the text.
     duration("spec.certificates.workloadTTL", &spec.certificates.workload_ttl)?;
+    // Likewise; the control plane reads them.
+    told(&spec.telemetry)?;
     Ok(ValidatedMesh {
         snapshot: snapshot(mcp, choice.version, images),
         upgrade: settings_of_upgrade,
@@ -322,6 +324,8 @@ fn snapshot(mcp: &MeshControlPlane, version: Version, images: Images) -> MeshRev
         workload_ttl: spec.certificates.workload_ttl.clone(),
         control_plane: settings(spec.profile, &spec.control_plane),
         gateways: settings(spec.profile, &spec.gateways),
+        // Where there are no node proxies a change of it would be an upgrade for nothing.
+        telemetry: if version.has_node_proxies() { spec.telemetry.clone() } else { Telemetry::default() },
         // Given out when it is made.
         node_slot: None,
     }
@@ -334,6 +338,20 @@ fn settings(profile: Profile, component: &meshwright_api::ComponentSettings) -> 
         scheduling: component.scheduling.clone().unwrap_or_default(),
         spread_zones: profile == Profile::Production,
     }
+}
+
+fn told(telemetry: &Telemetry) -> Result<(), Error> {
+    let Some(tracing) = &telemetry.tracing else { return Ok(()) };
+    let wrong = |field, value: &str, wanted| Error::Field { field, value: value.to_owned(), wanted };
+    let (endpoint, sampling) = (&tracing.endpoint, &tracing.sampling);
+    meshwright_core::telemetry::endpoint(endpoint).ok_or_else(|| {
+        let wanted = "a host and a port such as collector.observability.svc:4317";
+        wrong("spec.telemetry.tracing.endpoint", endpoint, wanted)
+    })?;
+    meshwright_core::telemetry::millionths(sampling).ok_or_else(|| {
+        wrong("spec.telemetry.tracing.sampling", sampling, "a percentage such as 0.5%, 100% at most")
+    })?;
+    Ok(())
 }
 
 fn duration(field: &'static str, text: &str) -> Result<Duration, Error> {

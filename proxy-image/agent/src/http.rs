@@ -42,9 +42,28 @@ pub fn health(health: Health) -> Router {
         .with_state(health)
 }
 
+/// What is scraped.
+pub struct Scraped {
+    /// The agent's own.
+    pub registry: Registry,
+    /// More of its own, in the same text format.
+    pub more: Box<dyn Fn() -> String + Send + Sync>,
+    /// Envoy's admin socket.
+    pub admin_socket: PathBuf,
+    /// What to ask Envoy for.
+    pub path: String,
+}
+
+impl Scraped {
+    /// The agent's own, and all of Envoy's.
+    pub fn all(registry: Registry, admin_socket: PathBuf) -> Self {
+        Self { registry, more: Box::new(String::new), admin_socket, path: "/stats/prometheus".to_owned() }
+    }
+}
+
 /// `/metrics`.
-pub fn metrics(registry: Registry, admin_socket: PathBuf) -> Router {
-    Router::new().route("/metrics", get(scrape)).with_state((Arc::new(registry), admin_socket))
+pub fn metrics(scraped: Scraped) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state(Arc::new(scraped))
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
@@ -86,12 +105,13 @@ fn reply(unready: Option<&'static str>) -> Response {
     }
 }
 
-async fn scrape(State((registry, socket)): State<(Arc<Registry>, PathBuf)>) -> Response {
+async fn scrape(State(scraped): State<Arc<Scraped>>) -> Response {
     // Envoy speaks the older text format, so ours must not end with OpenMetrics' EOF mark.
-    let Ok(mut text) = encode_metrics(&registry, false) else {
+    let Ok(mut text) = encode_metrics(&scraped.registry, false) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    match admin::request(&socket, Method::GET, "/stats/prometheus").await {
+    text.push_str(&(scraped.more)());
+    match admin::request(&scraped.admin_socket, Method::GET, &scraped.path).await {
         Ok((_, body)) => text.push_str(&String::from_utf8_lossy(&body)),
         Err(e) => tracing::debug!(error = %format!("{e:#}"), "scrape envoy"),
     }

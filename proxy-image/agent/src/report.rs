@@ -24,7 +24,21 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// All proxies count by the same clock; they should not all report in the same moment.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// The proxy that is reported on.
+/// Who tells something of what it observed.
+pub trait Told: Send {
+    /// What is observed, again and again.
+    type Observed: Send + Sync;
+    /// What is sent of it.
+    type Request: Send;
+
+    /// What to send: how it is now, and slots from this one on. With the start of the newest of them.
+    fn request(&self, observed: &Self::Observed, since: Option<i64>) -> (Self::Request, Option<i64>);
+
+    /// Sends it.
+    fn send(channel: Channel, request: Self::Request) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+/// The proxy of a Gateway that is reported on.
 pub struct Subject {
     /// What is known of it from the start.
     proxy: Proxy,
@@ -66,10 +80,26 @@ impl Subject {
     }
 }
 
+impl Told for Subject {
+    type Observed = Observed;
+    type Request = ReportRequest;
+
+    fn request(&self, observed: &Observed, since: Option<i64>) -> (ReportRequest, Option<i64>) {
+        let request =
+            ReportRequest { proxy: Some(self.now(observed.traffic)), slots: observed.ring.since(since) };
+        let newest = request.slots.last().map(|slot| slot.start);
+        (request, newest)
+    }
+
+    async fn send(channel: Channel, request: ReportRequest) -> Result<(), Status> {
+        ReportServiceClient::new(channel).report(request).await.map(drop)
+    }
+}
+
 /// Reports after every reading of Envoy's statistics, on the connection of the configuration stream, until `stop`.
-pub async fn run(
-    subject: Subject,
-    mut observed: watch::Receiver<Observed>,
+pub async fn run<T: Told>(
+    subject: T,
+    mut observed: watch::Receiver<T::Observed>,
     mut connection: watch::Receiver<Option<Channel>>,
     stop: CancellationToken,
 ) {
@@ -100,16 +130,9 @@ pub async fn run(
         if !progress.is_due(Instant::now()) {
             continue;
         }
-        let request = {
-            let observed = observed.borrow_and_update();
-            ReportRequest {
-                proxy: Some(subject.now(observed.traffic)),
-                slots: progress.slots(&observed.ring),
-            }
-        };
-        let newest = request.slots.last().map(|slot| slot.start);
+        let (request, newest) = subject.request(&observed.borrow_and_update(), progress.since());
         let outcome = tokio::select! {
-            outcome = send(channel, request) => outcome,
+            outcome = send::<T>(channel, request) => outcome,
             () = stop.cancelled() => return,
         };
         match outcome {
@@ -122,10 +145,9 @@ pub async fn run(
     }
 }
 
-async fn send(channel: Channel, request: ReportRequest) -> Result<(), Status> {
-    let mut client = ReportServiceClient::new(channel);
-    match tokio::time::timeout(DEADLINE, client.report(request)).await {
-        Ok(answer) => answer.map(drop),
+async fn send<T: Told>(channel: Channel, request: T::Request) -> Result<(), Status> {
+    match tokio::time::timeout(DEADLINE, T::send(channel, request)).await {
+        Ok(answer) => answer,
         Err(_) => Err(Status::deadline_exceeded("the control plane did not answer in time")),
     }
 }

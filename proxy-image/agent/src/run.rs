@@ -72,7 +72,7 @@ fn start(
         phase: phase.subscribe(),
         served: subject.served.clone(),
     };
-    let metrics = http::metrics(registry, args.proxy.admin_socket());
+    let metrics = http::metrics(http::Scraped::all(registry, args.proxy.admin_socket()));
     for (router, addr) in [(http::health(health), args.health_addr), (metrics, args.metrics_addr)] {
         let stop = stop.clone();
         parts.spawn(async move { Ok(serve(router, addr, stop).await?) });

@@ -1,7 +1,8 @@
 //! What clients got from this proxy, from Envoy's statistics.
 //!
-//! [`reading`] parses them, [`slot`] compares two readings, [`ring`] keeps the slots of the last hour. Only this file asks Envoy.
+//! [`answer`] is what Envoy says, [`reading`] parses them, [`slot`] compares two readings, [`ring`] keeps the slots of the last hour. Only this file asks Envoy.
 
+pub mod answer;
 pub mod reading;
 pub mod ring;
 pub mod slot;

@@ -26,6 +26,7 @@ pub fn candidate(from: &MeshRevisionSpec, spec: &MeshControlPlaneSpec, version: 
         workload_ttl: spec.certificates.workload_ttl.clone(),
         control_plane: settings(&spec.control_plane),
         gateways: settings(&spec.gateways),
+        telemetry: if from.node_slot.is_some() { spec.telemetry.clone() } else { from.telemetry.clone() },
         ..from.clone()
     };
     if from.version != version {

@@ -83,7 +83,9 @@ pub fn phases(upgrade: &Upgrade, automatic: bool, pods: &[i32], nodes: bool) -> 
     for number in (1..).zip(NODE_WAVES).map(|(number, _)| number).filter(|_| canary && nodes) {
         // A quarter of three nodes is the first one again.
         let (at_least_seconds, what) = match number {
-            1 => (hold, "this goes over to the new revision's proxy and is measured as in the last step"),
+            1 => {
+                (hold, "this goes over to the new revision's proxy; its calls are held against those before")
+            }
             2 => (0, "of five nodes or more a quarter goes over; fewer are left out here"),
             _ => (hold, "all other nodes go over"),
         };

@@ -23,7 +23,7 @@ pub fn phases(upgrade: &UpgradeStatus, now: Timestamp) -> Vec<Vec<String>> {
     let ended = upgrade.phase == UpgradePhase::RolledBack;
     let so_far = format!("{} so far", span(between(upgrade.since.0, now)));
     let done = upgrade.done.iter().map(|d| {
-        let verdict = d.verdict.as_ref().map(describe).unwrap_or_default();
+        let verdict = d.verdict.as_ref().map(|verdict| describe(d.phase, verdict)).unwrap_or_default();
         row("done", (d.phase, d.step), span(d.seconds), verdict)
     });
     let current = match ended {

@@ -1,6 +1,8 @@
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Progress, history};
+use meshwright_api::UpgradePhase;
+
+use super::{Progress, describe, history};
 use crate::fixtures::{NOW, fresh, mesh, waiting};
 
 fn now() -> Timestamp {
@@ -36,6 +38,16 @@ fn going_on_without_a_verdict_is_a_question_of_its_own() {
         crate::upgrade::describe_step("3-unmeasured", &[10, 25, 50]),
         "step 3 (50 %, without a good verdict)"
     );
+}
+
+#[test]
+fn calls_of_nodes_are_told_against_those_before() {
+    let mut mesh = mesh("shift");
+    let upgrade = mesh.status.as_mut().unwrap().upgrade.as_mut().unwrap();
+    let verdict = upgrade.verdict.clone().unwrap();
+    assert!(describe(upgrade.phase, &verdict).contains("of the new revision"));
+    let text = describe(UpgradePhase::ShiftNodes, &verdict);
+    assert!(text.ends_with("(1,204 requests and connections since they went over, 10,811 before)"), "{text}");
 }
 
 #[test]

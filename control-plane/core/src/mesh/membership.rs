@@ -18,9 +18,6 @@ pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Value of [`DATAPLANE_MODE`].
 pub const AMBIENT: &str = "ambient";
 
-/// The labels of a pod that decide; no others are kept.
-pub const LABELS: [&str; 3] = [LABEL, COMPONENT, DATAPLANE_MODE];
-
 /// Containers that other meshes put into pods. What redirects a pod's traffic besides us would redirect it twice.
 const FOREIGN_SIDECARS: [&str; 8] = [
     // Istio, also its gateways.
@@ -46,6 +43,8 @@ pub fn is_foreign_sidecar(container: &str) -> bool {
 pub struct Rules {
     /// Namespaces whose pods never join: the mesh's, the operator's, kube-system.
     pub closed: BTreeSet<String>,
+    /// The mesh's own: a MeshTLSPolicy without targets there is for the whole mesh.
+    pub root: String,
 }
 
 /// Where a label is.

@@ -4,6 +4,7 @@ mod claims;
 mod membership;
 mod nodes;
 mod peers;
+mod policies;
 mod protocol;
 mod resolver;
 mod routes;
@@ -11,6 +12,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod touched;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,12 +22,16 @@ use crate::endpoints::Endpoints;
 use crate::model::{Balancing, ObjectKey};
 
 pub use membership::{
-    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, LABELS, On, Outside, Rules, enrolls,
+    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, On, Outside, Rules, enrolls,
     is_foreign_sidecar, membership,
+};
+pub use policies::{
+    Attributes, Authorization, Caller, InForce, Plaintext, PodPolicy, Rule, RuleSet, in_force,
 };
 pub use protocol::{OPAQUE_PORTS, Protocol, protocol};
 pub use resolver::{MeshResolver, resolve};
 pub use touched::Touched;
+pub use workload::workload;
 
 /// What node proxies do, all nodes together. Parts that did not change are the same allocation as in the resolution before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub struct Node {
     pub listed: BTreeSet<String>,
     /// Pods that were asked into the mesh and cannot be in it, by uid.
     pub refused: BTreeMap<String, Refused>,
+    /// What policies say about its members, by uid; only those of which they say something.
+    pub policies: BTreeMap<String, Arc<PodPolicy>>,
 }
 
 /// A pod that was asked into the mesh and cannot be in it.
@@ -79,17 +87,21 @@ pub struct Member {
     pub pod: ObjectKey,
     /// SPIFFE id of its service account.
     pub identity: Arc<str>,
+    /// Name of what made it, see [`workload`]; in the pod's namespace.
+    pub workload: Arc<str>,
     /// Its addresses; empty until it has a network.
     pub addresses: Vec<String>,
 }
 
 /// A pod that takes mutual TLS at port 15008.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Peer {
     /// Uid of the Pod.
     pub uid: Arc<str>,
     /// SPIFFE id that it shows.
     pub identity: Arc<str>,
+    /// Name of what made the pod, see [`workload`].
+    pub workload: Arc<str>,
 }
 
 /// A Service with cluster IPs, as a destination.
@@ -106,7 +118,7 @@ pub struct MeshService {
 /// One of a Service's ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshPort {
-    /// What is spoken there. A port whose Service has routes of its own namespace is HTTP.
+    /// What is spoken there. A port that a route of the Service's own namespace names is HTTP.
     pub protocol: Protocol,
     /// Where to.
     pub endpoints: Arc<Endpoints>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::policies::Policies;
 use super::{Member, Node, Refused, Rules, Touched, enrolls, membership};
 use crate::model::{ObjectKey, Pod, World};
 
@@ -18,6 +19,7 @@ pub(super) fn nodes(
     let frames = touched.nodes.iter().map(|name| {
         let mut node = known.get(name).map(|node| (**node).clone()).unwrap_or_default();
         node.members.retain(|uid, _| !touched.has_uid(uid));
+        node.policies.retain(|uid, _| !touched.has_uid(uid));
         node.outside.retain(|uid| !touched.has_uid(uid));
         node.refused.retain(|uid, _| !touched.has_uid(uid));
         let found = world.mesh_nodes.get(name);
@@ -26,6 +28,7 @@ pub(super) fn nodes(
         (name, node)
     });
     let mut nodes: BTreeMap<&String, Node> = frames.collect();
+    let policies = Policies { world, root: &rules.root, trust_domain };
     let mut identities = Identities { trust_domain, made: BTreeMap::new() };
     for key in touched.pods() {
         let Some(pod) = world.pods.get(key) else { continue };
@@ -33,6 +36,9 @@ pub(super) fn nodes(
         let namespace = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
         let Err(why) = membership(pod, key, namespace, rules) else {
             node.members.insert(pod.uid.clone(), member(pod, key, &mut identities));
+            if let Some(policy) = policies.of(key, pod) {
+                node.policies.insert(pod.uid.clone(), Arc::new(policy));
+            }
             continue;
         };
         if mixed.contains(&key.namespace)
@@ -55,6 +61,7 @@ fn member<'a>(pod: &'a Pod, key: &'a ObjectKey, identities: &mut Identities<'a>)
     Member {
         pod: key.clone(),
         identity: identities.of(&key.namespace, &pod.service_account),
+        workload: pod.workload.as_str().into(),
         addresses: pod.addresses.clone(),
     }
 }

@@ -14,7 +14,11 @@ pub(super) fn of_node(node: &Node, reported: &MeshNode) -> Vec<(String, Peer)> {
     for (uid, listed) in &reported.pods {
         let Some(member) = node.members.get(uid) else { continue };
         let taken = member.addresses.iter().filter(|own| listed.iter().any(|other| is_same(own, other)));
-        let peer = Peer { uid: uid.as_str().into(), identity: member.identity.clone() };
+        let peer = Peer {
+            uid: uid.as_str().into(),
+            identity: member.identity.clone(),
+            workload: member.workload.clone(),
+        };
         peers.extend(taken.map(|address| (address.clone(), peer.clone())));
     }
     peers

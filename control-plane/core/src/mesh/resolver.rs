@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::claims::{Claims, Disputes};
-use super::{Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, routes, services};
+use super::{
+    Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, policies, routes, services,
+};
 use crate::config::ServiceRoutes;
 use crate::model::{ObjectKey, World};
+use crate::status::PolicyStatuses;
 
 /// Resolution after resolution of a world that changes a little each time.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub struct MeshResolver {
     peers: BTreeMap<String, Vec<(String, Peer)>>,
     claims: Claims,
     disputes: Disputes,
+    statuses: Arc<PolicyStatuses>,
 }
 
 impl MeshResolver {
@@ -34,6 +38,7 @@ impl MeshResolver {
             peers: BTreeMap::new(),
             claims: Claims::default(),
             disputes: Disputes::default(),
+            statuses: Arc::default(),
         }
     }
 
@@ -54,13 +59,16 @@ impl MeshResolver {
             (name.clone(), enrolls)
         });
         let namespaces = shared(&known.namespaces, patched(&known.namespaces, namespaces));
-        let touched = touched.with_pods_of_namespaces(world);
+        let touched = touched.with_pods(world, &self.rules.root);
         let mixed = self.mixed(&namespaces, &touched, world);
         // Where some are members now and none were, or the other way round, it is another thing to be none.
         let touched = touched.with_pods_of(known.mixed.symmetric_difference(&mixed), world);
         let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &mixed, &self.trust_domain);
         let nodes = patched(&known.nodes, nodes.into_iter());
         let peers = self.peers(&nodes, &touched, world);
+        let namespaces_of = touched.policy_namespaces(&self.rules.root);
+        let namespaces_of = namespaces_of.into_iter();
+        self.statuses = policies::status::statuses(&self.statuses, namespaces_of, world, &self.rules);
         let is_same = matches!(nodes, Cow::Borrowed(_))
             && Arc::ptr_eq(&services, &known.services)
             && Arc::ptr_eq(routes, &known.routes)
@@ -103,6 +111,11 @@ impl MeshResolver {
         }
         let kept = known.iter().filter(|name| !gone.contains(name));
         Arc::new(kept.chain(now.iter().copied()).cloned().collect())
+    }
+
+    /// Statuses of the policies, after the last resolution.
+    pub fn statuses(&self) -> Arc<PolicyStatuses> {
+        self.statuses.clone()
     }
 
     fn peers(

@@ -21,8 +21,8 @@ pub(super) fn service(
         .map(|port| {
             let known = known.and_then(|known| known.ports.get(&port.port));
             let routes = routes.get(key).and_then(|routes| routes.get(&port.port));
-            let is_routed = routes.is_some_and(|routes| routes.producer.is_some());
-            (port.port, mesh_port(known, key, port, is_routed, world))
+            let is_named = routes.is_some_and(|routes| routes.is_named);
+            (port.port, mesh_port(known, key, port, is_named, world))
         })
         .collect();
     let (addresses, balancing) = (service.cluster_ips.clone(), service.balancing);
@@ -33,13 +33,14 @@ fn tcp(service: &Service) -> impl Iterator<Item = &ServicePort> {
     service.ports.iter().filter(|port| port.protocol == "TCP")
 }
 
-/// A producer's route makes HTTP of what nobody declared. A consumer's does not: it must change nothing for others, who may say something
+/// A producer's route that names the port makes HTTP of what nobody declared. One that is for the whole Service does not: it says nothing of
+/// any port, and on one of them the server may speak first. Nor does a consumer's: it must change nothing for others, who may say something
 /// else there.
 fn mesh_port(
     known: Option<&MeshPort>,
     key: &ObjectKey,
     port: &ServicePort,
-    is_routed: bool,
+    is_named: bool,
     world: &World,
 ) -> MeshPort {
     let found = endpoints(world, key, port.port);
@@ -47,6 +48,6 @@ fn mesh_port(
         Some(known) if *known.endpoints == found => known.endpoints.clone(),
         _ => Arc::new(found),
     };
-    let protocol = if is_routed { Protocol::Http } else { protocol(port) };
+    let protocol = if is_named { Protocol::Http } else { protocol(port) };
     MeshPort { protocol, endpoints }
 }

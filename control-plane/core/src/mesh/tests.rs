@@ -1,6 +1,7 @@
 //! Worlds for the tests beside this, and what a resolution makes of them.
 
 mod membership;
+mod policies;
 mod properties;
 mod protocol;
 mod resolver;
@@ -17,7 +18,7 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn rules() -> Rules {
-    Rules { closed: ["kube-system".to_owned()].into() }
+    Rules { closed: ["kube-system", "mesh"].map(str::to_owned).into(), root: "mesh".to_owned() }
 }
 
 /// A pod without labels.
@@ -110,6 +111,10 @@ impl Follower {
         touched.namespaces.extend(difference(&before.namespaces, &world.namespaces, Arc::ptr_eq).cloned());
         touched.nodes.extend(difference(&before.mesh_nodes, &world.mesh_nodes, Arc::ptr_eq).cloned());
         touched.services.extend(services.cloned());
+        let authorization = (&before.authorization_policies, &world.authorization_policies);
+        touched.policies.extend(difference(authorization.0, authorization.1, Arc::ptr_eq).cloned());
+        let tls = (&before.mesh_tls_policies, &world.mesh_tls_policies);
+        touched.policies.extend(difference(tls.0, tls.1, Arc::ptr_eq).cloned());
         for key in difference(&before.pods, &world.pods, Arc::ptr_eq) {
             let states = [&before, world].map(|world| world.pods.get(key).map(AsRef::as_ref));
             touched.pod(key.clone(), states);

@@ -19,6 +19,8 @@ pub struct Touched {
     pub nodes: BTreeSet<String>,
     /// Services themselves, or their EndpointSlices.
     pub services: BTreeSet<ObjectKey>,
+    /// Policies.
+    pub policies: BTreeSet<ObjectKey>,
 }
 
 impl Touched {
@@ -28,6 +30,12 @@ impl Touched {
             namespaces: world.namespaces.keys().cloned().collect(),
             nodes: world.mesh_nodes.keys().cloned().collect(),
             services: world.services.keys().cloned().collect(),
+            policies: world
+                .authorization_policies
+                .keys()
+                .chain(world.mesh_tls_policies.keys())
+                .cloned()
+                .collect(),
             ..Self::default()
         };
         world.pods.iter().for_each(|(key, pod)| all.pod(key.clone(), [Some(&**pod)]));
@@ -45,18 +53,23 @@ impl Touched {
 
     /// Takes in the other's.
     pub fn merge(&mut self, other: Self) {
-        let Self { namespaces, pods, uids, nodes, services } = other;
+        let Self { namespaces, pods, uids, nodes, services, policies } = other;
         self.namespaces.extend(namespaces);
         self.pods.extend(pods);
         self.uids.extend(uids);
         self.nodes.extend(nodes);
         self.services.extend(services);
+        self.policies.extend(policies);
     }
 
     /// Whether nothing is named.
     pub fn is_empty(&self) -> bool {
-        let Self { namespaces, pods, uids: _, nodes, services } = self;
-        namespaces.is_empty() && pods.is_empty() && nodes.is_empty() && services.is_empty()
+        let Self { namespaces, pods, uids: _, nodes, services, policies } = self;
+        namespaces.is_empty()
+            && pods.is_empty()
+            && nodes.is_empty()
+            && services.is_empty()
+            && policies.is_empty()
     }
 
     pub(super) fn pods(&self) -> &BTreeSet<ObjectKey> {
@@ -75,9 +88,16 @@ impl Touched {
         touched
     }
 
-    /// With the pods of its namespaces: another label may make members of all of them.
-    pub(super) fn with_pods_of_namespaces(&self, world: &World) -> Self {
-        self.clone().with_pods_of(&self.namespaces, world)
+    /// With the pods of its namespaces and of its policies' namespaces: another label may make members of all of them, another policy may be
+    /// for all of them. One in namespace `root` is for all pods that there are.
+    pub(super) fn with_pods(&self, world: &World, root: &str) -> Self {
+        if self.policies.iter().any(|key| key.namespace == root) {
+            let mut touched = self.clone();
+            world.pods.iter().for_each(|(key, pod)| touched.pod(key.clone(), [Some(&**pod)]));
+            return touched;
+        }
+        let of_policies = self.policies.iter().map(|key| &key.namespace);
+        self.clone().with_pods_of(self.namespaces.iter().chain(of_policies), world)
     }
 
     /// With the pods of these namespaces.
@@ -92,5 +112,12 @@ impl Touched {
             pods.for_each(|(key, pod)| self.pod(key.clone(), [Some(&**pod)]));
         }
         self
+    }
+
+    /// Namespaces in which policies may select other pods than before, or their ports speak something else; that of the mesh always is.
+    pub(super) fn policy_namespaces<'a>(&'a self, root: &'a str) -> BTreeSet<&'a str> {
+        let policies = self.policies.iter().map(|key| key.namespace.as_str());
+        let objects = self.pods.iter().chain(&self.services).map(|key| key.namespace.as_str());
+        policies.chain(objects).chain(self.namespaces.iter().map(String::as_str)).chain([root]).collect()
     }
 }

@@ -9,6 +9,7 @@ mod http_route;
 mod namespace;
 mod observed;
 mod pod;
+mod policy;
 mod reference;
 mod rpc;
 mod service;
@@ -18,6 +19,7 @@ pub use http_route::*;
 pub use namespace::*;
 pub use observed::*;
 pub use pod::*;
+pub use policy::*;
 pub use reference::*;
 pub use service::*;
 
@@ -133,6 +135,10 @@ pub struct World {
     pub pods: BTreeMap<ObjectKey, Arc<Pod>>,
     /// MeshNodes of our mesh, by Node.
     pub mesh_nodes: BTreeMap<String, Arc<MeshNode>>,
+    /// All AuthorizationPolicies.
+    pub authorization_policies: BTreeMap<ObjectKey, Arc<AuthorizationPolicy>>,
+    /// All MeshTLSPolicies.
+    pub mesh_tls_policies: BTreeMap<ObjectKey, Arc<MeshTlsPolicy>>,
     /// Annotation `gateway.networking.k8s.io/bundle-version` of the installed CRDs; None while it is not
     /// known.
     pub crd_bundle_version: Option<String>,

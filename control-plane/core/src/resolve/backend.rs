@@ -40,11 +40,21 @@ impl BackendKey {
     }
 }
 
+/// Whose proxies a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// A Gateway's.
+    Gateway,
+    /// Those of the pods that call a Service.
+    Mesh,
+}
+
 /// Where each backendRef of one route leads, or why nowhere.
 pub(crate) type BackendTable = BTreeMap<BackendKey, Result<ClusterRef, Finding>>;
 
-/// Follows every backendRef of a route, those of mirrors included. To Services in the namespace `open` no grant is needed.
-pub(crate) fn backend_table(route: &HttpRoute, open: Option<&str>, world: &World) -> BackendTable {
+/// Follows every backendRef of a route, those of mirrors included. In the mesh no grant is needed (GEP-1294): nothing is exposed that callers
+/// could not call without the route, from the same pods and in the same name.
+pub(crate) fn backend_table(route: &HttpRoute, side: Side, world: &World) -> BackendTable {
     let from = From { group: GATEWAY_GROUP, kind: route.kind.as_str(), namespace: &route.meta.key.namespace };
     let mut table = BackendTable::new();
     for rule in &route.rules {
@@ -59,7 +69,7 @@ pub(crate) fn backend_table(route: &HttpRoute, open: Option<&str>, world: &World
             });
         for reference in backends.map(|backend| &backend.backend_ref).chain(mirrors) {
             let key = BackendKey::new(reference, from.namespace);
-            table.entry(key).or_insert_with_key(|key| resolve_backend(key, &from, open, world));
+            table.entry(key).or_insert_with_key(|key| resolve_backend(key, &from, side, world));
         }
     }
     table
@@ -68,7 +78,7 @@ pub(crate) fn backend_table(route: &HttpRoute, open: Option<&str>, world: &World
 fn resolve_backend(
     key: &BackendKey,
     from: &From<'_>,
-    open: Option<&str>,
+    side: Side,
     world: &World,
 ) -> Result<ClusterRef, Finding> {
     if !key.group.is_empty() || key.kind != "Service" {
@@ -82,7 +92,7 @@ fn resolve_backend(
     }
     // The right comes before the existence: an answer must not tell what is in another namespace.
     let to = To { group: "", kind: "Service", namespace: &key.object.namespace, name: &key.object.name };
-    if open != Some(to.namespace) && !grants::permitted(world, from, &to) {
+    if side == Side::Gateway && !grants::permitted(world, from, &to) {
         return Err(Finding::new(
             reason::REF_NOT_PERMITTED,
             format!(

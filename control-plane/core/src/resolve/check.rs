@@ -11,6 +11,8 @@ use crate::status::Finding;
 
 /// A byte of text is an instruction of RE2's program; the agent's Envoy takes 1000 and more.
 const MAX_STRIPPED: usize = 512;
+/// Bytes in the name of a query parameter; Envoy takes no more.
+const MAX_PARAMETER: usize = 1024;
 
 /// The first thing in a rule that this control plane cannot do.
 pub(crate) fn rule(rule: &HttpRouteRule) -> Option<Finding> {
@@ -40,6 +42,16 @@ fn combination(filters: &[HttpRouteFilter]) -> Option<Finding> {
 }
 
 fn route_match(matches: &HttpRouteMatch) -> Option<Finding> {
+    // CONNECT has no path to match and no response to route.
+    let connects = || matches.method.as_deref() == Some("CONNECT");
+    unmatchable(matches).or_else(|| connects().then(|| unsupported("method CONNECT is not supported")))
+}
+
+/// Why a proxy would not take this match, and all routes beside it with it.
+pub(crate) fn unmatchable(matches: &HttpRouteMatch) -> Option<Finding> {
+    if let Some(finding) = call(&matches.path).or_else(|| names(matches)) {
+        return Some(finding);
+    }
     let path = matches.path.of_path();
     let path = match &*path {
         PathMatch::RegularExpression(expression) => Some(expression),
@@ -52,13 +64,30 @@ fn route_match(matches: &HttpRouteMatch) -> Option<Finding> {
         StringMatch::RegularExpression(expression) => Some(expression),
         StringMatch::Exact(_) => None,
     });
-    if let Some(bad) = path.into_iter().chain(values).find(|text| !expression::is_safe(text)) {
-        return Some(unsupported(format!(
-            "regular expression {bad:?} is not in the supported part of RE2, or too large for it"
-        )));
+    let bad = path.into_iter().chain(values).find(|text| !expression::is_safe(text))?;
+    Some(unsupported(format!(
+        "regular expression {bad:?} is not in the supported part of RE2, or too large for it"
+    )))
+}
+
+/// A slash would make another path of a service or method, and one that Envoy may not take.
+fn call(path: &PathMatch) -> Option<Finding> {
+    let PathMatch::Rpc { service, method } = path else { return None };
+    let exact = [service, method].into_iter().flatten().filter_map(|part| match part {
+        StringMatch::Exact(text) => Some(text),
+        StringMatch::RegularExpression(_) => None,
+    });
+    let bad = exact.into_iter().find(|text| text.is_empty() || text.contains('/'))?;
+    Some(unsupported(format!("{bad:?} is no gRPC service or method")))
+}
+
+fn names(matches: &HttpRouteMatch) -> Option<Finding> {
+    if let Some(header) = matches.headers.iter().find(|header| !is_token(&header.name)) {
+        return Some(unsupported(format!("{:?} is no name of a header", header.name)));
     }
-    // CONNECT has no path to match and no response to route.
-    (matches.method.as_deref() == Some("CONNECT")).then(|| unsupported("method CONNECT is not supported"))
+    let bad = |name: &str| name.is_empty() || name.len() > MAX_PARAMETER;
+    let parameter = matches.query_params.iter().find(|parameter| bad(&parameter.name))?;
+    Some(unsupported(format!("{:?} is no name of a query parameter that can be matched", parameter.name)))
 }
 
 fn rule_filter(filter: &HttpRouteFilter, matches: &[HttpRouteMatch]) -> Option<Finding> {

@@ -26,7 +26,7 @@ pub(crate) struct CompiledRoute {
 /// A rule and when it applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CompiledRouteRule {
-    /// At least one.
+    /// At least one, unless the rule is invalid because no proxy would take any of them.
     pub matches: Vec<HttpRouteMatch>,
     /// What then.
     pub rule: Arc<CompiledRule>,
@@ -40,11 +40,14 @@ pub(crate) fn compile(route: &HttpRoute, backends: &BackendTable) -> CompiledRou
     for (index, rule) in route.rules.iter().enumerate() {
         // References are followed in invalid rules too: ResolvedRefs speaks of the whole route.
         let mut result = compiler.rule(rule);
+        let mut matches = matches(rule, route.kind);
         if let Some(finding) = check::rule(rule) {
             compiled.invalid.push((index, finding));
             result = CompiledRule { name: rule.name.clone(), ..CompiledRule::default() };
+            // Of requests that no proxy can tell from others nothing can be said.
+            matches.retain(|one| check::unmatchable(one).is_none());
         }
-        compiled.rules.push(CompiledRouteRule { matches: matches(rule, route.kind), rule: Arc::new(result) });
+        compiled.rules.push(CompiledRouteRule { matches, rule: Arc::new(result) });
     }
     compiled.unresolved = compiler.unresolved;
     compiled

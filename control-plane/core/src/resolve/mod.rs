@@ -37,6 +37,9 @@ pub struct ControllerConfig {
     pub controller_name: String,
     /// Ports that the proxy pod needs for itself; a listener on one is refused.
     pub reserved_ports: BTreeSet<u16>,
+    /// Whether Services are parents of routes: a control plane for gateways only serves nobody who would send by such routes, and has nothing
+    /// to say of them.
+    pub has_mesh: bool,
 }
 
 impl Default for ControllerConfig {
@@ -45,6 +48,7 @@ impl Default for ControllerConfig {
             controller_name: "meshwright.io/gateway-controller".to_owned(),
             // The agent's health and metrics ports, see docs/ARCHITECTURE.md.
             reserved_ports: BTreeSet::from([15020, 15021]),
+            has_mesh: true,
         }
     }
 }

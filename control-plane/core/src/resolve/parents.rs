@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::backend::{BackendTable, backend_table};
+use super::backend::{BackendTable, Side, backend_table};
 use super::compile::{CompiledRoute, compile};
 use super::service::AtService;
 use super::virtual_hosts::AttachedRoute;
@@ -27,12 +27,10 @@ pub(crate) enum To {
 }
 
 impl To {
-    /// A consumer's requests leave from the consumer's own pods, which may call the Service that they meant in any case: to backends beside
-    /// it no grant is needed. What depends on that differs by the parent's namespace.
-    fn open(&self) -> Option<&str> {
+    fn side(&self) -> Side {
         match self {
-            Self::Gateway(_) => None,
-            Self::Service(key, _) => Some(&key.namespace),
+            Self::Gateway(_) => Side::Gateway,
+            Self::Service(..) => Side::Mesh,
         }
     }
 }
@@ -43,8 +41,8 @@ pub(crate) struct RouteWork {
     pub route: Arc<HttpRoute>,
     /// In the order of the spec.
     pub parents: Vec<Parent>,
-    /// By [`To::open`].
-    sources: BTreeMap<Option<String>, Source>,
+    /// By whose proxies it is for.
+    sources: BTreeMap<Side, Source>,
     /// By Gateway.
     pub attached: BTreeMap<ObjectKey, AttachedRoute>,
 }
@@ -57,7 +55,7 @@ struct Source {
 }
 
 impl RouteWork {
-    /// Compiles for each parent. What `known` has of it stays if the route and its backends are what they were.
+    /// Compiles for each kind of parent. What `known` has of it stays if the route and its backends are what they were.
     pub(crate) fn next(
         known: Option<Self>,
         route: &Arc<HttpRoute>,
@@ -67,24 +65,20 @@ impl RouteWork {
         let known = known.filter(|known| Arc::ptr_eq(&known.route, route));
         let mut known = known.map(|known| known.sources).unwrap_or_default();
         let mut sources = BTreeMap::new();
-        for to in parents.iter().map(|parent| &parent.to) {
-            let open = to.open().map(str::to_owned);
-            if sources.contains_key(&open) {
-                continue;
-            }
-            let backends = backend_table(route, to.open(), world);
-            let source = match known.remove(&open) {
+        for side in parents.iter().map(|parent| parent.to.side()).collect::<BTreeSet<_>>() {
+            let backends = backend_table(route, side, world);
+            let source = match known.remove(&side) {
                 Some(known) if known.backends == backends => known,
                 _ => Source { compiled: Arc::new(compile(route, &backends)), backends },
             };
-            sources.insert(open, source);
+            sources.insert(side, source);
         }
         Self { route: Arc::clone(route), parents, sources, attached: BTreeMap::new() }
     }
 
     /// What it is for this parent.
     pub(crate) fn compiled(&self, to: &To) -> Option<&Arc<CompiledRoute>> {
-        self.sources.get(&to.open().map(str::to_owned)).map(|source| &source.compiled)
+        self.sources.get(&to.side()).map(|source| &source.compiled)
     }
 
     /// Services that it names, as parents or backends, whether they exist or not.
@@ -111,8 +105,12 @@ impl RouteWork {
                 route: Arc::clone(&self.route),
                 compiled: Arc::clone(compiled),
                 ports: BTreeSet::new(),
+                named: BTreeSet::new(),
             });
             at.ports.extend(ports);
+            if parent.reference.port.is_some() || parent.reference.section_name.is_some() {
+                at.named.extend(ports);
+            }
         }
         all
     }

@@ -187,7 +187,7 @@ impl Resolver {
             let gateway = attach::gateway_of(reference, route)
                 .filter(|parent| route.kind == RouteKind::Http && self.gateways.contains_key(parent));
             let to = gateway.map(To::Gateway).or_else(|| {
-                let key = service::service_of(reference, route)?;
+                let key = service::service_of(reference, route).filter(|_| self.config.has_mesh)?;
                 let ports = service::attach(reference, &key, route.kind, world);
                 Some(To::Service(key, ports))
             });
@@ -223,18 +223,19 @@ impl Resolver {
     fn status(&self, work: &RouteWork, world: &World) -> RouteStatus {
         let mut parents = Vec::with_capacity(work.parents.len());
         for Parent { reference, to } in &work.parents {
-            let refused = match to {
+            let attached = match to {
                 To::Gateway(key) => {
                     let Some(gateway) = self.gateways.get(key) else { continue };
-                    gateway.attachments(&work.route, reference, world).err()
+                    gateway.attachments(&work.route, reference, world).map(|_| None)
                 }
-                To::Service(_, Err(finding)) => Some(finding.clone()),
+                To::Service(_, Err(finding)) => Err(finding.clone()),
                 To::Service(key, Ok(ports)) => {
-                    self.services.get(key).and_then(|service| service.conflict(&work.route, ports))
+                    let service = self.services.get(key);
+                    service.map_or(Ok(None), |service| service.conflict(&work.route, ports))
                 }
             };
             let Some(compiled) = work.compiled(to) else { continue };
-            parents.push(route::parent_status(&work.route, reference, refused.as_ref(), compiled, world));
+            parents.push(route::parent_status(&work.route, reference, attached, compiled, world));
         }
         RouteStatus { parents }
     }

@@ -10,20 +10,30 @@ pub(crate) fn is_wholly_invalid(compiled: &CompiledRoute) -> bool {
     !compiled.invalid.is_empty() && compiled.invalid.len() == compiled.rules.len()
 }
 
-/// The entry for one parentRef; `refused` is what attaching found.
+/// The entry for one parentRef; `attached` is what attaching found: why it is not, or what is to be said although it is.
 pub(crate) fn parent_status(
     route: &HttpRoute,
     reference: &ParentRef,
-    refused: Option<&Finding>,
+    attached: Result<Option<String>, Finding>,
     compiled: &CompiledRoute,
     world: &World,
 ) -> RouteParentStatus {
     let generation = route.meta.generation;
     let invalid = compiled.invalid.first().filter(|_| is_wholly_invalid(compiled));
-    let finding =
-        refused.cloned().or_else(|| invalid.map(|(index, finding)| about_rule(route, *index, finding)));
+    let (refused, remark) = match attached {
+        Ok(remark) => (None, remark),
+        Err(finding) => (Some(finding), None),
+    };
+    let finding = refused.or_else(|| invalid.map(|(index, finding)| about_rule(route, *index, finding)));
+    let accepted = match (&finding, remark) {
+        (Some(finding), _) => ConditionUpdate::bad(ACCEPTED, finding, generation),
+        (None, remark) => ConditionUpdate {
+            message: remark.unwrap_or_default(),
+            ..ConditionUpdate::ok(ACCEPTED, reason::ACCEPTED, generation)
+        },
+    };
     let mut conditions = vec![
-        ConditionUpdate::from_finding(ACCEPTED, finding.as_ref(), reason::ACCEPTED, generation),
+        accepted,
         ConditionUpdate::from_finding(
             RESOLVED_REFS,
             compiled.unresolved.as_ref(),

@@ -79,6 +79,8 @@ pub(crate) struct AtService {
     pub compiled: Arc<CompiledRoute>,
     /// At least one.
     pub ports: BTreeSet<u16>,
+    /// Those of them that one of its parentRefs names.
+    pub named: BTreeSet<u16>,
 }
 
 /// A Service with the routes that are attached to it.
@@ -104,8 +106,11 @@ impl ServiceWork {
 
     fn port(&self, service: &ObjectKey, port: u16) -> PortRoutes {
         let mut scopes: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
+        let mut routes = PortRoutes::default();
         for at in self.attached.values().filter(|at| at.ports.contains(&port)) {
             if !self.is_displaced(&at.route, port) {
+                routes.is_named |=
+                    at.route.meta.key.namespace == service.namespace && at.named.contains(&port);
                 let entries = entries(&at.route, &at.compiled).into_iter();
                 scopes.entry(&at.route.meta.key.namespace).or_default().extend(entries.map(|entry| {
                     Candidate {
@@ -117,7 +122,6 @@ impl ServiceWork {
                 }));
             }
         }
-        let mut routes = PortRoutes::default();
         for (namespace, mut candidates) in scopes {
             candidates.sort_by(precedence::compare);
             let entries: Vec<Arc<RouteEntry>> = candidates.into_iter().map(|one| one.entry).collect();
@@ -140,13 +144,18 @@ impl ServiceWork {
         route.kind == RouteKind::Http && self.attached.values().any(is_stronger)
     }
 
-    /// Why a route that is attached to these ports holds on none of them, if so.
-    pub(crate) fn conflict(&self, route: &HttpRoute, ports: &BTreeSet<u16>) -> Option<Finding> {
-        ports.iter().all(|port| self.is_displaced(route, *port)).then(|| {
-            Finding::new(
-                reason::CONFLICTED,
-                "a GRPCRoute has the port, and only routes of one kind can hold for it",
-            )
-        })
+    /// What a route that is attached to these ports has lost of them: why it holds on none, or what is to be said of it if it holds on some.
+    pub(crate) fn conflict(
+        &self,
+        route: &HttpRoute,
+        ports: &BTreeSet<u16>,
+    ) -> Result<Option<String>, Finding> {
+        let lost: Vec<_> = ports.iter().filter(|port| self.is_displaced(route, **port)).collect();
+        if lost.is_empty() {
+            return Ok(None);
+        }
+        let numbers = lost.iter().map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
+        let why = format!("a GRPCRoute has port {numbers}, and only routes of one kind can hold for a port");
+        if lost.len() == ports.len() { Err(Finding::new(reason::CONFLICTED, why)) } else { Ok(Some(why)) }
     }
 }

@@ -6,7 +6,9 @@ mod render;
 use jiff::Timestamp;
 use meshwright_pki::SpiffeId;
 use meshwright_proto::inspection::inspection_service_server::InspectionService;
-use meshwright_proto::inspection::{ObserveRequest, ObserveResponse, RenderRequest, RenderResponse};
+use meshwright_proto::inspection::{
+    ObservePairsRequest, ObservePairsResponse, ObserveRequest, ObserveResponse, RenderRequest, RenderResponse,
+};
 use tonic::{Request, Response, Status};
 
 use crate::ads::{Registry, Streams};
@@ -54,6 +56,16 @@ impl InspectionService for Inspection {
             proxies: self.reports.observe(request.get_ref().since),
             health: Some(health::health(self.started, &self.streams, &self.metrics)),
         }))
+    }
+
+    async fn observe_pairs(
+        &self,
+        request: Request<ObservePairsRequest>,
+    ) -> Result<Response<ObservePairsResponse>, Status> {
+        self.admit(&request)?;
+        let ObservePairsRequest { since, nodes } = request.into_inner();
+        let nodes = self.reports.observe_nodes(since, &nodes.into_iter().collect());
+        Ok(Response::new(ObservePairsResponse { nodes }))
     }
 
     async fn render(&self, request: Request<RenderRequest>) -> Result<Response<RenderResponse>, Status> {

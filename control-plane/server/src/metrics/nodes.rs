@@ -17,6 +17,8 @@ pub struct NodeMetrics {
     pub open_streams: Gauge,
     /// Reports of agents, by outcome.
     pub reports: Family<Outcome, Counter>,
+    /// Proxies of nodes whose reports of traffic are kept.
+    pub reporting: Gauge,
     /// Writes of MeshNode status, by outcome.
     pub status_writes: Family<Outcome, Counter>,
     /// Time to make what all nodes have in common.
@@ -29,6 +31,7 @@ impl Default for NodeMetrics {
             streams: Family::default(),
             open_streams: Gauge::default(),
             reports: Family::default(),
+            reporting: Gauge::default(),
             status_writes: Family::default(),
             translation_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
         }
@@ -45,6 +48,11 @@ impl NodeMetrics {
             self.open_streams.clone(),
         );
         registry.register("node_reports", "Reports of nodes' agents", self.reports.clone());
+        registry.register(
+            "reporting_nodes",
+            "Proxies of nodes that reported traffic within the last hour",
+            self.reporting.clone(),
+        );
         registry.register("node_status_writes", "Writes of MeshNode status", self.status_writes.clone());
         registry.register(
             "node_translation_seconds",

@@ -36,6 +36,7 @@ impl Nodes {
         let first = first.ok_or_else(|| Status::cancelled("stream ended before its first report"))?;
         check(&parts.agents, &node, &first)?;
         let follower = parts.followers.opened(&node);
+        let asked = first.callers.clone();
         follower.reported(first);
         count(&parts.metrics.nodes.reports, "taken");
         tracing::info!(node, peer = %peer.address, "node stream opened");
@@ -43,7 +44,7 @@ impl Nodes {
         let end = peer.end(&parts.drain);
         tokio::spawn(async move {
             parts.metrics.nodes.open_streams.inc();
-            if let Err(status) = run(&parts, &node, &follower, reports, &sender, end).await {
+            if let Err(status) = run(&parts, (&node, asked), &follower, reports, &sender, end).await {
                 tracing::debug!(node, %status, "node stream ended");
                 // Who is gone or stuck cannot be told why.
                 let _ = sender.try_send(Err(status));
@@ -57,7 +58,7 @@ impl Nodes {
 
 async fn run(
     parts: &Parts,
-    node: &str,
+    (node, mut asked): (&str, Vec<String>),
     follower: &Follower,
     mut reports: Streaming<NodeReport>,
     orders: &Orders,
@@ -74,11 +75,16 @@ async fn run(
             () = orders.closed() => return Ok(()),
             report = reports.next() => {
                 let Some(report) = report else { return Ok(()) };
-                take(parts, node, follower, report?)?;
+                let report = report?;
+                if asked != report.callers {
+                    asked.clone_from(&report.callers);
+                    outputs.mark_changed();
+                }
+                take(parts, node, follower, report)?;
             }
             changed = outputs.changed() => {
                 changed.map_err(|_| Status::unavailable("the cluster is not watched any more"))?;
-                let basis = outputs.borrow_and_update().as_ref().map(|output| Basis::of(&output.mesh, node));
+                let basis = outputs.borrow_and_update().as_ref().map(|output| Basis::of(&output.mesh, node, &asked));
                 // Nothing is said before everything was listed: an order without members takes pods out of the mesh.
                 let Some(basis) = basis else { continue };
                 if told.as_ref().is_some_and(|told| told.is_same(&basis)) {

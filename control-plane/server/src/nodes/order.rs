@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwright_core::mesh::{self, Mesh, Node};
-use meshwright_proto::nodes::{Claim, Member, NodeOrder};
+use meshwright_proto::nodes::{Admission, CallerRule, Claim, Member, NodeOrder, PodPolicy};
 
 /// What an order is made from. Two with the same parts, by their addresses, make the same order.
 #[derive(Debug, Clone)]
@@ -12,13 +12,19 @@ pub struct Basis {
     node: Option<Arc<Node>>,
     namespaces: Arc<BTreeMap<String, bool>>,
     mixed: Arc<BTreeSet<String>>,
+    /// Who has the addresses that the agent asks about.
+    callers: BTreeMap<String, Arc<str>>,
 }
 
 impl Basis {
-    /// What the mesh has for this node.
-    pub fn of(mesh: &Mesh, node: &str) -> Self {
-        let (namespaces, mixed) = (mesh.namespaces.clone(), mesh.mixed.clone());
-        Self { node: mesh.nodes.get(node).cloned(), namespaces, mixed }
+    /// What the mesh has for this node, whose agent wants to know who has these addresses.
+    pub fn of(mesh: &Mesh, node: &str, asked: &[String]) -> Self {
+        Self {
+            node: mesh.nodes.get(node).cloned(),
+            namespaces: mesh.namespaces.clone(),
+            mixed: mesh.mixed.clone(),
+            callers: callers(mesh, asked),
+        }
     }
 
     /// Whether another order would come of it.
@@ -31,6 +37,7 @@ impl Basis {
         same_node
             && Arc::ptr_eq(&self.namespaces, &other.namespaces)
             && Arc::ptr_eq(&self.mixed, &other.mixed)
+            && self.callers == other.callers
     }
 
     /// The order. A node that nothing is known of has no members: that is the truth once everything was listed.
@@ -45,7 +52,67 @@ impl Basis {
             outside: node.into_iter().flat_map(|node| &node.outside).cloned().collect(),
             mixed: self.mixed.iter().cloned().collect(),
             listed: node.into_iter().flat_map(|node| &node.listed).cloned().collect(),
+            policies: node
+                .into_iter()
+                .flat_map(|node| &node.policies)
+                .filter(|(_, policy)| policy.plaintext.refuses_any())
+                .map(|(uid, policy)| (uid.clone(), plaintext(policy)))
+                .collect(),
+            callers: self.callers.iter().map(|(address, id)| (address.clone(), id.to_string())).collect(),
         }
+    }
+}
+
+/// Agents ask seldom: where rules change. Of two pods with one address nobody can tell which it is.
+fn callers(mesh: &Mesh, asked: &[String]) -> BTreeMap<String, Arc<str>> {
+    let nobody: Arc<str> = "".into();
+    let mut callers: BTreeMap<_, _> = asked.iter().map(|address| (address.clone(), nobody.clone())).collect();
+    if callers.is_empty() {
+        return callers;
+    }
+    for member in mesh.nodes.values().flat_map(|node| node.members.values()) {
+        for address in &member.addresses {
+            if let Some(known) = callers.get_mut(address) {
+                let is_other = !known.is_empty() && *known != member.identity;
+                *known = if is_other { nobody.clone() } else { member.identity.clone() };
+            }
+        }
+    }
+    callers
+}
+
+fn admission(rules: &mesh::RuleSet) -> Admission {
+    let rules = rules.of_connections();
+    let all = |rules: &[mesh::Rule]| rules.iter().map(caller_rule).collect();
+    Admission {
+        limited: rules.allow.is_some(),
+        allow: all(rules.allow.as_deref().unwrap_or_default()),
+        deny: all(&rules.deny),
+    }
+}
+
+fn caller_rule(rule: &mesh::Rule) -> CallerRule {
+    let mut made = CallerRule {
+        everybody: rule.callers.is_none(),
+        ports: rule.ports.iter().copied().map(u32::from).collect(),
+        ..CallerRule::default()
+    };
+    for caller in rule.callers.iter().flatten() {
+        match caller {
+            mesh::Caller::Id(id) => made.ids.push(id.to_string()),
+            mesh::Caller::Below(prefix) => made.below.push(prefix.to_string()),
+        }
+    }
+    made
+}
+
+fn plaintext(policy: &mesh::PodPolicy) -> PodPolicy {
+    let mesh::Plaintext { refused, except } = &policy.plaintext;
+    PodPolicy {
+        refused: *refused,
+        except: except.iter().copied().map(u32::from).collect(),
+        probes: policy.probes.iter().copied().map(u32::from).collect(),
+        admission: Some(admission(&policy.authorization.enforced)),
     }
 }
 
@@ -66,7 +133,7 @@ mod tests {
     #[test]
     fn an_order_says_everything_about_the_node_and_nothing_about_others() {
         let mesh = mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2")], Some(("mesh-1", 3)));
-        let order = Basis::of(&mesh, "n1").order();
+        let order = Basis::of(&mesh, "n1", &[]).order();
         let expected = Member {
             namespace: "shop".to_owned(),
             name: "pod-u1".to_owned(),
@@ -80,30 +147,75 @@ mod tests {
         let [outside, listed] = ["u9", "u8"].map(|uid| [uid.to_owned()].into());
         let others = Node { outside, listed, ..Node::default() };
         let beside = Mesh { nodes: [("n1".to_owned(), Arc::new(others))].into(), ..mesh.clone() };
-        let order = Basis::of(&beside, "n1").order();
+        let order = Basis::of(&beside, "n1", &[]).order();
         assert_eq!((order.outside, order.listed), (vec!["u9".to_owned()], vec!["u8".to_owned()]));
 
         let mixed = Mesh { mixed: Arc::new(["web".to_owned()].into()), ..mesh.clone() };
-        assert_eq!(Basis::of(&mixed, "n3").order().mixed, ["web"]);
-        assert!(!Basis::of(&mixed, "n3").is_same(&Basis::of(&mesh, "n3")));
+        assert_eq!(Basis::of(&mixed, "n3", &[]).order().mixed, ["web"]);
+        assert!(!Basis::of(&mixed, "n3", &[]).is_same(&Basis::of(&mesh, "n3", &[])));
 
-        let unknown = Basis::of(&mesh, "n3").order();
+        let strict = mesh::PodPolicy {
+            plaintext: mesh::Plaintext { refused: true, except: [80].into() },
+            probes: [8080].into(),
+            ..mesh::PodPolicy::default()
+        };
+        let policies = [("u1", strict), ("u2", mesh::PodPolicy::default())];
+        let policies = policies.map(|(uid, policy)| (uid.to_owned(), Arc::new(policy))).into();
+        let node = Node { policies, ..Node::default() };
+        let strict = Mesh { nodes: [("n1".to_owned(), Arc::new(node))].into(), ..mesh.clone() };
+        let admission = Some(Admission::default());
+        let expected = PodPolicy { refused: true, except: vec![80], probes: vec![8080], admission };
+        assert_eq!(Basis::of(&strict, "n1", &[]).order().policies, [("u1".to_owned(), expected)].into());
+
+        let unknown = Basis::of(&mesh, "n3", &[]).order();
         assert!(unknown.members.is_empty() && unknown.claim.is_none() && unknown.namespaces.len() == 1);
     }
 
     #[test]
     fn what_happens_on_other_nodes_makes_no_order() {
         let mesh = mesh(&[("n1", "u1", "10.0.0.1")], None);
-        let (here, nowhere) = (Basis::of(&mesh, "n1"), Basis::of(&mesh, "n3"));
+        let (here, nowhere) = (Basis::of(&mesh, "n1", &[]), Basis::of(&mesh, "n3", &[]));
         let mut elsewhere = mesh.clone();
         let other = Node { members: [member("u2", "10.0.0.2")].into(), ..Node::default() };
         elsewhere.nodes.insert("n2".to_owned(), Arc::new(other.clone()));
-        assert!(here.is_same(&Basis::of(&elsewhere, "n1")) && nowhere.is_same(&Basis::of(&elsewhere, "n3")));
+        assert!(
+            here.is_same(&Basis::of(&elsewhere, "n1", &[]))
+                && nowhere.is_same(&Basis::of(&elsewhere, "n3", &[]))
+        );
         elsewhere.nodes.insert("n1".to_owned(), Arc::new(other));
-        assert!(!here.is_same(&Basis::of(&elsewhere, "n1")));
+        assert!(!here.is_same(&Basis::of(&elsewhere, "n1", &[])));
         elsewhere.nodes.remove("n1");
-        assert!(!here.is_same(&Basis::of(&elsewhere, "n1")));
+        assert!(!here.is_same(&Basis::of(&elsewhere, "n1", &[])));
         let namespaces = Mesh { namespaces: Arc::default(), ..mesh.clone() };
-        assert!(!here.is_same(&Basis::of(&namespaces, "n1")));
+        assert!(!here.is_same(&Basis::of(&namespaces, "n1", &[])));
+    }
+
+    #[test]
+    fn callers_are_whose_pods_have_the_address() {
+        let mesh =
+            mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2"), ("n2", "u3", "10.0.0.1")], None);
+        let asked = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(str::to_owned);
+        let basis = Basis::of(&mesh, "n1", &asked);
+        let callers = basis.order().callers;
+        assert_eq!(callers["10.0.0.2"], "spiffe://cluster.local/ns/shop/sa/of-u2");
+        assert_eq!([&callers["10.0.0.1"], &callers["10.0.0.3"]], ["", ""], "two pods, and none");
+        assert!(
+            !basis.is_same(&Basis::of(&mesh, "n1", &[])) && basis.is_same(&Basis::of(&mesh, "n1", &asked))
+        );
+    }
+
+    #[test]
+    fn an_admission_says_what_is_known_of_connections() {
+        let callers = [mesh::Caller::Id("a".into()), mesh::Caller::Below("b/".into())];
+        let some = mesh::Rule { callers: Some(callers.into()), ports: [80].into(), http: Vec::new() };
+        let rules = mesh::RuleSet { allow: Some(vec![mesh::Rule::default()]), deny: vec![some] };
+        let made = admission(&rules);
+        let anybody = CallerRule { everybody: true, ..CallerRule::default() };
+        assert_eq!((made.limited, made.allow), (true, vec![anybody]));
+        let ids = vec!["a".to_owned()];
+        assert_eq!(
+            made.deny,
+            [CallerRule { ids, below: vec!["b/".to_owned()], ports: vec![80], everybody: false }]
+        );
     }
 }

@@ -13,6 +13,7 @@ pub(crate) fn member(uid: &str, address: &str) -> (String, Member) {
         pod: ObjectKey::new("shop", format!("pod-{uid}")),
         identity: format!("spiffe://cluster.local/ns/shop/sa/of-{uid}").into(),
         addresses: vec![address.to_owned()],
+        workload: "app".into(),
     };
     (uid.to_owned(), member)
 }

@@ -131,11 +131,13 @@ impl Known {
     }
 }
 
-fn is_kept(time: i64, now: i64) -> bool {
+/// Whether something of that time is kept.
+pub fn is_kept(time: i64, now: i64) -> bool {
     time > now.saturating_sub(KEPT)
 }
 
-fn cost(slot: &[u8]) -> usize {
+/// What an encoded slot costs, in bytes.
+pub fn cost(slot: &[u8]) -> usize {
     slot.len() + SLOT_OVERHEAD
 }
 

@@ -8,7 +8,7 @@ use meshwright_api::NodeSlot;
 use meshwright_core::mesh::Mesh;
 use meshwright_index::Output;
 use meshwright_runtime::CancellationToken;
-use meshwright_xds::mesh::{Ports, Shared, node};
+use meshwright_xds::mesh::{Ports, Shared, Telemetry, node};
 use meshwright_xds::{Snapshot, TypeUrl};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,14 +35,21 @@ pub struct NodeTranslator {
 }
 
 impl NodeTranslator {
-    /// Publishes to this registry what proxies of this trust domain should have.
-    pub fn new(registry: NodeRegistry, nacks: Nacks, trust_domain: &str, metrics: Metrics) -> Self {
+    /// Publishes to this registry what proxies of this trust domain should have; `telemetry` is what they tell. Which routes the tables of
+    /// routes have, `nacks` is told.
+    pub fn new(
+        registry: NodeRegistry,
+        nacks: Nacks,
+        trust_domain: &str,
+        telemetry: Telemetry,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             registry,
             nacks,
             metrics,
             mesh: Arc::default(),
-            shared: Shared::new(trust_domain),
+            shared: Shared::new(trust_domain).with_telemetry(telemetry),
             made: BTreeMap::new(),
             generation: 0,
         }

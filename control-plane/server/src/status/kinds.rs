@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
+use meshwright_api::PolicyStatus;
 use meshwright_api::gateway as api;
 use meshwright_core::ObjectKey;
 use meshwright_core::status::Statuses;
@@ -45,6 +46,62 @@ pub struct Gateways;
 pub struct HttpRoutes;
 /// GRPCRoute.
 pub struct GrpcRoutes;
+
+/// AuthorizationPolicy.
+pub struct AuthorizationPolicies;
+/// MeshTLSPolicy.
+pub struct MeshTlsPolicies;
+
+macro_rules! policy {
+    ($kind:ident, $object:ty, $field:ident, $live:ident, $record:ident, $forget:ident) => {
+        impl Kind for $kind {
+            type Object = $object;
+            type Status = PolicyStatus;
+
+            fn live(objects: &LiveObjects, key: &ObjectKey) -> Option<Arc<Live<Self::Status>>> {
+                objects.$live(key)
+            }
+
+            fn record(objects: &LiveObjects, key: &ObjectKey, live: Live<Self::Status>) {
+                objects.$record(key, live);
+            }
+
+            fn forget(objects: &LiveObjects, key: &ObjectKey, uid: &str) {
+                objects.$forget(key, uid);
+            }
+
+            fn wanted(
+                statuses: &Statuses,
+                key: &ObjectKey,
+                current: Option<&Self::Status>,
+                now: Timestamp,
+            ) -> Option<Self::Status> {
+                Some(merge::policy(current, statuses.policies.$field.get(key)?, now))
+            }
+
+            fn conditions(status: &Self::Status) -> Vec<&Condition> {
+                status.conditions.iter().collect()
+            }
+        }
+    };
+}
+
+policy!(
+    AuthorizationPolicies,
+    meshwright_api::AuthorizationPolicy,
+    authorization,
+    authorization_policy,
+    record_authorization_policy,
+    forget_authorization_policy
+);
+policy!(
+    MeshTlsPolicies,
+    meshwright_api::MeshTLSPolicy,
+    tls,
+    mesh_tls_policy,
+    record_mesh_tls_policy,
+    forget_mesh_tls_policy
+);
 
 impl Kind for GatewayClasses {
     type Object = api::GatewayClass;

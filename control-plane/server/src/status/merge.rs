@@ -6,7 +6,8 @@ use meshwright_api::{CONTROLLER_NAME, gateway as api};
 use meshwright_core::conditions;
 use meshwright_core::model::{AddressType, AssignedAddress, ParentRef};
 use meshwright_core::status::{
-    ConditionUpdate, GatewayClassStatus, GatewayStatus, ListenerStatus, RouteParentStatus, RouteStatus,
+    ConditionUpdate, GatewayClassStatus, GatewayStatus, ListenerStatus, PolicyStatus, RouteParentStatus,
+    RouteStatus,
 };
 
 /// The API allows 32,768 bytes in a message.
@@ -63,6 +64,19 @@ pub fn gateway_class(
     api::GatewayClassStatus {
         conditions: Some(conditions(known, &wanted.conditions, conditions::GATEWAY_CLASS_TYPES, now)),
         supported_features: Some(wanted.supported_features.iter().map(feature).collect()),
+    }
+}
+
+/// One of the mesh's policies.
+pub fn policy(
+    current: Option<&meshwright_api::PolicyStatus>,
+    wanted: &PolicyStatus,
+    now: Timestamp,
+) -> meshwright_api::PolicyStatus {
+    let known = current.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    meshwright_api::PolicyStatus {
+        conditions: conditions(known, &wanted.conditions, conditions::POLICY_TYPES, now),
+        pods: i32::try_from(wanted.pods).unwrap_or(i32::MAX),
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::kinds::{GatewayClasses, Gateways, GrpcRoutes, HttpRoutes};
+use super::kinds::{
+    AuthorizationPolicies, GatewayClasses, Gateways, GrpcRoutes, HttpRoutes, MeshTlsPolicies,
+};
 use super::write::{Context, Error, Written, write};
 use crate::metrics::{Metrics, count};
 
@@ -25,6 +27,8 @@ enum Target {
     GatewayClass(ObjectKey),
     Gateway(ObjectKey),
     HttpRoute(ObjectKey),
+    AuthorizationPolicy(ObjectKey),
+    MeshTlsPolicy(ObjectKey),
     GrpcRoute(ObjectKey),
 }
 
@@ -102,6 +106,12 @@ impl Writer {
         self.queue.extend(classes.map(|name| Target::GatewayClass(ObjectKey::new("", name.as_str()))));
         self.queue.extend(gateways.cloned().map(Target::Gateway));
         self.queue.extend(routes.map(|key| Target::HttpRoute(ObjectKey::clone(key))));
+        let (known_policies, next_policies) = (&known.policies, &next.policies);
+        let authorization =
+            difference(&known_policies.authorization, &next_policies.authorization, PartialEq::eq);
+        let tls = difference(&known_policies.tls, &next_policies.tls, PartialEq::eq);
+        self.queue.extend(authorization.cloned().map(Target::AuthorizationPolicy));
+        self.queue.extend(tls.cloned().map(Target::MeshTlsPolicy));
         self.queue.extend(grpc_routes.map(|key| Target::GrpcRoute(ObjectKey::clone(key))));
         self.known = wanted;
     }
@@ -111,6 +121,8 @@ impl Writer {
         self.queue.extend(touched.gateway_classes.into_iter().map(Target::GatewayClass));
         self.queue.extend(touched.gateways.into_iter().map(Target::Gateway));
         self.queue.extend(touched.http_routes.into_iter().map(Target::HttpRoute));
+        self.queue.extend(touched.authorization_policies.into_iter().map(Target::AuthorizationPolicy));
+        self.queue.extend(touched.mesh_tls_policies.into_iter().map(Target::MeshTlsPolicy));
         self.queue.extend(touched.grpc_routes.into_iter().map(Target::GrpcRoute));
     }
 
@@ -119,6 +131,9 @@ impl Writer {
         self.queue.extend(live.gateway_classes().into_iter().map(|(key, _)| Target::GatewayClass(key)));
         self.queue.extend(live.gateways().into_iter().map(|(key, _)| Target::Gateway(key)));
         self.queue.extend(live.http_routes().into_iter().map(|(key, _)| Target::HttpRoute(key)));
+        let authorization = live.authorization_policies().into_iter();
+        self.queue.extend(authorization.map(|(key, _)| Target::AuthorizationPolicy(key)));
+        self.queue.extend(live.mesh_tls_policies().into_iter().map(|(key, _)| Target::MeshTlsPolicy(key)));
         self.queue.extend(live.grpc_routes().into_iter().map(|(key, _)| Target::GrpcRoute(key)));
     }
 
@@ -161,6 +176,10 @@ impl Writer {
             Target::GatewayClass(key) => settled::<GatewayClasses>(&self.context, key, statuses),
             Target::Gateway(key) => settled::<Gateways>(&self.context, key, statuses),
             Target::HttpRoute(key) => settled::<HttpRoutes>(&self.context, key, statuses),
+            Target::AuthorizationPolicy(key) => {
+                settled::<AuthorizationPolicies>(&self.context, key, statuses)
+            }
+            Target::MeshTlsPolicy(key) => settled::<MeshTlsPolicies>(&self.context, key, statuses),
             Target::GrpcRoute(key) => settled::<GrpcRoutes>(&self.context, key, statuses),
         }
     }
@@ -194,6 +213,8 @@ async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Targ
         Target::GatewayClass(key) => write::<GatewayClasses>(&context, key, &statuses).await,
         Target::Gateway(key) => write::<Gateways>(&context, key, &statuses).await,
         Target::HttpRoute(key) => write::<HttpRoutes>(&context, key, &statuses).await,
+        Target::AuthorizationPolicy(key) => write::<AuthorizationPolicies>(&context, key, &statuses).await,
+        Target::MeshTlsPolicy(key) => write::<MeshTlsPolicies>(&context, key, &statuses).await,
         Target::GrpcRoute(key) => write::<GrpcRoutes>(&context, key, &statuses).await,
     };
     (target, result)

@@ -1,7 +1,9 @@
 //! What the operator is told, and that nobody else is.
 
 use meshwright_proto::inspection::inspection_service_client::InspectionServiceClient;
-use meshwright_proto::inspection::{ObserveRequest, ObserveResponse, RenderRequest, RenderedGateway, part};
+use meshwright_proto::inspection::{
+    ObservePairsRequest, ObserveRequest, ObserveResponse, ObservedNode, RenderRequest, RenderedGateway, part,
+};
 
 use super::reports::{PROXY, report, send};
 use super::*;
@@ -12,8 +14,13 @@ async fn client(running: &Running) -> InspectionServiceClient<Channel> {
     InspectionServiceClient::new(running.connect(Some(OPERATOR)).await)
 }
 
-async fn observe(running: &Running, since: i64) -> ObserveResponse {
+pub(super) async fn observe(running: &Running, since: i64) -> ObserveResponse {
     client(running).await.observe(ObserveRequest { since }).await.unwrap().into_inner()
+}
+
+pub(super) async fn observe_pairs(running: &Running, node: &str) -> Vec<ObservedNode> {
+    let request = ObservePairsRequest { since: 0, nodes: vec![node.to_owned()] };
+    client(running).await.observe_pairs(request).await.unwrap().into_inner().nodes
 }
 
 async fn render(running: &Running) -> Result<Vec<RenderedGateway>, Status> {
@@ -47,6 +54,8 @@ async fn only_the_operator_is_answered() {
     ] {
         let mut client = InspectionServiceClient::new(running.connect(account).await);
         assert_eq!(client.observe(ObserveRequest::default()).await.unwrap_err().code(), code, "{account:?}");
+        let pairs = client.observe_pairs(ObservePairsRequest::default()).await;
+        assert_eq!(pairs.unwrap_err().code(), code, "{account:?}");
         assert_eq!(client.render(RenderRequest {}).await.unwrap_err().code(), code, "{account:?}");
     }
     assert!(client(&known).await.observe(ObserveRequest::default()).await.is_ok());

@@ -1,7 +1,7 @@
 //! Who may report, and what of it is kept.
 
 use meshwright_proto::reports::report_service_client::ReportServiceClient;
-use meshwright_proto::reports::{Proxy, ReportRequest, Slot};
+use meshwright_proto::reports::{NodeProxy, NodeReportRequest, Pair, PairSlot, Proxy, ReportRequest, Slot};
 
 use super::*;
 use crate::metrics::counted;
@@ -70,4 +70,51 @@ async fn a_proxy_reports_for_itself_and_for_nobody_else() {
     let reports = |outcome| usize::try_from(counted(&running.metrics.reports, outcome)).unwrap();
     assert_eq!((reports("taken"), reports("refused")), (1, refused));
     assert_eq!(running.metrics.reporting_proxies.get(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_reports_for_its_own_node_and_the_operator_is_told() {
+    let running = start().await;
+    let start = Timestamp::now().as_second() / 30 * 30;
+    let report = |node: &str, revision: &str| {
+        let pair = Pair {
+            source_workload: "front".to_owned(),
+            slots: vec![PairSlot { start, requests: 7, ..PairSlot::default() }],
+            ..Pair::default()
+        };
+        let proxy = NodeProxy {
+            node: node.to_owned(),
+            revision: revision.to_owned(),
+            pod_name: "mesh-1-node-x".to_owned(),
+            instance: "i1".to_owned(),
+            ..NodeProxy::default()
+        };
+        NodeReportRequest { proxy: Some(proxy), pairs: vec![pair] }
+    };
+    let agent = |revision: &str, node: &str| {
+        Some(format!("spiffe://cluster.local/ns/mesh-ns/sa/{revision}-node/node/{node}").parse().unwrap())
+    };
+    let gateway = SpiffeId::workload("cluster.local", PROXY.0, PROXY.1).unwrap();
+    let ours = || report("n1", "mesh-1");
+    let cases = [
+        (agent("mesh-1", "n1"), ours(), None),
+        (None, ours(), Some(Code::Unauthenticated)),
+        (Some(gateway), ours(), Some(Code::PermissionDenied)),
+        (agent("mesh-1", "n2"), ours(), Some(Code::PermissionDenied)),
+        (agent("mesh-0", "n1"), ours(), Some(Code::PermissionDenied)),
+        (agent("mesh-1", "n1"), report("n1", "mesh-0"), Some(Code::PermissionDenied)),
+        (agent("mesh-1", "n1"), NodeReportRequest::default(), Some(Code::InvalidArgument)),
+    ];
+    for (who, report, expected) in cases {
+        let mut client = ReportServiceClient::new(running.connect_as(who.clone()).await);
+        let answer = client.report_node(report).await;
+        assert_eq!(answer.err().map(|status| status.code()), expected, "{who:?}");
+    }
+    assert_eq!(running.metrics.nodes.reporting.get(), 1);
+    let observed = inspection::observe(&running, 0).await;
+    assert!(observed.proxies.is_empty());
+    let nodes = inspection::observe_pairs(&running, "n1").await;
+    assert_eq!(nodes[0].proxy.as_ref().unwrap().node, "n1");
+    assert_eq!(nodes[0].pairs[0].slots[0].requests, 7);
+    assert_eq!(inspection::observe_pairs(&running, "n2").await, []);
 }

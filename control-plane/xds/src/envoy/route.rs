@@ -15,11 +15,10 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use meshwright_core::config::{
-    ListenerConfig, PROBE_HOST, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig,
+    ListenerConfig, PROBE_HOST, PortConfig, PortProtocol, RouteEntry, RuleAction, VirtualHostConfig,
 };
-use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
+use meshwright_core::model::{ObjectKey, StringMatch, ValueMatch};
 
-use self::encoded::EncodedHost;
 use super::common::uint64;
 use super::{header, listener, path};
 use crate::Resource;
@@ -27,6 +26,7 @@ use crate::Resource;
 pub(crate) use self::action::answer;
 pub use self::encoded::EncodedHosts;
 pub(super) use self::encoded::Encoder;
+pub(crate) use self::encoded::{EncodedHost, assemble};
 pub(crate) use self::place::Place;
 
 /// The status for a request that came over another listener's connection (RFC 9110, 15.5.20): the client
@@ -102,7 +102,7 @@ fn configuration(
         most_specific_header_mutations_wins: true,
         ..RouteConfiguration::default()
     };
-    encoded::assemble(name, &proto, &all)
+    assemble(name, &proto, &all)
 }
 
 pub(super) fn virtual_host(host: &VirtualHostConfig, port: &PortConfig) -> VirtualHost {
@@ -144,7 +144,7 @@ pub(crate) fn route(entry: &RouteEntry, place: &Place) -> Route {
     let rule_name = rule.name.clone().unwrap_or_else(|| entry.rule_index.to_string());
     Route {
         name: format!("{}/{rule_name}/{}", entry.route, entry.match_index),
-        r#match: Some(route_match(&entry.matches)),
+        r#match: Some(route_match(entry, place)),
         action: Some(action::action(entry, place)),
         request_headers_to_add: header::to_add(&rule.request_headers),
         request_headers_to_remove: header::to_remove(&rule.request_headers),
@@ -154,16 +154,32 @@ pub(crate) fn route(entry: &RouteEntry, place: &Place) -> Route {
     }
 }
 
-fn route_match(matches: &HttpRouteMatch) -> RouteMatch {
+fn route_match(entry: &RouteEntry, place: &Place) -> RouteMatch {
+    let matches = &entry.matches;
     let method = matches
         .method
         .as_ref()
         .map(|method| ValueMatch { name: ":method".to_owned(), value: StringMatch::Exact(method.clone()) });
     RouteMatch {
-        path_specifier: Some(path::specifier(&matches.path)),
+        path_specifier: Some(path_specifier(entry, place)),
         headers: method.iter().chain(&matches.headers).map(header_matcher).collect(),
         query_parameters: matches.query_params.iter().map(query_matcher).collect(),
         ..RouteMatch::default()
+    }
+}
+
+/// A rule that changes paths is only for requests that have one.
+fn path_specifier(entry: &RouteEntry, place: &Place) -> PathSpecifier {
+    let needs_path = match &entry.rule.action {
+        RuleAction::Fail => false,
+        RuleAction::Redirect(_) => true,
+        RuleAction::Forward(forward) => {
+            forward.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some())
+        }
+    };
+    match path::specifier(&entry.matches.path) {
+        PathSpecifier::Prefix(_) if !needs_path => PathSpecifier::Prefix(place.everything.to_owned()),
+        other => other,
     }
 }
 

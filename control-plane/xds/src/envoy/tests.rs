@@ -200,7 +200,10 @@ fn backends_in_the_mesh_get_mutual_tls_each_with_its_own_identity() {
     let endpoints = Arc::new(Endpoints { zones: [(String::new(), [1, 2, 3].map(endpoint).to_vec())].into() });
     let peer = |last: u8, account: &str| {
         let identity = format!("spiffe://td/ns/shop/sa/{account}");
-        (format!("10.0.0.{last}"), Peer { uid: format!("uid-{last}").into(), identity: identity.into() })
+        (
+            format!("10.0.0.{last}"),
+            Peer { uid: format!("uid-{last}").into(), identity: identity.into(), ..Peer::default() },
+        )
     };
     let peers = BTreeMap::from([peer(1, "cart"), peer(3, "other"), peer(9, "elsewhere")]);
     let backends = Backends::new(endpoints.clone(), &peers);

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 
 use super::parts::{internal_address, resource};
-use super::{PORT, mirror, tls, upstream};
+use super::{PORT, authorize, mirror, tls, upstream};
 use crate::Resource;
 use crate::envoy::common::uint32;
 
@@ -48,11 +48,14 @@ pub(super) fn clusters(trust_domain: &str) -> Vec<Resource> {
         typed_extension_protocol_options: upstream::http_options(),
         ..original_dst(PASSTHROUGH, FAR_CONNECT_TIMEOUT)
     };
-    let all = [internal(NODE), internal(DETECT), mtls, passthrough, original_dst(INBOUND, CONNECT_TIMEOUT)];
-    all.into_iter()
-        .chain(mirror::clusters())
-        .map(|cluster| resource(&cluster.name.clone(), cluster))
-        .collect()
+    let application = Cluster {
+        typed_extension_protocol_options: upstream::http_options(),
+        ..original_dst(authorize::APPLICATION, CONNECT_TIMEOUT)
+    };
+    let own = [NODE, DETECT, authorize::CHECKED, authorize::HTTP].map(internal);
+    let outside = [mtls, passthrough, original_dst(INBOUND, CONNECT_TIMEOUT), application];
+    let all = own.into_iter().chain(outside).chain(mirror::clusters());
+    all.map(|cluster| resource(&cluster.name.clone(), cluster)).collect()
 }
 
 fn original_dst(name: &str, connect_timeout: Duration) -> Cluster {

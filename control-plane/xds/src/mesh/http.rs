@@ -24,7 +24,7 @@ use envoy_types::util::pack_any;
 use prost::{Message, Name};
 
 use super::parts::{extension, filter};
-use super::{route, state, tls, upstream};
+use super::{Telemetry, route, signals, state, tls, upstream};
 use crate::envoy::common::{ads, boolean, duration, uint32};
 
 /// A header of ours that has the original destination, only between us and the choice of a virtual host. What a client says there is
@@ -37,7 +37,7 @@ const HTTP10_HOST: &str = "localhost";
 const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tcp"];
 
 /// The connection manager.
-pub(super) fn connection_manager() -> Filter {
+pub(super) fn connection_manager(telemetry: &Telemetry) -> Filter {
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix: "node".to_owned(),
@@ -46,7 +46,7 @@ pub(super) fn connection_manager() -> Filter {
             route_config_name: route::NAME.to_owned(),
         })),
         early_header_mutation_extensions: vec![headers()],
-        http_filters: vec![alpn(), router()],
+        http_filters: vec![handed_on(), router()],
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(Duration::ZERO)),
             max_headers_count: uint32(upstream::HEADERS_COUNT),
@@ -74,6 +74,9 @@ pub(super) fn connection_manager() -> Filter {
         }),
         normalize_path: boolean(false),
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged as i32,
+        access_log: [signals::of_requests(), telemetry.requests()].concat(),
+        tracing: telemetry.tracing(),
+        request_id_extension: telemetry.request_ids(),
         upgrade_configs: UPGRADES.map(upgrade).to_vec(),
         ..HttpConnectionManager::default()
     };
@@ -107,12 +110,15 @@ fn headers() -> TypedExtensionConfig {
     )
 }
 
-/// Says in the handshake what the connection upstream will speak: what this request speaks.
-pub(super) fn alpn() -> HttpFilter {
+/// Says in the handshake what the connection upstream will speak: what this request speaks. And to whom counts what fails there of whom.
+pub(super) fn handed_on() -> HttpFilter {
     let (http2, http1) = (tls::HTTP2, tls::HTTP1);
     let text = format!("%CEL(request.protocol == 'HTTP/2' ? '{http2}' : '{http1}')%");
     let config = set_filter_state::v3::Config {
-        on_request_headers: vec![state::handed_on(state::value(state::ALPN, &text))],
+        on_request_headers: vec![
+            state::handed_on(state::value(state::ALPN, &text)),
+            state::handed_on(state::string(state::SERVICE, "%UPSTREAM_CLUSTER%")),
+        ],
         clear_route_cache: false,
     };
     http_filter("envoy.filters.http.set_filter_state", config)

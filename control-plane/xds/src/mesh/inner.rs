@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
@@ -26,7 +27,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{endpoint, http, mirror, state};
+use super::{Telemetry, authorize, endpoint, http, mirror, signals, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -35,16 +36,17 @@ use crate::envoy::common::duration;
 const DETECTION: Duration = Duration::from_millis(200);
 
 /// All of them.
-pub(super) fn listeners() -> [Resource; 4] {
-    [node(), detect(), sender(), mirror::listener()]
-        .map(|listener| resource(&listener.name.clone(), listener))
+pub(super) fn listeners(telemetry: &Telemetry) -> Vec<Resource> {
+    let own = [node(telemetry), detect(telemetry), sender(), mirror::listener(telemetry)];
+    let all = own.into_iter().chain(authorize::listeners());
+    all.map(|listener| resource(&listener.name.clone(), listener)).collect()
 }
 
 /// Everything that pods send arrives here, with its original destination in the filter state.
-fn node() -> Listener {
+fn node(telemetry: &Telemetry) -> Listener {
     let chains = [
-        chain(destinations::HTTP, vec![http::connection_manager()]),
-        by_destination(destinations::TCP),
+        chain(destinations::HTTP, vec![http::connection_manager(telemetry)]),
+        by_destination(destinations::TCP, telemetry),
         chain(
             destinations::DETECT,
             vec![
@@ -57,11 +59,20 @@ fn node() -> Listener {
         ),
         chain(
             destinations::PEER,
-            vec![state::on_new_connection(vec![server_name()]), tcp_filter(tcp_proxy("peer", MTLS))],
+            vec![
+                state::on_new_connection(vec![server_name()]),
+                tcp_filter(telemetry.of_connections(signals::of_peers(tcp_proxy("peer", MTLS)))),
+            ],
         ),
-        chain(destinations::DIRECT, vec![tcp_filter(tcp_proxy("direct", PASSTHROUGH))]),
+        chain(
+            destinations::DIRECT,
+            vec![tcp_filter(
+                telemetry.of_connections(signals::of_connections(tcp_proxy("direct", PASSTHROUGH))),
+            )],
+        ),
     ];
     Listener {
+        traffic_direction: TrafficDirection::Outbound as i32,
         listener_filters: vec![
             original_dst(),
             destinations::unknown(),
@@ -75,23 +86,24 @@ fn node() -> Listener {
 }
 
 /// HTTP or not, by the first bytes.
-fn detect() -> Listener {
+fn detect(telemetry: &Telemetry) -> Listener {
     let is_http = FilterChainMatch {
         application_protocols: ["http/1.0", "http/1.1", "h2c"].map(str::to_owned).to_vec(),
         ..FilterChainMatch::default()
     };
     let http = FilterChain {
         filter_chain_match: Some(is_http),
-        ..chain(destinations::HTTP, vec![http::connection_manager()])
+        ..chain(destinations::HTTP, vec![http::connection_manager(telemetry)])
     };
     Listener {
+        traffic_direction: TrafficDirection::Outbound as i32,
         listener_filters: vec![
             original_dst(),
             listener_filter("envoy.filters.listener.http_inspector", HttpInspector {}),
         ],
         listener_filters_timeout: Some(duration(DETECTION)),
         continue_on_listener_filters_timeout: true,
-        filter_chains: vec![http, by_destination(destinations::TCP)],
+        filter_chains: vec![http, by_destination(destinations::TCP, telemetry)],
         ..internal_listener(DETECT)
     }
 }
@@ -110,20 +122,21 @@ fn sender() -> Listener {
         ],
         filter_chains: vec![chain(
             "mtls",
-            vec![state::on_new_connection(values), tcp_filter(tcp_proxy("mtls", MTLS))],
+            vec![state::on_new_connection(values), tcp_filter(signals::of_failures(tcp_proxy("mtls", MTLS)))],
         )],
         ..internal_listener(SENDER)
     }
 }
 
 /// To the cluster that is named like the destination.
-fn by_destination(name: &str) -> FilterChain {
+fn by_destination(name: &str, telemetry: &Telemetry) -> FilterChain {
     let cluster = state::value(state::CLUSTER, "%DOWNSTREAM_LOCAL_ADDRESS%");
     // For Services whose clients stay with one endpoint: what tells clients apart.
     let key = state::NAMESPACE.to_owned();
     let client =
         HashPolicy { policy_specifier: Some(PolicySpecifier::FilterState(hash_policy::FilterState { key })) };
     let proxy = TcpProxy { hash_policy: vec![client], ..tcp_proxy("tcp", PASSTHROUGH) };
+    let proxy = telemetry.of_connections(signals::of_connections(proxy));
     chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(proxy)])
 }
 

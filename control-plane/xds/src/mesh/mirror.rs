@@ -30,7 +30,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::util::pack_any;
 
 use super::parts::{chain, filter, internal_listener};
-use super::{fixed, http, state, upstream};
+use super::{Telemetry, fixed, http, signals, state, upstream};
 use crate::envoy::common::{boolean, duration, uint32};
 
 /// The internal listener, and the cluster that leads there with HTTP/1.
@@ -38,9 +38,10 @@ const HTTP1: &str = "node/mirror";
 /// The cluster that leads there with HTTP/2: a copy does not know what the request came with.
 const HTTP2: &str = "node/mirror/2";
 
-/// Whose network the copy leaves from, in whose name, and for which cluster.
+/// Whose network the copy leaves from, in whose name, for which workload it counts, and for which cluster it is.
 const NETWORK: &str = "x-meshwright-network";
 const CALLER: &str = "x-meshwright-caller";
+const SOURCE: &str = "x-meshwright-source";
 const CLUSTER: &str = "x-meshwright-cluster";
 /// What `x-forwarded-for` was: Envoy adds the node's address to that of a copy.
 const FORWARDED: &str = "x-meshwright-forwarded";
@@ -52,6 +53,7 @@ pub(super) fn policy(cluster: String, is_http2: bool) -> RequestMirrorPolicy {
     let headers = [
         (NETWORK, of_state(state::NAMESPACE)),
         (CALLER, of_state(state::IDENTITY)),
+        (SOURCE, of_state(state::SOURCE)),
         (CLUSTER, cluster),
         (FORWARDED, format!("%REQ({X_FORWARDED_FOR})%")),
     ];
@@ -95,16 +97,18 @@ pub(super) fn clusters() -> [Cluster; 2] {
 }
 
 /// Sends copies on as if the pod itself had.
-pub(super) fn listener() -> Listener {
-    Listener { filter_chains: vec![chain("mirror", vec![connection_manager()])], ..internal_listener(HTTP1) }
+pub(super) fn listener(telemetry: &Telemetry) -> Listener {
+    let chain = chain("mirror", vec![connection_manager(telemetry)]);
+    Listener { filter_chains: vec![chain], ..internal_listener(HTTP1) }
 }
 
-fn connection_manager() -> Filter {
+/// Copies count, and are written down, as requests of who called. They begin no span: a trace is of what the caller waits for.
+fn connection_manager(telemetry: &Telemetry) -> Filter {
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix: "mirror".to_owned(),
         route_specifier: Some(RouteSpecifier::RouteConfig(routes())),
-        http_filters: vec![caller(), http::alpn(), http::router()],
+        http_filters: vec![caller(), http::handed_on(), http::router()],
         max_request_headers_kb: uint32(upstream::HEADERS_KB),
         http_protocol_options: Some(upstream::http1()),
         http2_protocol_options: Some(upstream::http2()),
@@ -116,6 +120,7 @@ fn connection_manager() -> Filter {
         server_header_transformation: ServerHeaderTransformation::PassThrough as i32,
         normalize_path: boolean(false),
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged as i32,
+        access_log: [signals::of_requests(), telemetry.requests()].concat(),
         ..HttpConnectionManager::default()
     };
     filter("envoy.filters.network.http_connection_manager", manager)
@@ -127,6 +132,7 @@ fn caller() -> HttpFilter {
     let values = vec![
         state::unless_empty(state::separating(state::NAMESPACE, &of_header(NETWORK))),
         state::unless_empty(state::handed_on_for_ever(state::string(state::IDENTITY, &of_header(CALLER)))),
+        state::unless_empty(state::handed_on_for_ever(state::string(state::SOURCE, &of_header(SOURCE)))),
     ];
     let config = set_filter_state::v3::Config { on_request_headers: values, clear_route_cache: false };
     http::http_filter("envoy.filters.http.set_filter_state", config)
@@ -156,7 +162,7 @@ fn routes() -> RouteConfiguration {
             ..VirtualHost::default()
         }],
         // After those of the route.
-        request_headers_to_remove: [NETWORK, CALLER, CLUSTER, FORWARDED, http::DESTINATION]
+        request_headers_to_remove: [NETWORK, CALLER, SOURCE, CLUSTER, FORWARDED, http::DESTINATION]
             .map(str::to_owned)
             .to_vec(),
         ..RouteConfiguration::default()

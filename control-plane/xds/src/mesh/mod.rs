@@ -18,6 +18,7 @@
 //! reach it through an internal listener: a TLS context in each cluster would take as much memory as the cluster, and another one for each
 //! identity that uses it.
 
+mod authorize;
 mod destinations;
 mod endpoint;
 mod fixed;
@@ -27,12 +28,15 @@ mod linger;
 mod memo;
 mod mirror;
 mod nearby;
+mod ordered;
 mod parts;
 mod pod;
 mod route;
 mod service;
 mod shared;
+pub mod signals;
 mod state;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -42,6 +46,7 @@ use meshwright_core::mesh::Mesh;
 
 pub use self::route::NAME as ROUTES;
 pub use self::shared::Shared;
+pub use self::telemetry::{Telemetry, Tracing};
 use crate::{Snapshot, TypeUrl};
 
 /// Where pods of the mesh take mutual TLS, on the wire.
@@ -72,6 +77,8 @@ pub fn node(shared: &Shared, mesh: &Mesh, node: &str, ports: Ports) -> Snapshot 
         snapshot.share(kind, resources.clone());
     }
     shared.endpoints(node).into_iter().for_each(|endpoints| snapshot.share(TypeUrl::Endpoint, endpoints));
-    snapshot.share(TypeUrl::Listener, shared.listeners(node, mesh.nodes.get(node), ports));
+    let made = shared.of_node(node, mesh.nodes.get(node), ports);
+    snapshot.share(TypeUrl::Listener, made.listeners);
+    snapshot.share(TypeUrl::ExtensionConfig, made.extensions);
     snapshot
 }

@@ -12,9 +12,11 @@ use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::Tl
 use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, UpstreamConnectMode};
 
-use super::fixed::{INBOUND, NODE};
+use meshwright_core::mesh::Member;
+
+use super::fixed::NODE;
 use super::parts::{BUFFER, chain, filter, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
-use super::{Ports, caller_secret, state, tls};
+use super::{Ports, authorize, caller_secret, signals, state, tls};
 use crate::Resource;
 use crate::envoy::common::{duration, keepalive, uint32, uint64};
 
@@ -39,17 +41,21 @@ pub(super) fn inbound_name(uid: &str) -> String {
 }
 
 /// Both listeners of a pod.
-pub(super) fn listeners(trust_domain: &str, uid: &str, identity: &str, ports: Ports) -> [Resource; 2] {
-    [outbound(uid, identity, ports.outbound), inbound(trust_domain, uid, identity, ports.inbound)]
+pub(super) fn listeners(trust_domain: &str, uid: &str, member: &Member, ports: Ports) -> [Resource; 2] {
+    [outbound(uid, member, ports.outbound), inbound(trust_domain, uid, &member.identity, ports.inbound)]
         .map(|listener| resource(&listener.name.clone(), listener))
 }
 
 /// Where the pod's own connections are redirected to: writes down who calls, from where and to where, and leaves the rest to the node's
 /// listener.
-fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
+fn outbound(uid: &str, member: &Member, port: u16) -> Listener {
     let values = vec![
         from_the_pod(),
-        state::handed_on_for_ever(state::string(state::IDENTITY, &caller_secret(identity))),
+        state::handed_on_for_ever(state::string(state::IDENTITY, &caller_secret(&member.identity))),
+        state::handed_on_for_ever(state::string(
+            state::SOURCE,
+            &signals::workload(&member.identity, &member.workload),
+        )),
         state::handed_on(state::value(state::DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%")),
     ];
     let filters = vec![state::on_new_connection(values), limit(), tcp_filter(tcp_proxy("outbound", NODE))];
@@ -68,12 +74,12 @@ fn outbound(uid: &str, identity: &str, port: u16) -> Listener {
 /// Where mutual TLS for the pod arrives. What comes out of it goes to the application as it is, whatever protocol: the sender's proxy has
 /// looked at it, and nobody else has a key. One chain for all protocols: each chain would hold a TLS context of its own, of 27 kB.
 fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener {
-    let values = [vec![from_the_pod()], dial()].concat();
     let proxy = TcpProxy {
         // The application hears nothing of callers that have shown no certificate.
         upstream_connect_mode: UpstreamConnectMode::OnDownstreamTlsHandshake as i32,
         max_early_data_bytes: uint32(0),
-        ..tcp_proxy("inbound", INBOUND)
+        // Unless the policy says something else; and where it says nothing, that is where nobody gets through.
+        ..tcp_proxy("inbound", authorize::CHECKED)
     };
     let is_ours = FilterChainMatch {
         transport_protocol: "tls".to_owned(),
@@ -84,7 +90,7 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
         filter_chain_match: Some(is_ours),
         transport_socket: Some(tls::server(trust_domain, identity)),
         transport_socket_connect_timeout: Some(duration(HANDSHAKE_TIMEOUT)),
-        ..chain("inbound", vec![state::on_handshake(values), tcp_filter(proxy)])
+        ..chain("inbound", vec![authorize::filter(uid), tcp_filter(signals::of_received(proxy))])
     };
     Listener {
         name: inbound_name(uid),
@@ -113,6 +119,11 @@ fn limit() -> Filter {
     filter("envoy.filters.network.connection_limit", limit)
 }
 
+/// What is noted of every connection that arrives: from where it goes on, and to where.
+pub(super) fn arrived() -> Vec<FilterStateValue> {
+    [vec![from_the_pod()], dial()].concat()
+}
+
 /// Connections upstream leave from the network that this one came from. Without one from nowhere: an empty path would be the node's own.
 fn from_the_pod() -> FilterStateValue {
     state::unless_empty(state::separating(state::NAMESPACE, OWN_NAMESPACE))
@@ -124,7 +135,8 @@ fn dial() -> Vec<FilterStateValue> {
     const POD: &str = "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%";
     const PORT: &str = "%REQUESTED_SERVER_NAME%";
     let (four, six) = (format!("{POD}:{PORT}"), format!("[{POD}]:{PORT}"));
-    [NOWHERE, &four, &six].map(|text| state::value(state::DIAL, text)).to_vec()
+    // Handed on to where callers and requests are looked at.
+    [NOWHERE, &four, &six].map(|text| state::handed_on(state::value(state::DIAL, text))).to_vec()
 }
 
 /// Both address families, in the pod's namespace. The agent knows where that is; here is only a name for it.

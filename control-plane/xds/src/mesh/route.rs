@@ -1,5 +1,6 @@
 //! The routes of a node's HTTP: one RouteConfiguration for all Services, with one virtual host for each way in which they are called.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
@@ -16,23 +17,27 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{
 use meshwright_core::config::{PortProtocol, PortRoutes};
 use meshwright_core::mesh::Protocol;
 
-use super::parts::resource;
 use super::service::{self, Port};
 use super::{fixed, http, mirror, state};
 use crate::Resource;
 use crate::envoy::common::{duration, uint64};
-use crate::envoy::route::{BODY_LIMIT, Place, answer, route};
+use crate::envoy::route::{BODY_LIMIT, EncodedHost, Place, answer, assemble, route};
 
 /// The RouteConfiguration of all nodes.
 pub const NAME: &str = "node/http";
 
-pub(super) fn configuration<'a>(ports: impl Iterator<Item = &'a Port>, trust_domain: &str) -> Resource {
-    let mut hosts: Vec<_> = ports.flat_map(|port| hosts(port, trust_domain)).collect();
-    // A connection may outlive what was known of its destination.
-    hosts.push(host("*", vec!["*".to_owned()], vec![onwards(fixed::PASSTHROUGH)]));
+/// The prefix of all requests. Not `/`: `OPTIONS *` has none.
+const EVERYTHING: &str = "";
+
+/// With these virtual hosts of ports.
+pub(super) fn configuration<'a>(hosts: impl Iterator<Item = &'a Arc<EncodedHost>>) -> Resource {
+    let mut hosts: Vec<_> = hosts.cloned().collect();
+    // A connection may outlive what was known of its destination: it goes on as those of Services that are not in the mesh. Whatever is in the
+    // mesh has a host of its own, so that nothing for it goes this way, which is plaintext.
+    let unknown = host("*", vec!["*".to_owned()], vec![onwards(fixed::PASSTHROUGH)]);
+    hosts.push(Arc::new(EncodedHost::new(&unknown)));
     let configuration = RouteConfiguration {
         name: NAME.to_owned(),
-        virtual_hosts: hosts,
         // Not by the Host that the client sends: what it says there is between it and the server.
         vhost_header: http::DESTINATION.to_owned(),
         request_headers_to_remove: vec![http::DESTINATION.to_owned()],
@@ -40,10 +45,15 @@ pub(super) fn configuration<'a>(ports: impl Iterator<Item = &'a Port>, trust_dom
         most_specific_header_mutations_wins: true,
         ..RouteConfiguration::default()
     };
-    resource(NAME, configuration)
+    assemble(NAME.to_owned(), &configuration, &hosts)
 }
 
-fn hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
+/// The virtual hosts of a port. They depend on nothing else.
+pub(super) fn hosts(port: &Port, trust_domain: &str) -> Vec<Arc<EncodedHost>> {
+    virtual_hosts(port, trust_domain).iter().map(EncodedHost::new).map(Arc::new).collect()
+}
+
+fn virtual_hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
     let with = |name: &str, domains: Vec<String>, cluster: &str| {
         let Some(found) = &port.routes else {
             let route = if port.by_client { by_client(onwards(cluster)) } else { onwards(cluster) };
@@ -58,8 +68,8 @@ fn hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
     match port.protocol {
         Protocol::Http if port.destinations.is_empty() => Vec::new(),
         Protocol::Http => vec![with(&port.name, port.destinations.clone(), &port.name)],
-        Protocol::Detect => port.destinations.iter().map(one).collect(),
-        Protocol::Tcp => Vec::new(),
+        // Connections that were opened while a port was HTTP go on as that, whatever it has become.
+        Protocol::Detect | Protocol::Tcp => port.destinations.iter().map(one).collect(),
     }
 }
 
@@ -71,6 +81,7 @@ fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> V
         protocol: PortProtocol::Http,
         cluster: service::cluster_name,
         mirror: mirror::policy,
+        everything: EVERYTHING,
         retries_unseen: false,
     };
     let mut all = Vec::new();
@@ -127,9 +138,8 @@ fn onwards(cluster: &str) -> Route {
         ..RouteAction::default()
     };
     Route {
-        // The empty prefix, not `/`: `OPTIONS *` has none.
         r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(String::new())),
+            path_specifier: Some(PathSpecifier::Prefix(EVERYTHING.to_owned())),
             ..RouteMatch::default()
         }),
         action: Some(Action::Route(action)),

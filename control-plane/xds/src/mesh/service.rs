@@ -70,19 +70,19 @@ impl Port {
         let mut clusters: Vec<_> = match self.protocol {
             Protocol::Http => Vec::new(),
             Protocol::Tcp | Protocol::Detect => {
-                self.destinations.iter().map(|name| self.named(name, self.protocol)).collect()
+                self.destinations.iter().map(|name| self.named(name)).collect()
             }
         };
         if self.is_backend || self.protocol == Protocol::Http {
-            clusters.push(self.named(&self.name, Protocol::Http));
+            clusters.push(self.named(&self.name));
         }
         clusters
     }
 
-    fn named(&self, name: &str, protocol: Protocol) -> Resource {
+    fn named(&self, name: &str) -> Resource {
         // What is hashed is the network that the client calls from: each pod has its own.
         let policy = if self.by_client { LbPolicy::RingHash } else { LbPolicy::LeastRequest };
-        cluster(name, &self.name, protocol, policy)
+        cluster(name, &self.name, policy)
     }
 }
 
@@ -101,8 +101,9 @@ pub(super) fn destination(address: &str, port: u16) -> Option<String> {
     address.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port).to_string())
 }
 
-/// Nothing of it depends on who the endpoints are: they bring their own identities along, and whether they take mutual TLS.
-fn cluster(name: &str, endpoints: &str, protocol: Protocol, policy: LbPolicy) -> Resource {
+/// Nothing of it depends on who the endpoints are: they bring their own identities along, and whether they take mutual TLS. Nor on the
+/// protocol: while that changes, HTTP comes to the cluster of what is TCP.
+fn cluster(name: &str, endpoints: &str, policy: LbPolicy) -> Resource {
     let cluster = Cluster {
         alt_stat_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
@@ -117,13 +118,8 @@ fn cluster(name: &str, endpoints: &str, protocol: Protocol, policy: LbPolicy) ->
             ..CommonLbConfig::default()
         }),
         transport_socket: Some(upstream::handing_on(Some(endpoint::PEER))),
+        typed_extension_protocol_options: upstream::http_options(),
         ..upstream::outside(upstream::cluster(name, CONNECT_TIMEOUT))
-    };
-    let cluster = match protocol {
-        Protocol::Tcp => cluster,
-        Protocol::Http | Protocol::Detect => {
-            Cluster { typed_extension_protocol_options: upstream::http_options(), ..cluster }
-        }
     };
     resource(name, cluster)
 }

@@ -10,10 +10,11 @@ use meshwright_core::model::{Balancing, Near, ObjectKey};
 use tokio::time::Instant;
 
 use super::linger::{Clusters, Lingering};
-use super::memo::Memo;
+use super::memo::{Made, Memo};
 use super::nearby::{Nearby, zones};
 use super::service::Port;
-use super::{Ports, destinations, endpoint, fixed, inner, route};
+use super::{Ports, Telemetry, destinations, endpoint, fixed, inner, route};
+use crate::envoy::route::EncodedHost;
 use crate::{Resource, Resources, TypeUrl};
 
 type Services = BTreeMap<ObjectKey, Arc<MeshService>>;
@@ -33,6 +34,7 @@ pub struct Shared {
     lingering: Lingering,
     resources: BTreeMap<TypeUrl, Arc<Resources>>,
     listeners: Vec<Arc<Resource>>,
+    telemetry: Telemetry,
     memo: Arc<Memo>,
     /// Zones of nodes, as far as they matter.
     zones: Arc<BTreeMap<String, String>>,
@@ -47,8 +49,9 @@ struct Known {
     /// Which of them the pods of a node get.
     near: Near,
     /// As whom the endpoints take mutual TLS, in their order.
-    identities: Vec<Option<Arc<str>>>,
+    who: Vec<Option<Peer>>,
     assignment: Arc<Resource>,
+    hosts: Vec<Arc<EncodedHost>>,
 }
 
 impl Shared {
@@ -64,7 +67,8 @@ impl Shared {
             clusters: Clusters::new(),
             lingering: Lingering::default(),
             resources: BTreeMap::new(),
-            listeners: inner::listeners().map(Arc::new).to_vec(),
+            listeners: inner::listeners(&Telemetry::default()).into_iter().map(Arc::new).collect(),
+            telemetry: Telemetry::default(),
             memo: Arc::default(),
             zones: Arc::default(),
             nearby: Arc::default(),
@@ -74,6 +78,16 @@ impl Shared {
         shared.put_endpoints();
         shared.put_extension(destinations::peers(&shared.peers));
         shared
+    }
+
+    /// The same, and its proxies tell this beside their statistics.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.listeners = inner::listeners(&telemetry).into_iter().map(Arc::new).collect();
+        self.telemetry = telemetry;
+        self.memo = Arc::default();
+        self.put_clusters();
+        self
     }
 
     /// Of this mesh.
@@ -145,8 +159,9 @@ impl Shared {
         self.resources.iter().map(|(kind, resources)| (*kind, resources))
     }
 
-    pub(super) fn listeners(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Arc<Resources> {
-        self.memo.listeners(&self.trust_domain, &self.listeners, name, node, ports)
+    pub(super) fn of_node(&self, name: &str, node: Option<&Arc<Node>>, ports: Ports) -> Made {
+        let shared = self.resources.get(&TypeUrl::ExtensionConfig).cloned().unwrap_or_default();
+        self.memo.of_node(&self.trust_domain, (&self.listeners, &shared), name, node, ports)
     }
 
     /// The endpoints of all Services, for the pods of a node.
@@ -160,7 +175,7 @@ impl Shared {
         Some(self.nearby.of(node, zone, all, || {
             let changed = ports.filter_map(|known| {
                 let near = known.endpoints.near(known.near, node, zone)?;
-                Some(endpoint::assignment(&known.port.name, &near, |address| identity(address, &self.peers)))
+                Some(endpoint::assignment(&known.port.name, &near, |address| self.peers.get(address)))
             });
             changed.collect()
         }))
@@ -172,12 +187,12 @@ impl Shared {
             let routes = mesh.routes.get(key);
             for (number, port) in &service.ports {
                 let routes = routes.and_then(|routes| routes.get(number)).cloned();
-                let identities = identities(&port.endpoints, &mesh.peers);
-                if routes.is_some() || identities.iter().any(Option::is_some) {
+                let who = who(&port.endpoints, &mesh.peers);
+                if routes.is_some() || who.iter().any(Option::is_some) {
                     let shape = Port::new(key, *number, &service.addresses, port.protocol);
                     let Balancing { by_client, near } = service.balancing;
                     let shape = Port { routes, by_client, ..shape };
-                    let known = self.known(shape, &port.endpoints, near, identities, &mesh.peers);
+                    let known = self.known(shape, &port.endpoints, near, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
@@ -189,32 +204,38 @@ impl Shared {
             match all.get_mut(&shape.name) {
                 Some(known) => known.port.is_backend = true,
                 None => {
-                    let identities = identities(endpoints, &mesh.peers);
-                    let known = self.known(shape, endpoints, near, identities, &mesh.peers);
+                    let who = who(endpoints, &mesh.peers);
+                    let known = self.known(shape, endpoints, near, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
         }
+        for (name, known) in &mut all {
+            known.hosts = match self.ports.get(name).filter(|before| before.port == known.port) {
+                Some(before) => before.hosts.clone(),
+                None => route::hosts(&known.port, &self.trust_domain),
+            };
+        }
         all
     }
 
+    /// Without its hosts.
     fn known(
         &self,
         port: Port,
         endpoints: &Arc<Endpoints>,
         near: Near,
-        identities: Vec<Option<Arc<str>>>,
+        who: Vec<Option<Peer>>,
         peers: &Peers,
     ) -> Known {
         let before = self.ports.get(&port.name).filter(|before| {
-            before.identities == identities
-                && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
+            before.who == who && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
         });
         let assignment = match before {
             Some(before) => before.assignment.clone(),
-            None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| identity(address, peers))),
+            None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| peers.get(address))),
         };
-        Known { port, endpoints: endpoints.clone(), near, identities, assignment }
+        Known { port, endpoints: endpoints.clone(), near, who, assignment, hosts: Vec::new() }
     }
 
     /// Clusters, routes, and the list of destinations; what lingers is another thing.
@@ -226,8 +247,8 @@ impl Shared {
             named.collect::<Vec<_>>()
         };
         let clusters = ports().flat_map(of_port).collect();
-        let (routes, services) =
-            (route::configuration(ports(), &self.trust_domain), destinations::services(ports()));
+        let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
+        let services = destinations::services(ports());
         self.clusters = clusters;
         self.put(TypeUrl::Route, [Arc::new(routes)]);
         self.put_extension(services);
@@ -236,7 +257,9 @@ impl Shared {
     fn put_clusters(&mut self) {
         let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
         let own = self.clusters.values().map(|(cluster, _)| cluster.clone());
-        let all: Vec<_> = fixed.chain(own).chain(self.lingering.clusters().cloned()).collect();
+        let collector = self.telemetry.cluster().map(Arc::new);
+        let all: Vec<_> =
+            fixed.chain(collector).chain(own).chain(self.lingering.clusters().cloned()).collect();
         self.put(TypeUrl::Cluster, all);
     }
 
@@ -259,12 +282,16 @@ impl Shared {
     }
 }
 
-fn identities(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Arc<str>>> {
-    endpoints.zones.values().flatten().map(|endpoint| identity(&endpoint.address, peers)).collect()
+fn who(endpoints: &Endpoints, peers: &Peers) -> Vec<Option<Peer>> {
+    endpoints.zones.values().flatten().map(|endpoint| peers.get(&endpoint.address).cloned()).collect()
 }
 
-fn identity(address: &str, peers: &Peers) -> Option<Arc<str>> {
-    peers.get(address).map(|peer| peer.identity.clone())
+#[cfg(test)]
+impl Shared {
+    /// The virtual hosts of a port, as they are kept.
+    pub(super) fn hosts(&self, name: &str) -> &[Arc<EncodedHost>] {
+        &self.ports[name].hosts
+    }
 }
 
 fn is_same(

@@ -34,6 +34,11 @@ pub(super) const SUBJECT: &str = "envoy.network.upstream_subject_alt_names";
 /// ALPN upstream.
 pub(super) const ALPN: &str = "envoy.network.application_protocols";
 
+/// Which workload the connection came from, as [`super::signals::workload`] writes it.
+pub(super) const SOURCE: &str = "meshwright.io/source";
+/// The cluster that a request goes to, for the hop behind it.
+pub(super) const SERVICE: &str = "meshwright.io/service";
+
 const HASHABLE: &str = "envoy.hashable_string";
 const STRING: &str = "envoy.string";
 
@@ -84,13 +89,6 @@ fn format(text: &str) -> SubstitutionFormatString {
 /// Sets these when a connection comes.
 pub(super) fn on_new_connection(values: Vec<FilterStateValue>) -> Filter {
     let config = network::set_filter_state::v3::Config { on_new_connection: values, ..Default::default() };
-    parts::filter("envoy.filters.network.set_filter_state", config)
-}
-
-/// Sets these when the client has shown its certificate.
-pub(super) fn on_handshake(values: Vec<FilterStateValue>) -> Filter {
-    let config =
-        network::set_filter_state::v3::Config { on_downstream_tls_handshake: values, ..Default::default() };
     parts::filter("envoy.filters.network.set_filter_state", config)
 }
 

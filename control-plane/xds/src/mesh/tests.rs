@@ -2,6 +2,7 @@
 
 mod changes;
 mod content;
+mod generated;
 mod lab;
 mod routed;
 mod routes;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
-use meshwright_core::mesh::{Member, Mesh, MeshPort, MeshService, Peer, Protocol};
+use meshwright_core::mesh::{Member, Mesh, MeshPort, MeshService, Peer, PodPolicy, Protocol};
 use meshwright_core::model::{Balancing, Near, ObjectKey};
 use prost::Message;
 
@@ -40,12 +41,13 @@ impl Cluster {
         let member = Member {
             pod: ObjectKey::new("shop", account),
             identity: spiffe(account),
+            workload: account.into(),
             addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
         };
         let found = self.mesh.nodes.entry(node.to_owned()).or_default();
         Arc::make_mut(found).members.insert(uid.clone(), member);
         for &address in addresses {
-            let peer = Peer { uid: uid.as_str().into(), identity: spiffe(account) };
+            let peer = Peer { uid: uid.as_str().into(), identity: spiffe(account), workload: account.into() };
             Arc::make_mut(&mut self.mesh.peers).insert(address.to_owned(), peer);
         }
         self
@@ -84,6 +86,13 @@ impl Cluster {
                 endpoint.node = node.map(|(_, node)| (*node).to_owned());
             }
         }
+        self
+    }
+
+    /// What policies say about a pod.
+    fn policy(mut self, node: &str, account: &str, policy: PodPolicy) -> Self {
+        let found = Arc::make_mut(self.mesh.nodes.get_mut(node).unwrap());
+        found.policies.insert(format!("uid-{account}"), Arc::new(policy));
         self
     }
 

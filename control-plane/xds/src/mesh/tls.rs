@@ -124,3 +124,9 @@ fn common(peer: MatchPattern) -> CommonTlsContext {
         ..CommonTlsContext::default()
     }
 }
+
+/// Whether this is a SPIFFE id, or the beginning of one, and has no character that means anything in an expression.
+pub(super) fn is_spiffe(text: &str) -> bool {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "._-/".contains(char);
+    text.strip_prefix("spiffe://").is_some_and(|rest| !rest.is_empty() && rest.chars().all(is_plain))
+}

@@ -50,6 +50,19 @@ fn what_got_worse_on_other_nodes_too_is_not_the_proxys_doing() {
 }
 
 #[test]
+fn handshakes_with_pods_of_a_node_that_went_over_are_seen_to_fail_from_elsewhere() {
+    let caller = |bad: u64| {
+        let slots = (SWITCH - 1200..SWITCH + 600).step_by(30).map(|start| {
+            let tls_failures = if start < SWITCH { 0 } else { bad };
+            Slot { start, requests: 50, tls_failures, ..Slot::default() }
+        });
+        PairSeries { node: "n2".to_owned(), pair: "a".to_owned(), slots: slots.collect() }
+    };
+    assert_eq!(of(&[caller(5)], 300).result, Result::Fail);
+    assert_eq!(of(&[caller(0)], 300).result, Result::Pass);
+}
+
+#[test]
 fn a_burst_of_one_slot_is_no_rise() {
     let mut burst = node("n1", 300, (0.001, 0.001), SWITCH + 600);
     burst.slots.iter_mut().find(|s| s.start == SWITCH + 60).unwrap().failed = 200;
@@ -80,11 +93,13 @@ fn connections_and_handshakes_count_as_requests_do() {
 #[test]
 fn nodes_without_traffic_hold_nothing_up_and_those_that_fell_silent_do() {
     assert_eq!(of(&[], 300).result, Result::Pass);
-    assert_eq!(of(&[node("n1", 1, (0.0, 0.0), SWITCH + 600)], 600).result, Result::Insufficient);
-    let little = node("n1", 1, (0.0, 0.0), SWITCH + 1200);
-    assert_eq!(of(&[little], 1200).result, Result::Pass, "as much as before");
-    let silent = node("n1", 300, (0.0, 0.0), SWITCH);
-    assert_eq!(of(&[silent], 600).result, Result::Insufficient);
+    let little = node("n1", 1, (0.0, 0.0), SWITCH + 600);
+    assert_eq!(of(std::slice::from_ref(&little), 85).result, Result::Insufficient, "too early");
+    assert_eq!(of(&[little], 100).result, Result::Pass, "as much as before");
+    for requests in [1, 300] {
+        let silent = node("n1", requests, (0.0, 0.0), SWITCH);
+        assert_eq!(of(&[silent], 600).result, Result::Insufficient);
+    }
 }
 
 /// Random numbers without a crate for them.

@@ -30,7 +30,8 @@ fn observed(pod: &str, last_report: i64, slots: &[(i64, u64)]) -> ObservedProxy 
 }
 
 fn response(proxies: Vec<ObservedProxy>) -> ObserveResponse {
-    ObserveResponse { proxies, health: Some(Health { started: 7, ..Health::default() }) }
+    let health = Some(Health { started: 7, ..Health::default() });
+    ObserveResponse { proxies, health }
 }
 
 fn begun(since: i64) -> Memory {
@@ -182,7 +183,7 @@ fn a_sample_says_what_the_replica_said() {
     memory.learn(
         &replica("a"),
         1000,
-        ObserveResponse { proxies: Vec::new(), health: Some(health.clone()) },
+        ObserveResponse { health: Some(health.clone()), ..ObserveResponse::default() },
         1020,
     );
     let expected = ReplicaHealth {
@@ -197,7 +198,12 @@ fn a_sample_says_what_the_replica_said() {
         translation_seconds: 8.5,
     };
     assert_eq!(**memory.health("mesh-1").values().next().unwrap(), [expected]);
-    memory.learn(&replica("b"), 1000, ObserveResponse { proxies: Vec::new(), health: Some(health) }, 1020);
+    memory.learn(
+        &replica("b"),
+        1000,
+        ObserveResponse { health: Some(health), ..ObserveResponse::default() },
+        1020,
+    );
     assert_eq!(memory.certificates("mesh-1"), Certificates { signed: 10, refused: 12 });
     assert_eq!(memory.certificates("mesh-2"), Certificates::default());
 }

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Service, ServiceAccount},
+        core::v1::{EnvVar, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRoleBinding, RoleBinding},
@@ -14,7 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
 };
 use kube::{Resource, ResourceExt};
-use meshwright_api::{MeshRevision, labels};
+use meshwright_api::{AccessLog, MeshRevision, Telemetry, Tracing, labels};
 
 use crate::{
     apply::Desired,
@@ -123,11 +123,26 @@ fn since_0_3(
     let slot = revision.spec.node_slot.ok_or_else(|| Error::NoSlot { revision: of.name.clone() })?;
     let pod = objects.deployment.spec.template.spec.get_or_insert_default();
     for container in &mut pod.containers {
-        container.env.get_or_insert_default().push(shared::env("OPERATOR_NAMESPACE", around.operator));
+        let env = container.env.get_or_insert_default();
+        env.push(shared::env("OPERATOR_NAMESPACE", around.operator));
+        env.extend(telemetry(&revision.spec.telemetry));
     }
     objects.nodes_binding = Some(rbac::nodes_binding(&of));
     objects.node_proxies = Some(node::build(&of, slot, around.anchors));
     Ok(())
+}
+
+/// What the control plane has to know of what proxies tell.
+fn telemetry(telemetry: &Telemetry) -> Vec<EnvVar> {
+    let mut env = Vec::new();
+    if let Some(Tracing { endpoint, sampling }) = &telemetry.tracing {
+        env.push(shared::env("PROXY_TRACING_ENDPOINT", endpoint));
+        env.push(shared::env("PROXY_TRACING_SAMPLING", sampling));
+    }
+    if telemetry.access_log == AccessLog::All {
+        env.push(shared::env("PROXY_ACCESS_LOG", "true"));
+    }
+    env
 }
 
 /// The builders of a revision's release.

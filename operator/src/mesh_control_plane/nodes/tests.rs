@@ -12,6 +12,7 @@ use super::{
     *,
 };
 
+mod moved;
 mod waves;
 
 const OLD: &str = "mesh-1";

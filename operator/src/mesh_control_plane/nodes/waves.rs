@@ -140,7 +140,7 @@ impl There {
         }
     }
 
-    fn mesh_pods(&self, node: &str) -> usize {
+    pub(super) fn mesh_pods(&self, node: &str) -> usize {
         self.mesh_nodes.get(node).and_then(|m| m.status.as_ref()).map_or(0, |s| s.pods.len())
     }
 }

@@ -1,5 +1,6 @@
 //! The bootstrap of a node's Envoy: a pure function from the settings to JSON.
 
+use meshwright_xds::mesh::signals::STATISTICS;
 use serde_json::{Map, Value, json};
 
 use super::args::{EnvoyArgs, metadata};
@@ -28,6 +29,11 @@ fn node(args: &EnvoyArgs, process: &str) -> Value {
     json!({ "id": format!("{pod_name}.{pod_namespace}"), "cluster": revision, "metadata": metadata })
 }
 
+/// The statistics that there are at all.
+fn kept() -> Vec<Value> {
+    STATISTICS.iter().map(|prefix| json!({ "prefix": prefix })).collect()
+}
+
 fn own() -> Map<String, Value> {
     let own = json!({
         "bootstrap_extensions": [{
@@ -37,6 +43,9 @@ fn own() -> Map<String, Value> {
         // A cluster takes 20 kB this way instead of 52 kB, and a node has thousands.
         "cluster_manager": { "enable_deferred_cluster_creation": true },
         "deferred_stat_options": { "enable_deferred_creation_stats": true },
+        "stats_config": { "use_all_default_tags": true, "stats_matcher": { "inclusion_list": { "patterns": kept() } } },
+        // What nothing was counted in for so long is forgotten: pods and Services come and go.
+        "stats_eviction_interval": "600s",
     });
     match own {
         Value::Object(own) => own,

@@ -5,6 +5,7 @@ mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -18,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    admission::{Act, Admissions},
     args::Args,
     claim::Claims,
     duty::Duty,
@@ -42,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 16;
 /// How often what the container runtime wrote down is read, while somebody is sought.
 const SEARCH: Duration = Duration::from_millis(500);
+/// How often the rules for probes are set anew, while pods change.
+const PROBES: Duration = Duration::from_millis(50);
 /// How often connections are counted while we wait for their end.
 const COUNT: Duration = Duration::from_millis(500);
 
@@ -65,6 +69,9 @@ enum Event {
     Ended(Task, Result<usize, String>),
     Found(Vec<(String, PathBuf)>),
     Connected(usize),
+    Probes(String, anyhow::Result<()>),
+    Looked(String, anyhow::Result<BTreeSet<IpAddr>>),
+    Cut(String, anyhow::Result<usize>),
 }
 
 /// See the module.
@@ -75,6 +82,7 @@ pub struct Driver {
     opened: watch::Receiver<Arc<BTreeSet<String>>>,
     hands: Hands,
     keep: Keep,
+    admissions: Admissions,
     naming: Naming,
     duty: Duty,
     metrics: Metrics,
@@ -89,6 +97,7 @@ pub struct Driver {
     connected: Option<usize>,
     count: Repeated,
     search: Repeated,
+    probes: Repeated,
     looked: Option<Instant>,
     stored: Stored,
 }
@@ -121,6 +130,8 @@ struct Serving {
 struct Stored {
     redirected: store::AllRedirected,
     namespaces: BTreeMap<String, String>,
+    /// The node's rules for probes; none before they were set for the first time.
+    probes: Option<String>,
 }
 
 impl Driver {
@@ -149,6 +160,7 @@ impl Driver {
             outlets,
             hands,
             keep,
+            admissions: Admissions::default(),
             naming: Naming::default(),
             duty: Duty::StandsBy,
             metrics,
@@ -160,6 +172,7 @@ impl Driver {
             connected: None,
             count: Repeated::default(),
             search: Repeated::default(),
+            probes: Repeated::default(),
             looked: None,
             stored: Stored { namespaces, ..Stored::default() },
         })
@@ -213,6 +226,32 @@ impl Driver {
                     self.keep.found(&uid, namespace, now);
                 }
             }
+            Event::Probes(script, outcome) => {
+                self.probes.under_way = false;
+                match outcome {
+                    Ok(()) => self.stored.probes = Some(script),
+                    Err(e) => {
+                        self.metrics.failures.inc();
+                        tracing::warn!(error = %format!("{e:#}"), "let the kubelet's probes through");
+                    }
+                }
+            }
+            Event::Looked(uid, Ok(callers)) => self.admissions.looked(&uid, callers, now),
+            Event::Cut(uid, Ok(count)) => {
+                if count > 0 {
+                    tracing::info!(
+                        uid,
+                        connections = count,
+                        "ended connections of callers that are refused now"
+                    );
+                }
+                self.admissions.ended(&uid, true);
+            }
+            Event::Looked(uid, Err(e)) | Event::Cut(uid, Err(e)) => {
+                self.metrics.failures.inc();
+                tracing::warn!(uid, error = %format!("{e:#}"), "end connections of callers that are refused now");
+                self.admissions.ended(&uid, false);
+            }
             Event::Connected(count) => {
                 self.count.under_way = false;
                 self.connected = Some(count);
@@ -246,6 +285,35 @@ impl Driver {
         }
         let (cache, directory) = (self.args.paths.cni_cache_dir.clone(), self.args.paths.netns_dir.clone());
         self.spawn(move || Event::Found(find::find(&cache, &directory, &sought)));
+    }
+
+    /// Ends connections of callers that pods refuse since their rules changed.
+    fn admit(&mut self, order: &NodeOrder, now: Instant) {
+        if self.serving.is_none() {
+            return;
+        }
+        let pods: BTreeMap<_, _> = self.keep.captured_in().collect();
+        for (uid, act) in self.admissions.advance(order, pods.keys(), now) {
+            let Some(namespace) = pods.get(&uid).cloned() else { continue };
+            let hands = self.hands.clone();
+            self.spawn(move || match act {
+                Act::Look => Event::Looked(uid, hands.callers(&namespace)),
+                Act::End(callers) => Event::Cut(uid, hands.end_callers(&namespace, &callers)),
+            });
+        }
+    }
+
+    /// Whoever serves the node has its rules for probes. Before pods refuse anything, so that no probe fails.
+    fn let_probes_through(&mut self, script: String, now: Instant) {
+        let is_known = self.stored.probes.as_ref() == Some(&script);
+        if self.serving.is_none() || is_known || !self.probes.begins(PROBES, now) {
+            return;
+        }
+        let hands = self.hands.clone();
+        self.spawn(move || {
+            let outcome = hands.probes(&script);
+            Event::Probes(script, outcome)
+        });
     }
 
     fn order(&self) -> Arc<NodeOrder> {

@@ -1,6 +1,6 @@
 //! Does in pods' namespaces what was decided.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 
 use super::{
     claim::Claims,
@@ -8,10 +8,13 @@ use super::{
     netns::Netns,
     nft::Nft,
     probe::{handshake, probe},
-    rules::{Ports, Rules},
+    rules::{Guard, Ports, Rules},
     sockets::Sockets,
     wallet::Wallet,
 };
+
+/// Where mutual TLS arrives, whichever proxy took it.
+const INBOUND: [u16; 2] = [15108, 15208];
 
 /// What it takes. Cheap to clone; everything here blocks.
 #[derive(Debug, Clone)]
@@ -45,26 +48,62 @@ impl Hands {
             Job::Try => handshake(&netns, inbound, self.wallet.of(&task.identity)?).map(|()| 0),
             Job::Redirect => self.act(|| {
                 match task.redirected {
-                    true => self.nft.apply(&netns, captured)?,
-                    false => self.nft.establish(&netns, captured)?,
+                    true => self.nft.apply(&netns, captured, &task.guard)?,
+                    false => self.nft.establish(&netns, captured, &task.guard)?,
                 }
                 let tried = probe(&netns);
                 if tried.is_err() {
-                    // Rather without the mesh than without a network.
-                    self.nft.apply(&netns, leaving)?;
+                    // Rather without the mesh than without a network. What is refused stays refused.
+                    self.nft.apply(&netns, leaving, &task.guard)?;
                 }
                 tried
             }),
             Job::Check => self.act(|| {
-                if !self.nft.has(&netns, captured) {
+                if !self.nft.has(&netns, captured, &task.guard) {
                     tracing::warn!(uid = task.uid, "somebody changed a pod's redirection, it is set again");
-                    self.nft.apply(&netns, captured)?;
+                    self.nft.apply(&netns, captured, &task.guard)?;
                 }
                 Ok(())
             }),
-            Job::Part => self.act(|| self.nft.apply(&netns, leaving)),
+            Job::Guard => self.act(|| self.nft.apply(&netns, captured, &task.guard)),
+            Job::Cut => self.act(|| {
+                let cut = Sockets::end_plaintext(&netns, &task.guard, &[outbound, inbound])?;
+                if cut > 0 {
+                    tracing::info!(
+                        uid = task.uid,
+                        connections = cut,
+                        "ended what was connected in plaintext before that was refused"
+                    );
+                }
+                Ok(())
+            }),
+            Job::Part => self.act(|| self.nft.apply(&netns, leaving, &Guard::default())),
             Job::Clear => self.act(|| self.nft.clear(&netns)),
         }
+    }
+
+    /// From where a pod is connected over mutual TLS, by either revision's proxy.
+    ///
+    /// # Errors
+    /// When its namespace is gone, or the kernel does not answer.
+    pub fn callers(&self, namespace: &Path) -> anyhow::Result<BTreeSet<IpAddr>> {
+        Sockets::callers(&Netns::open(namespace)?, &INBOUND)
+    }
+
+    /// Ends what is connected to a pod from there over mutual TLS.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn end_callers(&self, namespace: &Path, callers: &BTreeSet<IpAddr>) -> anyhow::Result<usize> {
+        Sockets::end_callers(&Netns::open(namespace)?, &INBOUND, callers)
+    }
+
+    /// Gives the node these rules for its probes.
+    ///
+    /// # Errors
+    /// When somebody else serves the node, or nft refuses them.
+    pub fn probes(&self, script: &str) -> anyhow::Result<()> {
+        self.claims.acting(|| self.nft.on_node(script))
     }
 
     /// How many connections the proxy has in these namespaces.

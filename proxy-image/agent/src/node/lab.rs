@@ -116,6 +116,14 @@ impl Lab {
         run(&["-n", &self.name, "route", "add", "default", "dev", "eth0"]);
     }
 
+    /// Has its way to every address through another, as pods through their node.
+    pub fn routes_through(&self, node: &Self) {
+        for address in &node.addresses {
+            let family = if address.is_ipv4() { "-4" } else { "-6" };
+            run(&["-n", &self.name, family, "route", "add", "default", "via", &address.to_string()]);
+        }
+    }
+
     /// Connects from here, with a mark if there is one.
     pub fn connect(&self, address: IpAddr, port: u16, mark: u32) -> std::io::Result<Talk> {
         let connected = self.netns.within(|| {

@@ -5,6 +5,7 @@
 //! ([`certificates`]), has Envoy listen in the namespace, sets the rules that redirect its connections ([`rules`], [`nft`]), and reports it.
 //! Two revisions' agents can be on a node; [`claim`] and [`duty`] say who acts. Envoy runs in a container of its own ([`envoy`]).
 
+mod admission;
 pub mod args;
 mod blackhole;
 mod bootstrap;
@@ -29,6 +30,7 @@ mod rules;
 mod run;
 mod sockets;
 mod store;
+mod traffic;
 mod wallet;
 
 pub use run::{run, serve_until};

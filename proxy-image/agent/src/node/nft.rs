@@ -12,14 +12,17 @@ use anyhow::{Context, bail, ensure};
 
 use super::{
     netns::Netns,
-    rules::{Rules, TABLE, creating, remove, replacing},
+    rules::{Guard, Rules, TABLE, creating, remove, replacing},
 };
+
+/// More kinds of rules than a node's pods have at a time.
+const REMEMBERED: usize = 1024;
 
 /// The nft program, and how it shows what it was given.
 #[derive(Debug, Clone)]
 pub struct Nft {
     program: PathBuf,
-    shown: Arc<Mutex<BTreeMap<Rules, String>>>,
+    shown: Arc<Mutex<BTreeMap<(Rules, Guard), String>>>,
 }
 
 impl Nft {
@@ -32,9 +35,9 @@ impl Nft {
     ///
     /// # Errors
     /// When nft or the kernel refuses them; then everything is as it was.
-    pub fn apply(&self, netns: &Netns, rules: Rules) -> anyhow::Result<()> {
-        self.script(netns, &replacing(rules)).context("set the rules")?;
-        self.learn(netns, rules)
+    pub fn apply(&self, netns: &Netns, rules: Rules, guard: &Guard) -> anyhow::Result<()> {
+        self.script(netns, &replacing(rules, guard)).context("set the rules")?;
+        self.learn(netns, rules, guard)
     }
 
     /// The same where there should be no rules of ours. Replacing rules makes the kernel wait for every packet under way, which takes three
@@ -42,25 +45,31 @@ impl Nft {
     ///
     /// # Errors
     /// As there.
-    pub fn establish(&self, netns: &Netns, rules: Rules) -> anyhow::Result<()> {
-        match self.script(netns, &creating(rules)) {
-            Ok(()) => self.learn(netns, rules),
-            Err(_) => self.apply(netns, rules),
+    pub fn establish(&self, netns: &Netns, rules: Rules, guard: &Guard) -> anyhow::Result<()> {
+        match self.script(netns, &creating(rules, guard)) {
+            Ok(()) => self.learn(netns, rules, guard),
+            Err(_) => self.apply(netns, rules, guard),
         }
     }
 
-    fn learn(&self, netns: &Netns, rules: Rules) -> anyhow::Result<()> {
-        if !self.shown().contains_key(&rules) {
+    fn learn(&self, netns: &Netns, rules: Rules, guard: &Guard) -> anyhow::Result<()> {
+        let key = (rules, guard.clone());
+        if !self.shown().contains_key(&key) {
             // Each release shows rules in its own way; this one's is what later listings are compared with.
             let listing = self.list(netns)?;
-            self.shown().insert(rules, listing);
+            let mut shown = self.shown();
+            // Policies change, and what none asks for any more would stay for ever.
+            if shown.len() >= REMEMBERED {
+                shown.clear();
+            }
+            shown.insert(key, listing);
         }
         Ok(())
     }
 
     /// Whether exactly these rules are there. They are not if they were never set by this process.
-    pub fn has(&self, netns: &Netns, rules: Rules) -> bool {
-        let expected = self.shown().get(&rules).cloned();
+    pub fn has(&self, netns: &Netns, rules: Rules, guard: &Guard) -> bool {
+        let expected = self.shown().get(&(rules, guard.clone())).cloned();
         expected.is_some_and(|expected| self.list(netns).is_ok_and(|listing| listing == expected))
     }
 
@@ -70,6 +79,14 @@ impl Nft {
     /// When nft or the kernel refuses that.
     pub fn clear(&self, netns: &Netns) -> anyhow::Result<()> {
         self.script(netns, &remove()).context("remove the rules")
+    }
+
+    /// Changes the rules of the node itself.
+    ///
+    /// # Errors
+    /// When nft or the kernel refuses that; then everything is as it was.
+    pub fn on_node(&self, script: &str) -> anyhow::Result<()> {
+        self.start(&["-f", "-"], script).map(drop)
     }
 
     fn list(&self, netns: &Netns) -> anyhow::Result<String> {
@@ -84,27 +101,29 @@ impl Nft {
 
     fn run(&self, netns: &Netns, args: &[&str], input: &str) -> anyhow::Result<Output> {
         // The child begins where the thread is that starts it.
-        netns.within(|| {
-            let mut child = Command::new(&self.program)
-                .args(args)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("start {}", self.program.display()))?;
-            match child.stdin.take() {
-                // It may end without reading everything; then its exit status says more than the broken pipe.
-                Some(mut stdin) => _ = stdin.write_all(input.as_bytes()),
-                None => bail!("nft has no standard input"),
-            }
-            let output = child.wait_with_output().context("wait for nft")?;
-            let error = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "nft {}: {}", args.join(" "), error.trim());
-            Ok(output)
-        })
+        netns.within(|| self.start(args, input))
     }
 
-    fn shown(&self) -> std::sync::MutexGuard<'_, BTreeMap<Rules, String>> {
+    fn start(&self, args: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut child = Command::new(&self.program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))?;
+        match child.stdin.take() {
+            // It may end without reading everything; then its exit status says more than the broken pipe.
+            Some(mut stdin) => _ = stdin.write_all(input.as_bytes()),
+            None => bail!("nft has no standard input"),
+        }
+        let output = child.wait_with_output().context("wait for nft")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "nft {}: {}", args.join(" "), error.trim());
+        Ok(output)
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Rules, Guard), String>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,9 @@
 //! connection that we have never seen, and that would reset it. What is established stays where it is, whatever the rules become later, as
 //! long as some redirection is there; so a pod that leaves keeps a rule until its last redirected connection has ended.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What Envoy's own connections carry.
 pub const MARK: u32 = 0x539;
@@ -33,17 +35,49 @@ pub enum Rules {
     Leaving(Ports),
 }
 
+/// Plaintext that a pod refuses. The kernel does, so it holds whoever runs or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Guard {
+    /// Whether ports refuse it that are not named.
+    pub refused: bool,
+    /// Those with which it is the other way round.
+    pub except: BTreeSet<u16>,
+    /// Ports at which it is taken from the kubelet in any case.
+    pub probes: BTreeSet<u16>,
+}
+
+impl Guard {
+    /// Whether this port refuses plaintext.
+    pub fn refuses(&self, port: u16) -> bool {
+        self.refused != self.except.contains(&port)
+    }
+
+    /// Whether some port refuses plaintext.
+    pub fn refuses_any(&self) -> bool {
+        self.refused || !self.except.is_empty()
+    }
+}
+
+/// What the node's own connections to probe ports come from, in pods' eyes. Nobody else has these addresses: the node gives them only to what
+/// was begun on it, and only towards those ports.
+pub const KUBELET: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(169, 254, 15, 8), Ipv6Addr::new(0xfd15, 0x8, 0, 0, 0, 0, 0, 1));
+/// The table on the node that gives them.
+pub const PROBES: &str = "meshwright-probes";
+/// Notes from one hook to the next that a connection was begun on the node. One bit, because others have theirs there.
+const OWN: &str = "0x08000000";
+
 /// What nft does to have these rules and no others of ours, in one transaction: no packet sees anything in between.
-pub fn replacing(rules: Rules) -> String {
-    format!("{}{}", remove(), table(rules))
+pub fn replacing(rules: Rules, guard: &Guard) -> String {
+    format!("{}{}", remove(), table(rules, guard))
 }
 
 /// What nft does to have these rules where there are none of ours. It fails where there are.
-pub fn creating(rules: Rules) -> String {
-    format!("create table inet {TABLE}\n{}", table(rules))
+pub fn creating(rules: Rules, guard: &Guard) -> String {
+    format!("create table inet {TABLE}\n{}", table(rules, guard))
 }
 
-fn table(rules: Rules) -> String {
+fn table(rules: Rules, guard: &Guard) -> String {
     let mut text = format!("table inet {TABLE} {{\n");
     let (Rules::Captured(ports) | Rules::Leaving(ports)) = rules;
     let Ports { outbound, inbound } = ports;
@@ -66,10 +100,84 @@ fn table(rules: Rules) -> String {
     let taken = format!("tcp dport {PORT} {NEW} redirect to :{inbound}");
     chain("prerouting", "type nat hook prerouting priority -100", &[taken]);
     // Who dials this port by itself asks the proxy to dial it again, and so on.
-    let guard = format!("tcp dport {outbound} {NEW} ct status & dnat != dnat drop");
-    chain("input", "type filter hook input priority 0", &[guard]);
+    let own = format!("tcp dport {outbound} {NEW} ct status & dnat != dnat drop");
+    let input = [vec![own], plaintext(inbound, guard)].concat();
+    chain("input", "type filter hook input priority 0", &input);
     text.push_str("}\n");
     text
+}
+
+/// What comes from outside the pod, and is not mutual TLS, at ports that refuse it.
+fn plaintext(inbound: u16, guard: &Guard) -> Vec<String> {
+    if !guard.refuses_any() {
+        return Vec::new();
+    }
+    let mut rules = vec![
+        // Its own processes, and the proxy on its last step.
+        "iifname \"lo\" return".to_owned(),
+        format!("tcp dport {inbound} return"),
+    ];
+    if !guard.probes.is_empty() {
+        let probes = list(&guard.probes);
+        let (four, six) = KUBELET;
+        rules.push(format!("ip saddr {four} tcp dport {probes} return"));
+        rules.push(format!("ip6 saddr {six} tcp dport {probes} return"));
+    }
+    let except = || list(&guard.except);
+    match (guard.refused, guard.except.is_empty()) {
+        (true, true) => rules.push(format!("{NEW} reject with tcp reset")),
+        (true, false) => rules.push(format!("tcp dport != {} {NEW} reject with tcp reset", except())),
+        (false, _) => rules.push(format!("tcp dport {} {NEW} reject with tcp reset", except())),
+    }
+    rules
+}
+
+fn list<T: ToString>(all: &BTreeSet<T>) -> String {
+    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    format!("{{ {} }}", all.join(", "))
+}
+
+/// What nft does on the node itself, so that its probes come from addresses that pods know: ports by pods' addresses. Only what is begun on
+/// the node passes the first hook; what others send through it, and comes from its address for that reason, does not.
+pub fn probes(pods: &BTreeMap<IpAddr, BTreeSet<u16>>) -> String {
+    let mut text = forget_probes();
+    if pods.is_empty() {
+        return text;
+    }
+    let (mut four, mut six) = (BTreeSet::new(), BTreeSet::new());
+    for (address, ports) in pods {
+        let into = if address.is_ipv4() { &mut four } else { &mut six };
+        into.extend(ports.iter().map(|port| format!("{address} . {port}")));
+    }
+    let families = [
+        ("four", "ip", "ipv4", four, KUBELET.0.to_string()),
+        ("six", "ip6", "ipv6", six, KUBELET.1.to_string()),
+    ];
+    let (mut sets, mut output, mut snat) = (String::new(), String::new(), String::new());
+    for (name, family, kind, elements, source) in families {
+        if !elements.is_empty() {
+            let _ = writeln!(
+                sets,
+                "\tset {name} {{ type {kind}_addr . inet_service; elements = {} }}",
+                list(&elements)
+            );
+            let _ =
+                writeln!(output, "\t\t{NEW} {family} daddr . tcp dport @{name} ct mark set ct mark | {OWN}");
+            let _ =
+                writeln!(snat, "\t\tmeta nfproto {kind} ct mark & {OWN} == {OWN} snat {family} to {source}");
+        }
+    }
+    let _ = write!(
+        text,
+        "table inet {PROBES} {{\n{sets}\tchain output {{\n\t\ttype filter hook output priority 0; policy accept;\n{output}\t}}\n\
+         \tchain postrouting {{\n\t\ttype nat hook postrouting priority 90; policy accept;\n{snat}\t}}\n}}\n"
+    );
+    text
+}
+
+/// What nft does to have nothing of that.
+pub fn forget_probes() -> String {
+    format!("table inet {PROBES}\ndelete table inet {PROBES}\n")
 }
 
 /// What nft does to have no rules of ours.
@@ -86,20 +194,22 @@ mod tests {
 
     #[test]
     fn rules_of_a_captured_pod() {
-        insta::assert_snapshot!(replacing(Rules::Captured(A)));
+        insta::assert_snapshot!(replacing(Rules::Captured(A), &Guard::default()));
     }
 
     #[test]
     fn rules_of_a_pod_that_leaves() {
-        insta::assert_snapshot!(replacing(Rules::Leaving(A)));
+        insta::assert_snapshot!(replacing(Rules::Leaving(A), &Guard::default()));
     }
 
     #[test]
     fn no_rule_touches_what_is_established() {
         for rules in [Rules::Captured(A), Rules::Leaving(A)] {
-            let text = replacing(rules);
-            let touching: Vec<_> =
-                text.lines().filter(|line| line.contains("redirect") || line.contains("drop")).collect();
+            let guard = Guard { refused: true, except: [80].into(), probes: [8080].into() };
+            let text = replacing(rules, &guard);
+            let is_touching =
+                |line: &&str| ["redirect", "drop", "reject"].iter().any(|word| line.contains(word));
+            let touching: Vec<_> = text.lines().filter(is_touching).collect();
             assert!(touching.len() >= 3, "{text}");
             assert!(touching.iter().all(|line| line.contains(NEW)), "{text}");
         }

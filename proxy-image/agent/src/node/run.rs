@@ -4,6 +4,7 @@ use anyhow::Context;
 use meshwright_proto::nodes::NodeReport;
 use meshwright_runtime::{CancellationToken, Shutdown, admin::serve, install_crypto, telemetry};
 use tokio::{sync::watch, task::JoinSet};
+use tonic::transport::Channel;
 
 use super::{
     args::Args,
@@ -14,6 +15,7 @@ use super::{
     health,
     metrics::Metrics,
     netns,
+    traffic::{self, Traffic},
     wallet::Wallet,
 };
 use crate::{
@@ -86,11 +88,18 @@ fn start(
         configured: relay.configured(),
         heard: heard.subscribe(),
     };
-    let scrape = http::metrics(registry, admin_socket(&args.run_dir));
+    let traffic = watch::Sender::new(Traffic::default());
+    let scrape = http::metrics(http::Scraped {
+        registry,
+        more: table(&traffic),
+        admin_socket: admin_socket(&args.run_dir),
+        path: traffic::scrape_path(),
+    });
     for (router, addr) in [(health::router(health), args.health_addr), (scrape, args.metrics_addr)] {
         let stop = stop.clone();
         parts.spawn(async move { Ok(serve(router, addr, stop).await?) });
     }
+    observe(args, &relay, traffic, connection.subscribe(), stop, &mut parts);
     let certificates = certificates::Outlets {
         wanted: wanted.subscribe(),
         certified: certified.clone(),
@@ -129,4 +138,32 @@ fn start(
         Ok(())
     });
     Ok((parts, driver))
+}
+
+/// What Prometheus gets of the traffic.
+fn table(traffic: &watch::Sender<Traffic>) -> Box<dyn Fn() -> String + Send + Sync> {
+    let traffic = traffic.subscribe();
+    Box::new(move || traffic.borrow().table.text())
+}
+
+/// Looks at the traffic, and tells the control plane.
+fn observe(
+    args: &Args,
+    relay: &Relay,
+    traffic: watch::Sender<Traffic>,
+    connection: watch::Receiver<Option<Channel>>,
+    stop: &CancellationToken,
+    parts: &mut Parts,
+) {
+    let (subject, observed) = (traffic::report::Subject::new(args, relay), traffic.subscribe());
+    let token = stop.clone();
+    parts.spawn(async move {
+        traffic::report::run(subject, observed, connection, token).await;
+        Ok(())
+    });
+    let (socket, restarts, token) = (admin_socket(&args.run_dir), relay.restarts(), stop.clone());
+    parts.spawn(async move {
+        traffic::observe(&socket, &restarts, &traffic, token).await;
+        Ok(())
+    });
 }

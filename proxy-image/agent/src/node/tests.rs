@@ -6,7 +6,7 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use meshwright_cni::{Answer, Reply};
-use meshwright_proto::nodes::Claim;
+use meshwright_proto::nodes::{Claim, PodPolicy};
 
 use super::lab::Lab;
 use crate::tests::{
@@ -89,6 +89,56 @@ async fn a_running_pod_is_captured_survives_restarts_and_is_let_go() {
     // The mesh goes.
     stage.order(|order| order.claim = None);
     eventually("uninstalled", async || !stage.list().contains("meshwright-cni")).await;
+    agent.end().await;
+    envoy.end().await;
+}
+
+/// Probes of the node apart, nothing lets plaintext in but the word that the pod takes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_outlasts_agent_and_envoy_until_it_is_meant_to_end() {
+    let Some(stage) = Stage::new("old", "A").await else { return };
+    let [pod, peer] = pods();
+    pod.serves(9000, "pod's app");
+    let own = pod.addresses[0];
+    stage.wrote_down("u1", &pod);
+    stage.member("u1", &pod.addresses);
+    let strict = PodPolicy { refused: true, ..PodPolicy::default() };
+    stage.order(|order| {
+        order.claim = claim("old", 1);
+        order.policies.insert("u1".to_owned(), strict);
+    });
+    assert_eq!(peer.reaches(own, 9000, 0), "pod's app");
+    let envoy = stage.envoy();
+    let agent = stage.agent().await;
+    eventually("reported", async || stage.captured(1) == Some(names(&["u1"]))).await;
+    let refused = |when: &str| assert_eq!(peer.reaches(own, 9000, 0), "connection refused", "{when}");
+    refused("from the beginning");
+
+    // Whether they are told to end or not.
+    agent.kill();
+    refused("without the agent");
+    let agent = stage.agent().await;
+    let heard = stage.reports().len();
+    eventually("reported again", async || stage.reports().len() > heard && stage.captured(1).is_some()).await;
+    refused("with the next agent");
+    agent.end().await;
+    refused("after the agent was told to end");
+    envoy.end().await;
+    refused("with nobody at all");
+    let heard = stage.reports().len();
+    let agent = stage.agent().await;
+    eventually("heard of", async || stage.reports().len() > heard).await;
+    refused("with an agent and without Envoy");
+    let envoy = stage.envoy();
+    eventually("back", async || stage.mutual_tls(&peer, own, "u1").await.is_ok()).await;
+    refused("with both");
+
+    // It leaves: senders hear of that, and speak plaintext to it, before its rules go.
+    stage.no_member("u1");
+    let since = Instant::now();
+    eventually("plaintext", async || peer.reaches(own, 9000, 0) == "pod's app").await;
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    eventually("no rules", async || stage.is_untouched(&pod)).await;
     agent.end().await;
     envoy.end().await;
 }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use meshwright_proto::reports::Slot;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::{backoff::Backoff, stats::ring::Ring};
+use crate::backoff::Backoff;
 
 /// A control plane that does not know reports will know them only when another one has taken its place.
 const UNKNOWN: Duration = Duration::from_secs(300);
@@ -39,9 +38,9 @@ impl Progress {
         self.not_before.is_none_or(|time| now >= time)
     }
 
-    /// What to report. An hour of slots is less than a mebibyte, so this is always one request.
-    pub fn slots(&self, ring: &Ring) -> Vec<Slot> {
-        ring.since(self.acknowledged)
+    /// The slot to report from; none for all. An hour of slots is less than a mebibyte, so this is always one request.
+    pub fn since(&self) -> Option<i64> {
+        self.acknowledged
     }
 
     /// The control plane has it all, up to the newest slot of the report.
@@ -65,11 +64,11 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use meshwright_proto::reports::{Proxy, ReportRequest};
+    use meshwright_proto::reports::{Proxy, ReportRequest, Slot};
     use prost::Message;
 
     use super::*;
-    use crate::stats::slot::LAST_BUCKET;
+    use crate::stats::{ring::Ring, slot::LAST_BUCKET};
 
     fn ring(starts: &[i64]) -> Ring {
         let mut ring = Ring::default();
@@ -80,7 +79,7 @@ mod tests {
     }
 
     fn told(progress: &mut Progress, ring: &Ring) -> Vec<i64> {
-        let slots: Vec<_> = progress.slots(ring).iter().map(|slot| slot.start).collect();
+        let slots: Vec<_> = ring.since(progress.since()).iter().map(|slot| slot.start).collect();
         progress.acknowledged(slots.last().copied());
         slots
     }
@@ -147,7 +146,7 @@ mod tests {
             };
             ring.add(slot, start + 4);
         }
-        let slots = Progress::default().slots(&ring);
+        let slots = ring.since(Progress::default().since());
         assert_eq!(slots.len(), 720);
         let name = "a".repeat(253);
         let proxy = Proxy { pod_name: name.clone(), gateway_name: name, ..Proxy::default() };

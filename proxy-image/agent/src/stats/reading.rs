@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use meshwright_proto::reports::Slot;
-use serde::{Deserialize, de::IgnoredAny};
 
-use super::slot::bucket;
+use super::{
+    answer::{self, Answer, Bin},
+    slot::bucket,
+};
 use crate::{admin::Traffic, bootstrap::XDS_CLUSTER};
 
 /// Whole milliseconds, rounded down by Envoy, of requests that ended.
@@ -73,76 +75,27 @@ pub struct Reading {
     pub traffic: Traffic,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    stats: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Number { name: String, value: u64 },
-    Histograms { histograms: Histograms },
-    Other(IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct Histograms {
-    #[serde(default)]
-    details: Vec<Histogram>,
-}
-
-#[derive(Deserialize)]
-struct Histogram {
-    name: String,
-    totals: Vec<Bin>,
-}
-
-#[derive(Deserialize)]
-struct Bin {
-    lower_bound: f64,
-    width: f64,
-    count: u64,
-}
-
 /// What to ask Envoy for. Only statistics that were ever touched: it looks at the others' names for nothing, and they are the many.
 pub fn path() -> String {
     let names = SERIES.iter().map(|series| series.name).chain(GAUGES).chain([TIME]);
     let names: Vec<_> = names.map(|name| name.replace('.', r"\.")).collect();
     let filter = format!(r"^(http|cluster|listener)\..*\.({})$", names.join("|"));
-    // Raw histograms, because the buckets that Envoy is configured with leave out what is beyond the last of them.
-    format!("/stats?usedonly&format=json&histogram_buckets=detailed&filter={}", percent_encoded(&filter))
-}
-
-fn percent_encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
+    answer::path(&filter)
 }
 
 impl Reading {
     /// Reads Envoy's answer to [`path`].
     pub fn parse(answer: &[u8]) -> serde_json::Result<Self> {
-        let answer: Answer = serde_json::from_slice(answer)?;
+        let Answer { numbers, histograms } = Answer::parse(answer)?;
         let mut reading = Self::default();
-        for entry in answer.stats {
-            match entry {
-                Entry::Number { name, value } => {
-                    reading.traffic.add(&name, value);
-                    if let Some(field) = field(&name) {
-                        reading.counters.insert(name, Count { field, value });
-                    }
-                }
-                Entry::Histograms { histograms } => {
-                    let ours =
-                        histograms.details.into_iter().filter(|h| owner(&h.name, "http", TIME).is_some());
-                    reading.times.extend(ours.map(|histogram| (histogram.name, buckets(&histogram.totals))));
-                }
-                Entry::Other(_) => {}
+        for (name, value) in numbers {
+            reading.traffic.add(&name, value);
+            if let Some(field) = field(&name) {
+                reading.counters.insert(name, Count { field, value });
             }
         }
+        let ours = histograms.into_iter().filter(|h| owner(&h.name, "http", TIME).is_some());
+        reading.times.extend(ours.map(|histogram| (histogram.name, buckets(&histogram.totals))));
         Ok(reading)
     }
 }
@@ -167,9 +120,7 @@ fn owner<'a>(name: &'a str, of: &str, what: &str) -> Option<&'a str> {
 fn buckets(bins: &[Bin]) -> BTreeMap<u32, u64> {
     let mut buckets = BTreeMap::new();
     for bin in bins {
-        // What Envoy says to have taken 6 ms took less than 7.
-        let middle = bin.lower_bound + bin.width.max(1.0) / 2.0;
-        *buckets.entry(bucket(middle)).or_default() += bin.count;
+        *buckets.entry(bucket(bin.middle())).or_default() += bin.count;
     }
     buckets
 }

@@ -31,7 +31,7 @@ use meshwright_proto::nodes::{
     node_service_server::{NodeService, NodeServiceServer},
 };
 use meshwright_proto::reports::{
-    ReportRequest, ReportResponse,
+    NodeReportRequest, ReportRequest, ReportResponse,
     report_service_server::{ReportService, ReportServiceServer},
 };
 use meshwright_runtime::CancellationToken;
@@ -153,6 +153,7 @@ struct Shared {
     client: SpiffeId,
     orders: watch::Sender<NodeOrder>,
     node_reports: Arc<Mutex<Vec<NodeReport>>>,
+    traffic: Arc<Mutex<Vec<NodeReportRequest>>>,
 }
 
 impl ControlPlane {
@@ -182,6 +183,7 @@ impl ControlPlane {
             client: client.parse().unwrap(),
             orders: watch::Sender::default(),
             node_reports: Arc::default(),
+            traffic: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -199,6 +201,10 @@ impl ControlPlane {
     }
 
     /// What it was told about the node.
+    pub fn traffic(&self) -> Vec<NodeReportRequest> {
+        self.shared.traffic.lock().unwrap().clone()
+    }
+
     pub fn node_reports(&self) -> Vec<NodeReport> {
         self.shared.node_reports.lock().unwrap().clone()
     }
@@ -422,6 +428,15 @@ impl ReportService for Shared {
         }
         authenticate(&request, &self.client)?;
         self.reports.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ReportResponse {}))
+    }
+
+    async fn report_node(
+        &self,
+        request: Request<NodeReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        authenticate(&request, &self.client)?;
+        self.traffic.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ReportResponse {}))
     }
 }

@@ -1,11 +1,11 @@
 //! What holds for any world, and for any way to it.
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
 
-const NAMESPACES: [&str; 3] = ["shop", "web", "kube-system"];
+const NAMESPACES: [&str; 4] = ["shop", "web", "kube-system", "mesh"];
 const NODES: [&str; 2] = ["n1", "n2"];
 const VALUES: [Option<&str>; 4] = [None, Some("enabled"), Some("disabled"), Some("yes")];
 const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"];
@@ -25,6 +25,12 @@ enum Step {
     ServiceGone(u8),
     Slice(u8, Vec<&'static str>),
     SliceGone(u8),
+    /// Namespace, name, labels that it selects by, whether it denies and is only tried; ports.
+    Authorization(usize, u8, Option<&'static str>, bool, bool, Vec<u16>),
+    AuthorizationGone(usize, u8),
+    /// Namespace, name, labels that it selects by, age, whether it is strict; ports.
+    Tls(usize, u8, Option<&'static str>, i64, bool, BTreeMap<u16, bool>),
+    TlsGone(usize, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -57,6 +63,17 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_u8..2).prop_map(Step::ServiceGone),
         2 => (0_u8..2, vec(address(), 0..3)).prop_map(|(service, all)| Step::Slice(service, all)),
         1 => (0_u8..2).prop_map(Step::SliceGone),
+        2 => (0_usize..4, 0_u8..2, value(), any::<bool>(), any::<bool>(), vec(80_u16..83, 0..2)).prop_map(
+            |(namespace, name, label, denies, tries, ports)| {
+                Step::Authorization(namespace, name, label, denies, tries, ports)
+            }
+        ),
+        1 => (0_usize..4, 0_u8..2).prop_map(|(namespace, name)| Step::AuthorizationGone(namespace, name)),
+        2 => (0_usize..4, 0_u8..3, value(), 0_i64..2, any::<bool>(), btree_map(80_u16..83, any::<bool>(), 0..2))
+            .prop_map(|(namespace, name, label, age, strict, ports)| {
+                Step::Tls(namespace, name, label, age, strict, ports)
+            }),
+        1 => (0_usize..4, 0_u8..3).prop_map(|(namespace, name)| Step::TlsGone(namespace, name)),
     ]
 }
 
@@ -102,8 +119,50 @@ fn take(world: &mut World, step: Step) {
         }
         Step::ServiceGone(number) => drop(world.services.remove(&ObjectKey::new("shop", name(number)))),
         Step::Slice(number, all) => add_slice(world, &name(number), &["x"], &all),
+        Step::Authorization(namespace, number, label, denies, dry_run, ports) => {
+            let policy = AuthorizationPolicy {
+                denies,
+                dry_run,
+                target: target(label),
+                rules: vec![AuthorizationRule {
+                    http: (number == 0 && !ports.is_empty())
+                        .then(HttpAttributes::default)
+                        .into_iter()
+                        .collect(),
+                    ports,
+                    ..AuthorizationRule::default()
+                }],
+                ..policies::authorization(NAMESPACES[namespace], &name(number))
+            };
+            policies::add_authorization(world, policy);
+        }
+        Step::AuthorizationGone(namespace, number) => {
+            world.authorization_policies.remove(&ObjectKey::new(NAMESPACES[namespace], name(number)));
+        }
+        Step::Tls(namespace, number, label, created, strict, ports) => {
+            let meta = Meta::new(NAMESPACES[namespace], name(number), 1, created);
+            let policy = MeshTlsPolicy { meta, target: target(label), strict, ports };
+            world.mesh_tls_policies.insert(policy.meta.key.clone(), Arc::new(policy));
+        }
+        Step::TlsGone(namespace, number) => {
+            world.mesh_tls_policies.remove(&ObjectKey::new(NAMESPACES[namespace], name(number)));
+        }
         Step::SliceGone(number) => drop(world.endpoint_slices.remove(&ObjectKey::new("shop", name(number)))),
     }
+}
+
+/// All pods, or those with this label.
+fn target(label: Option<&str>) -> Target {
+    let selector = |value: &str| LabelSelector {
+        match_labels: labels(&[("meshwright.io/mesh", value)]),
+        match_expressions: Vec::new(),
+    };
+    Target(label.map(selector).into_iter().collect())
+}
+
+/// No pod of these namespaces may be in the mesh.
+fn is_closed(namespace: &str) -> bool {
+    ["kube-system", "mesh"].contains(&namespace)
 }
 
 /// What its label says, or its namespace's.
@@ -116,7 +175,7 @@ fn asks(world: &World, key: &ObjectKey, pod: &Pod) -> Option<String> {
 /// Written from the pod's side, in words of its own: may it be in the mesh?
 fn may_join(world: &World, key: &ObjectKey, pod: &Pod) -> bool {
     asks(world, key, pod).as_deref() == Some("enabled")
-        && key.namespace != "kube-system"
+        && !is_closed(&key.namespace)
         && !(pod.host_network || pod.sidecar.is_some() || pod.service_account.is_empty())
 }
 
@@ -150,6 +209,7 @@ proptest! {
             }
             let next = resolver.resolve(&world);
             prop_assert_eq!(&next, &fresh(&world));
+            prop_assert_eq!(resolver.resolver.statuses(), policies::fresh_statuses(&world));
             // What is equal is also the same.
             prop_assert_eq!(next == known, Arc::ptr_eq(&next, &known));
             for (key, service) in next.services.iter() {
@@ -186,7 +246,7 @@ proptest! {
                 prop_assert_eq!(is_outside, expected, "{} {:?}", key, pod);
                 let is_refused = node.is_some_and(|node| node.refused.contains_key(&pod.uid));
                 let asked = asks(&world, key, pod).is_some_and(|value| value != "disabled");
-                prop_assert_eq!(is_refused, asked && !is_member && key.namespace != "kube-system", "{}", key);
+                prop_assert_eq!(is_refused, asked && !is_member && !is_closed(&key.namespace), "{}", key);
                 told += usize::from(is_member) + usize::from(is_outside);
             }
             let all = mesh.nodes.values().map(|node| node.members.len() + node.outside.len());

@@ -246,3 +246,44 @@ fn what_did_not_change_is_the_same_allocation() {
     assert!(Arc::ptr_eq(&moved.nodes["n2"], &joined.nodes["n2"]));
     assert!(Arc::ptr_eq(&moved.services, &joined.services) && Arc::ptr_eq(&moved.peers, &joined.peers));
 }
+
+/// A producer's route for `shop/any`, at a port or for all of it.
+fn add_route(world: &mut World, namespace: &str, port: Option<u16>) {
+    let parent = ParentRef {
+        group: Some(String::new()),
+        kind: Some("Service".to_owned()),
+        namespace: Some("shop".to_owned()),
+        name: "any".to_owned(),
+        section_name: None,
+        port,
+    };
+    let route = HttpRoute {
+        kind: RouteKind::Http,
+        meta: Meta::new(namespace, "r", 1, 0),
+        parent_refs: vec![parent],
+        hostnames: Vec::new(),
+        rules: Vec::new(),
+    };
+    world.http_routes.insert(route.meta.key.clone(), Arc::new(route));
+}
+
+#[test]
+fn only_a_producers_route_that_names_a_port_makes_http_of_it() {
+    let (mut world, mut resolver) = (world(), resolver());
+    let ports = vec![port("web", 8000, None), port("own", 9000, None), port("tcp", 80, None)];
+    add_service(&mut world, "any", &["10.96.0.7"], ports);
+    let mut protocols = |world: &World| {
+        let ports = &resolver.resolve(world).services[&ObjectKey::new("shop", "any")].ports;
+        [8000, 9000, 80].map(|port: u16| ports[&port].protocol)
+    };
+    let undeclared = [Protocol::Detect, Protocol::Detect, Protocol::Tcp];
+    assert_eq!(protocols(&world), undeclared);
+    add_route(&mut world, "other", Some(8000));
+    assert_eq!(protocols(&world), undeclared, "a consumer's");
+    add_route(&mut world, "shop", None);
+    assert_eq!(protocols(&world), undeclared, "on the other ports the server may speak first");
+    add_route(&mut world, "shop", Some(8000));
+    assert_eq!(protocols(&world), [Protocol::Http, Protocol::Detect, Protocol::Tcp]);
+    world.http_routes.clear();
+    assert_eq!(protocols(&world), undeclared);
+}

@@ -1,7 +1,7 @@
 //! What the CRD lets through and Envoy would refuse, the whole port's routes with it.
 
 use super::*;
-use crate::model::UrlRewrite;
+use crate::model::{UrlRewrite, ValueMatch};
 
 fn with(filter: HttpRouteFilter, prefix: &str) -> Option<Finding> {
     let matches =
@@ -35,6 +35,47 @@ fn header_names_are_tokens_and_values_have_no_control_characters() {
     }
     for value in ["a\0", "a\r", "a\nb", "\u{7f}"] {
         assert!(headers(&[("x-a", value)], &[]).is_some(), "{value:?}");
+    }
+}
+
+fn matching(matches: HttpRouteMatch) -> Option<&'static str> {
+    let rule = HttpRouteRule { matches: vec![matches], ..HttpRouteRule::default() };
+    super::rule(&rule).map(|finding| finding.reason)
+}
+
+#[test]
+fn services_and_methods_have_no_slash() {
+    let exact = |text: &str| Some(StringMatch::Exact(text.to_owned()));
+    let like = |text: &str| Some(StringMatch::RegularExpression(text.to_owned()));
+    let call = |service, method| {
+        matching(HttpRouteMatch { path: PathMatch::Rpc { service, method }, ..HttpRouteMatch::default() })
+    };
+    for bad in ["/", "shop.Cart/", "/shop.Cart", "shop.Cart/Add", "", "a?b", "a#b", "a\0"] {
+        assert_eq!(call(exact(bad), None), Some(reason::UNSUPPORTED_VALUE), "{bad:?}");
+        assert_eq!(call(exact("shop.Cart"), exact(bad)), Some(reason::UNSUPPORTED_VALUE), "{bad:?}");
+    }
+    for method in ["/", ""] {
+        assert_eq!(call(None, exact(method)), Some(reason::UNSUPPORTED_VALUE), "{method:?}");
+    }
+    assert_eq!(call(exact("shop.Cart"), exact("Add")), None);
+    assert_eq!(call(None, exact("Add")), None);
+    assert_eq!(call(like("shop/.*"), like("A|B")), None, "an expression may say what it likes");
+}
+
+#[test]
+fn names_of_headers_and_parameters_are_what_envoy_takes() {
+    let value = |name: &str| ValueMatch { name: name.to_owned(), value: StringMatch::Exact("1".to_owned()) };
+    let header = |name| matching(HttpRouteMatch { headers: vec![value(name)], ..HttpRouteMatch::default() });
+    let parameter = |name: &str| {
+        matching(HttpRouteMatch { query_params: vec![value(name)], ..HttpRouteMatch::default() })
+    };
+    for bad in ["", "a b", "a:b", ":path", "a\0", "a\n", "ä"] {
+        assert_eq!(header(bad), Some(reason::UNSUPPORTED_VALUE), "{bad:?}");
+    }
+    assert_eq!(header("X-Version_1"), None);
+    assert_eq!(parameter("a b"), None);
+    for bad in ["", &"a".repeat(MAX_PARAMETER + 1)] {
+        assert_eq!(parameter(bad), Some(reason::UNSUPPORTED_VALUE));
     }
 }
 

@@ -150,6 +150,31 @@ fn an_unsupported_rule_answers_500_and_keeps_its_requests() {
 }
 
 #[test]
+fn what_no_proxy_would_take_is_not_given_to_one() {
+    let with = |path| HttpRouteMatch { path, ..HttpRouteMatch::default() };
+    let header = |name: &str| HttpRouteMatch {
+        headers: vec![ValueMatch { name: name.to_owned(), value: StringMatch::Exact("1".to_owned()) }],
+        ..HttpRouteMatch::default()
+    };
+    let bad = HttpRouteRule {
+        matches: vec![
+            with(PathMatch::RegularExpression("(".to_owned())),
+            header("no token"),
+            with(PathMatch::Exact("no path".to_owned())),
+            header("token"),
+        ],
+        ..rule("/", "v1")
+    };
+    let mut world = world();
+    add_route(&mut world, route("infra", "r", vec![bad, rule("/", "v1")]));
+    let resolution = run(&world);
+    let conditions = &parent_status(&resolution, "infra", "r").conditions;
+    assert_eq!(state(conditions, "PartiallyInvalid"), (true, "UnsupportedValue"));
+    assert_eq!(hosts(&resolution, "http")[0].1, ["r/0", "r/1"]);
+    assert_eq!(action(&resolution, 0), &RuleAction::Fail, "what can be matched is answered");
+}
+
+#[test]
 fn a_listener_answers_only_for_hosts_that_no_narrower_one_owns() {
     let mut world = world();
     let listeners = [

@@ -85,6 +85,30 @@ fn without_a_port_it_is_for_all_ports_that_speak_http() {
 }
 
 #[test]
+fn a_port_is_named_by_a_producer_that_names_it() {
+    let section = ParentRef { section_name: Some("http".to_owned()), ..service("echo", None) };
+    for (namespace, parent, expected) in [
+        ("infra", service("echo", None), false),
+        ("infra", service("echo", Some(80)), true),
+        ("infra", section, true),
+        ("web", service("echo", Some(80)), false),
+    ] {
+        let mut world = with_echo();
+        add(&mut world, of(parent.clone(), route(namespace, "r", vec![rule("/", "v1")])));
+        assert_eq!(at(&run(&world), 80).is_named, expected, "{namespace} {parent:?}");
+        add(&mut world, of(service("echo", None), route("infra", "all", vec![rule("/", "v1")])));
+        let resolution = run(&world);
+        assert_eq!(at(&resolution, 80).is_named, expected, "{namespace} {parent:?}");
+        assert!(!at(&resolution, 7070).is_named, "another port");
+    }
+    // One that has lost the port does not count.
+    let mut world = with_echo();
+    add(&mut world, of(service("echo", Some(80)), route("infra", "r", vec![rule("/", "v1")])));
+    add(&mut world, grpc(of(service("echo", None), route("infra", "g", vec![]))));
+    assert!(!at(&run(&world), 80).is_named);
+}
+
+#[test]
 fn what_cannot_be_a_parent_is_told_and_takes_nothing() {
     let section =
         |name: &str, port| ParentRef { section_name: Some(name.to_owned()), ..service("echo", port) };
@@ -158,11 +182,20 @@ fn a_grpc_route_takes_a_port_from_http_routes_of_its_namespace() {
     let http = |resolution: &Resolution, name| told(resolution, (RouteKind::Http, "infra", name), 0)[0];
     assert_eq!(http(&resolution, "http"), (false, "Conflicted"));
     assert_eq!(http(&resolution, "both"), (true, "Accepted"), "it has other ports");
+    let message = |resolution: &Resolution, name| {
+        parent_status(resolution, "infra", name).conditions[0].message.clone()
+    };
+    assert!(
+        message(&resolution, "both").starts_with("a GRPCRoute has port 80, "),
+        "and hears of the lost one"
+    );
+    assert!(message(&resolution, "http").starts_with("a GRPCRoute has port 80, "));
     assert_eq!(told(&resolution, (RouteKind::Grpc, "infra", "grpc"), 0), FINE);
     assert_eq!(told(&resolution, (RouteKind::Http, "web", "http"), 0), FINE);
     world.grpc_routes.clear();
     let resolution = resolver.resolve(&world);
     assert_eq!(http(&resolution, "http"), (true, "Accepted"));
+    assert_eq!(message(&resolution, "both"), "");
     assert_eq!(names(at(&resolution, 80).producer.as_ref().unwrap()), ["both/0", "http/0"]);
 }
 
@@ -188,7 +221,31 @@ fn a_gateway_and_a_service_as_parents_have_an_entry_each() {
 }
 
 #[test]
-fn a_consumer_needs_no_grant_for_backends_beside_the_service() {
+fn without_a_mesh_services_are_no_parents() {
+    let mut world = with_echo();
+    let mut both = of(service("echo", Some(80)), route("infra", "both", vec![rule("/", "v1")]));
+    both.parent_refs.push(parent("gw"));
+    add(&mut world, both);
+    add(&mut world, of(service("echo", Some(80)), route("infra", "r", vec![rule("/", "v1")])));
+    add(&mut world, of(service("nobody", None), route("infra", "s", vec![rule("/", "v1")])));
+    add(&mut world, grpc(of(service("echo", None), route("infra", "g", vec![]))));
+    let config = crate::ControllerConfig { has_mesh: false, ..crate::ControllerConfig::default() };
+    let resolution = crate::resolve(&world, &config);
+    assert!(resolution.services.is_empty() && resolution.statuses.grpc_routes.is_empty());
+    let told: Vec<_> = resolution
+        .statuses
+        .http_routes
+        .iter()
+        .map(|(key, status)| {
+            let parents = status.parents.iter().map(|parent| parent.parent_ref.kind.as_deref());
+            (key.name.as_str(), parents.collect::<Vec<_>>())
+        })
+        .collect();
+    assert_eq!(told, [("both", vec![None])]);
+}
+
+#[test]
+fn in_the_mesh_no_grant_is_needed() {
     let mut world = with_echo();
     let to = |namespace: &str, name: &str| HttpRouteRule {
         backend_refs: vec![HttpBackendRef {
@@ -198,18 +255,21 @@ fn a_consumer_needs_no_grant_for_backends_beside_the_service() {
         ..HttpRouteRule::default()
     };
     add_service(&mut world, "third", "other", None);
-    let rules = vec![to("infra", "v1"), to("third", "other"), to("web", "web")];
-    add(&mut world, of(service("echo", Some(80)), route("web", "r", rules)));
-    let resolution = run(&world);
-    let actions: Vec<_> =
-        at(&resolution, 80).consumers["web"].iter().map(|entry| entry.rule.action.clone()).collect();
-    assert!(matches!(actions[0], RuleAction::Forward(_)) && matches!(actions[2], RuleAction::Forward(_)));
-    assert_eq!(actions[1], RuleAction::Fail);
+    let rules = || vec![to("infra", "v1"), to("third", "other"), to("web", "web")];
+    for namespace in ["infra", "web"] {
+        add(&mut world, of(service("echo", Some(80)), route(namespace, "r", rules())));
+        add(&mut world, grpc(of(service("echo", Some(8080)), route(namespace, "r", rules()))));
+        let resolution = run(&world);
+        for (kind, port) in [(RouteKind::Http, 80), (RouteKind::Grpc, 8080)] {
+            assert_eq!(told(&resolution, (kind, namespace, "r"), 0), FINE);
+            let all = at(&resolution, port).entries().filter(|entry| entry.route.namespace == namespace);
+            assert!(all.into_iter().all(|entry| matches!(entry.rule.action, RuleAction::Forward(_))));
+        }
+    }
+    add(&mut world, of(service("echo", Some(80)), route("web", "r", vec![to("third", "absent")])));
     let id = (RouteKind::Http, "web", "r");
-    assert_eq!(told(&resolution, id, 0), [(true, "Accepted"), (false, "RefNotPermitted")]);
-    grant(&mut world, "third", ("HTTPRoute", "web"), ("Service", None));
-    assert_eq!(told(&run(&world), id, 0), FINE);
-    // For a Gateway it does.
+    assert_eq!(told(&run(&world), id, 0), [(true, "Accepted"), (false, "BackendNotFound")]);
+    // For a Gateway one is.
     let gateway = parent("gw");
     let everybody = Listener { allowed_namespaces: FromNamespaces::All, ..listener("http", 80, None) };
     add_gateway(&mut world, super::fixtures::gateway(vec![everybody]));
@@ -219,6 +279,8 @@ fn a_consumer_needs_no_grant_for_backends_beside_the_service() {
     let resolution = run(&world);
     assert_eq!(told(&resolution, id, 0), FINE);
     assert_eq!(told(&resolution, id, 1)[1], (false, "RefNotPermitted"));
+    grant(&mut world, "infra", ("HTTPRoute", "web"), ("Service", None));
+    assert_eq!([0, 1].map(|parent| told(&run(&world), id, parent)), [FINE, FINE]);
 }
 
 #[test]
@@ -258,7 +320,7 @@ fn calls_are_ordered_by_service_and_then_by_method() {
     add(&mut world, grpc(of(service("echo", Some(80)), route("infra", "g", rules))));
     let resolution = run(&world);
     let order = names(at(&resolution, 80).producer.as_ref().unwrap());
-    assert_eq!(order, ["g/4", "g/3", "g/2", "g/5", "g/1", "g/0", "g/6"]);
+    assert_eq!(order, ["g/4", "g/3", "g/2", "g/1", "g/0", "g/6"], "and not what no proxy would take");
     let status = &resolution.statuses.grpc_routes[&ObjectKey::new("infra", "g")].parents[0];
     assert!(status.conditions.iter().any(|condition| condition.kind == "PartiallyInvalid"));
 }

@@ -296,7 +296,8 @@ mod tests {
     fn who_stands_by_says_what_it_lacks_of_what_is_captured_and_touches_nothing_else() {
         let pods = [("n1", "u1", "10.0.0.1"), ("n1", "u2", "10.0.0.2"), ("n1", "u3", "10.0.0.3")];
         let mut mesh = mesh(&pods, Some(("mesh-0", 3)));
-        let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into() };
+        let peer =
+            |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into(), workload: "w".into() };
         mesh.peers =
             Arc::new([("10.0.0.1".to_owned(), peer("u1")), ("10.0.0.2".to_owned(), peer("u2"))].into());
         let report = |prepared: &[&str]| NodeReport {
@@ -375,7 +376,7 @@ mod tests {
         let mut mesh = mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2")], None);
         let (none, one) = (Said::Serves(status(&[])), Said::Serves(status(&[("u1", &["10.0.0.1"])])));
         assert!(is_seen(&mesh, "n1", &none) && !is_seen(&mesh, "n1", &one));
-        let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into() };
+        let peer = |uid: &str| Peer { uid: uid.into(), identity: "spiffe://td/x".into(), ..Peer::default() };
         let both = [("10.0.0.1".to_owned(), peer("u1")), ("10.0.0.2".to_owned(), peer("u2"))];
         mesh.peers = Arc::new(both.into());
         assert!(is_seen(&mesh, "n1", &one) && !is_seen(&mesh, "n1", &none));

@@ -97,7 +97,10 @@ const PODS: [(&str, &str, &str); 2] = [("n1", "u1", "10.0.0.1"), ("n1", "u2", "1
 /// As the watch sees it when these pods of [`PODS`] are listed.
 fn listed(uids: &[&str]) -> Mesh {
     let peers = PODS.iter().filter(|(_, uid, _)| uids.contains(uid)).map(|(_, uid, address)| {
-        ((*address).to_owned(), Peer { uid: (*uid).into(), identity: "spiffe://td/x".into() })
+        (
+            (*address).to_owned(),
+            Peer { uid: (*uid).into(), identity: "spiffe://td/x".into(), ..Peer::default() },
+        )
     });
     Mesh { peers: Arc::new(peers.collect()), ..mesh(&PODS, Some(("mesh-1", 3))) }
 }

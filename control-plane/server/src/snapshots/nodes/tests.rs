@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::config::core::v3::{address, socket_address};
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use meshwright_core::mesh::{Node, Peer};
+use meshwright_xds::mesh::Telemetry;
 use prost::Message;
 
 use super::*;
@@ -12,7 +13,8 @@ fn start() -> (NodeTranslator, NodeRegistry) {
     let registry = NodeRegistry::default();
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
     let nacks = Nacks::new(crate::ads::Registry::default());
-    (NodeTranslator::new(registry.clone(), nacks, "cluster.local", metrics), registry)
+    let telemetry = Telemetry::default();
+    (NodeTranslator::new(registry.clone(), nacks, "cluster.local", telemetry, metrics), registry)
 }
 
 #[test]
@@ -38,7 +40,11 @@ fn a_node_gets_a_snapshot_when_it_has_a_stream_and_another_when_something_change
     translator.publish(&second);
     assert_eq!((one.borrow().generation(), two.borrow().generation()), (1, 3), "n1 is as it was");
 
-    let peer = Peer { uid: "u3".into(), identity: "spiffe://cluster.local/ns/shop/sa/of-u3".into() };
+    let peer = Peer {
+        uid: "u3".into(),
+        identity: "spiffe://cluster.local/ns/shop/sa/of-u3".into(),
+        ..Peer::default()
+    };
     let peers = Arc::new([("10.0.0.3".to_owned(), peer)].into());
     let third = Arc::new(Mesh { peers, ..Mesh::clone(&second) });
     translator.publish(&third);
@@ -109,7 +115,8 @@ async fn clusters_that_nothing_leads_to_go_after_a_while_by_themselves() {
         balancing: Default::default(),
     };
     let key = meshwright_core::ObjectKey::new("shop", "web");
-    let peer = Peer { uid: "u1".into(), identity: "spiffe://cluster.local/ns/shop/sa/of-u1".into() };
+    let identity = "spiffe://cluster.local/ns/shop/sa/of-u1".into();
+    let peer = Peer { uid: "u1".into(), identity, workload: "web".into() };
     let full = Mesh {
         services: Arc::new([(key, Arc::new(service))].into()),
         peers: Arc::new([("10.0.0.1".to_owned(), peer)].into()),

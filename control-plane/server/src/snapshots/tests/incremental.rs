@@ -71,7 +71,10 @@ fn next(last: &Output, step: &Step, lingering: BTreeSet<ClusterRef>) -> Output {
     let peers = step.in_mesh.iter().enumerate().filter_map(|(last, is_other)| {
         let identity =
             if (*is_other)? { "spiffe://td/ns/shop/sa/other" } else { "spiffe://td/ns/shop/sa/cart" };
-        Some((format!("10.0.0.{last}"), Peer { uid: "".into(), identity: identity.into() }))
+        Some((
+            format!("10.0.0.{last}"),
+            Peer { uid: "".into(), identity: identity.into(), ..Peer::default() },
+        ))
     });
     let peers: BTreeMap<_, _> = peers.collect();
     let mesh = match *last.mesh.peers == peers {

@@ -18,14 +18,16 @@ const VIRTUAL_HOSTS: u32 = 2;
 
 /// A virtual host.
 #[derive(Debug)]
-pub(super) struct EncodedHost {
+pub(crate) struct EncodedHost {
+    /// Its name.
     pub name: String,
     bytes: Vec<u8>,
     digest: [u8; 32],
 }
 
 impl EncodedHost {
-    pub(super) fn new(proto: &VirtualHost) -> Self {
+    /// Of a virtual host.
+    pub(crate) fn new(proto: &VirtualHost) -> Self {
         let bytes = proto.encode_to_vec();
         Self { name: proto.name.clone(), digest: Sha256::digest(&bytes).into(), bytes }
     }
@@ -58,7 +60,7 @@ impl Encoder<'_> {
 }
 
 /// The RouteConfiguration with these hosts. `proto` has everything but them; as the order of fields means nothing, they are put at its end.
-pub(super) fn assemble(name: String, proto: &RouteConfiguration, hosts: &[Arc<EncodedHost>]) -> Resource {
+pub(crate) fn assemble(name: String, proto: &RouteConfiguration, hosts: &[Arc<EncodedHost>]) -> Resource {
     let length = |host: &Arc<EncodedHost>| {
         host.bytes.len() + encoded_len_varint(u64::try_from(host.bytes.len()).unwrap_or(u64::MAX)) + 1
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meshwright_core::mesh::{Authorization, Rule, RuleSet};
 use tokio::time::Instant;
 
 use super::*;
@@ -15,6 +16,27 @@ fn equal_meshes_give_equal_bytes() {
     {
         assert!(!names(&one, kind).is_empty(), "{kind}");
     }
+}
+
+#[test]
+fn equal_telemetry_gives_equal_bytes() {
+    let tracing = Tracing { host: "otel".to_owned(), port: 4317, sampling: 10 };
+    let made = || {
+        let telemetry = Telemetry { tracing: Some(tracing.clone()), access_log: true };
+        let cluster = shop();
+        node(
+            &Shared::new(TRUST_DOMAIN).with_telemetry(telemetry).next(&cluster.mesh),
+            &cluster.mesh,
+            "n1",
+            PORTS,
+        )
+    };
+    let one = made();
+    for _ in 0..10 {
+        assert_eq!(differences(&one, &made()), [""; 0]);
+    }
+    let added = ["Cluster otlp", "Listener node", "Listener node/detect", "Listener node/mirror"];
+    assert_eq!(differences(&one, &snapshot(&shop(), "n1")), added, "and is the only difference");
 }
 
 /// The snapshots of a node before and after a change, where the second is made from what the first left. It has to be the one that is made
@@ -43,7 +65,11 @@ pub fn changed(before: &Cluster, after: &Cluster, name: &str) -> Vec<String> {
 #[test]
 fn a_pod_that_joins_changes_only_its_own_listeners() {
     let after = shop().pod("n1", "new", &[]);
-    let expected = ["Listener pod/uid-new/inbound", "Listener pod/uid-new/outbound"];
+    let expected = [
+        "Listener pod/uid-new/inbound",
+        "Listener pod/uid-new/outbound",
+        "TypedExtensionConfig pod/uid-new/policy",
+    ];
     assert_eq!(changed(&shop(), &after, "n1"), expected);
     assert_eq!(changed(&shop(), &after, "n2"), [""; 0]);
 }
@@ -71,7 +97,11 @@ fn a_pod_that_is_another_gets_other_listeners() {
 fn a_pod_that_leaves_takes_its_listeners_along() {
     let mut after = shop();
     Arc::make_mut(after.mesh.nodes.get_mut("n1").unwrap()).members.remove("uid-cart");
-    let expected = ["Listener pod/uid-cart/inbound", "Listener pod/uid-cart/outbound"];
+    let expected = [
+        "Listener pod/uid-cart/inbound",
+        "Listener pod/uid-cart/outbound",
+        "TypedExtensionConfig pod/uid-cart/policy",
+    ];
     assert_eq!(changed(&shop(), &after, "n1"), expected);
 }
 
@@ -97,19 +127,16 @@ fn a_service_never_touches_a_listener() {
 #[test]
 fn a_new_service_is_told_by_what_belongs_to_its_protocol() {
     let with = |protocol| shop().service("new", &["10.96.0.9"], 80, protocol, &[("10.0.2.1", 80)]);
-    let common = ["ClusterLoadAssignment outbound|80|new|shop", "TypedExtensionConfig node/services"];
     let (http, by_address) = ("Cluster outbound|80|new|shop", "Cluster 10.96.0.9:80");
-    let routes = "RouteConfiguration node/http";
-    for (protocol, own) in [
-        (Protocol::Http, vec![http, routes]),
-        (Protocol::Tcp, vec![by_address, routes]),
-        (Protocol::Detect, vec![by_address, routes]),
-    ] {
-        let mut expected = [common.to_vec(), own].concat();
-        if protocol == Protocol::Tcp {
-            expected.retain(|name| *name != routes);
-        }
-        expected.sort_unstable();
+    for (protocol, cluster) in
+        [(Protocol::Http, http), (Protocol::Tcp, by_address), (Protocol::Detect, by_address)]
+    {
+        let expected = [
+            cluster,
+            "ClusterLoadAssignment outbound|80|new|shop",
+            "RouteConfiguration node/http",
+            "TypedExtensionConfig node/services",
+        ];
         assert_eq!(changed(&shop(), &with(protocol), "n1"), expected, "{protocol:?}");
     }
 }
@@ -140,6 +167,7 @@ fn a_service_is_there_while_one_of_its_endpoints_takes_mutual_tls() {
     let expected = [
         "Cluster 10.96.0.2:3306",
         "ClusterLoadAssignment outbound|3306|db|shop",
+        "RouteConfiguration node/http",
         "TypedExtensionConfig node/peers",
         "TypedExtensionConfig node/services",
     ];
@@ -156,9 +184,11 @@ fn what_did_not_change_is_shared_by_all_nodes_and_with_what_was_before() {
     let of = |shared: &Shared, name: &str, kind| {
         node(shared, &after.mesh, name, PORTS).resources(kind).unwrap().clone()
     };
-    for kind in [TypeUrl::Cluster, TypeUrl::Route, TypeUrl::ExtensionConfig] {
+    for kind in [TypeUrl::Cluster, TypeUrl::Route] {
         assert!(Arc::ptr_eq(&of(&first, "n1", kind), &of(&second, "n2", kind)), "{kind}");
     }
+    let extensions = |shared: &Shared| of(shared, "n1", TypeUrl::ExtensionConfig);
+    assert!(Arc::ptr_eq(&extensions(&first), &extensions(&second)));
     let db =
         |shared: &Shared| of(shared, "n1", TypeUrl::Endpoint).get("outbound|3306|db|shop").unwrap().clone();
     assert!(Arc::ptr_eq(&db(&first), &db(&second)));
@@ -207,4 +237,22 @@ fn each_slot_has_listeners_of_its_own() {
     let [a, b] = [PORTS, other].map(|ports| node(&shared, &cluster.mesh, "n2", ports));
     let expected = ["Listener pod/uid-db/inbound", "Listener pod/uid-db/outbound"];
     assert_eq!(differences(&a, &b), expected);
+}
+
+#[test]
+fn a_policy_changes_what_its_pod_refers_to_and_nothing_else() {
+    let strict = |ports: &[u16]| {
+        let deny = Rule { ports: ports.iter().copied().collect(), ..Rule::default() };
+        let enforced = RuleSet { allow: None, deny: vec![deny] };
+        let authorization = Authorization { enforced, tried: None };
+        shop().policy("n1", "cart", PodPolicy { authorization, ..PodPolicy::default() })
+    };
+    for (before, after) in [(shop(), strict(&[80])), (strict(&[80]), strict(&[81])), (strict(&[80]), shop())]
+    {
+        assert_eq!(changed(&before, &after, "n1"), ["TypedExtensionConfig pod/uid-cart/policy"]);
+        assert_eq!(changed(&before, &after, "n2"), [""; 0]);
+        let [first, second] = change(&before, &after, "n1");
+        let listeners = |snapshot: &Snapshot| snapshot.resources(TypeUrl::Listener).unwrap().clone();
+        assert!(Arc::ptr_eq(&listeners(&first), &listeners(&second)));
+    }
 }

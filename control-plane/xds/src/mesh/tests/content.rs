@@ -23,6 +23,8 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
     assert_eq!(
         names(&snapshot, TypeUrl::Listener),
         [
+            "inbound/checked",
+            "inbound/http",
             "node",
             "node/detect",
             "node/mirror",
@@ -40,6 +42,9 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
             "10.96.0.3:8000",
             "[fd96::3]:8000",
             "inbound",
+            "inbound/app",
+            "inbound/checked",
+            "inbound/http",
             "mtls",
             "node",
             "node/detect",
@@ -57,7 +62,10 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
 #[test]
 fn a_node_without_pods_has_what_all_have() {
     let snapshot = snapshot(&shop(), "n3");
-    assert_eq!(names(&snapshot, TypeUrl::Listener), ["node", "node/detect", "node/mirror", "node/mtls"]);
+    assert_eq!(
+        names(&snapshot, TypeUrl::Listener),
+        ["inbound/checked", "inbound/http", "node", "node/detect", "node/mirror", "node/mtls"]
+    );
     assert!(snapshot.get(TypeUrl::Cluster, "mtls").is_some());
 }
 
@@ -78,7 +86,9 @@ fn listeners_of_pods_are_in_a_namespace_that_the_agent_knows() {
 #[test]
 fn whatever_leaves_the_node_would_rather_leave_for_nowhere() {
     let snapshot = snapshot(&shop(), "n1");
-    for name in names(&snapshot, TypeUrl::Cluster).iter().filter(|name| !name.starts_with("node")) {
+    let is_internal =
+        |name: &str| name.starts_with("node") || ["inbound/checked", "inbound/http"].contains(&name);
+    for name in names(&snapshot, TypeUrl::Cluster).iter().filter(|name| !is_internal(name)) {
         let cluster: cds::Cluster = decode(&snapshot, TypeUrl::Cluster, name);
         let bind = cluster.upstream_bind_config.unwrap_or_else(|| panic!("{name} leaves from anywhere"));
         let more = bind.extra_source_addresses.into_iter().filter_map(|extra| extra.address);
@@ -205,7 +215,7 @@ fn what_is_no_address_is_left_out() {
     let cluster = shop().service("odd", &["None", "10.96.0.7'"], 80, Protocol::Tcp, &[("10.0.2.1", 80)]);
     let mut cluster = cluster;
     Arc::make_mut(&mut cluster.mesh.peers)
-        .insert("x'".to_owned(), Peer { uid: "x".into(), identity: spiffe("x") });
+        .insert("x'".to_owned(), Peer { uid: "x".into(), identity: spiffe("x"), ..Peer::default() });
     let snapshot = snapshot(&cluster, "n1");
     assert_eq!(expressions(&snapshot, "node/services").len(), 3);
     assert!(!expressions(&snapshot, "node/services").iter().any(|text| text.contains("10.96.0.7")));

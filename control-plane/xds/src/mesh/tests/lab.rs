@@ -3,18 +3,22 @@
 
 mod ads;
 mod application;
+mod authorization;
 mod balancing;
 mod client;
 mod envoy;
 mod gateway;
+mod generated;
 mod limits;
 mod measure;
 mod mirrors;
 mod network;
 mod paths;
 mod refusals;
+mod requests;
 mod routing;
 mod separation;
+mod signals;
 mod suite;
 mod while_changing;
 
@@ -67,6 +71,16 @@ fn obstacle() -> Option<&'static str> {
 
 /// A lab with this mesh; `edit` may break what is sent. None where nothing can be tried, which it says.
 async fn lab(cluster: Cluster, edit: fn(&mut Snapshot)) -> Option<Lab> {
+    lab_with(cluster, Telemetry::default(), None, edit).await
+}
+
+/// The same, whose proxies tell more, and forget statistics that nothing was counted in for so long.
+async fn lab_with(
+    cluster: Cluster,
+    telemetry: Telemetry,
+    forget: Option<Duration>,
+    edit: fn(&mut Snapshot),
+) -> Option<Lab> {
     if let Some(obstacle) = obstacle() {
         eprintln!("{obstacle}: nothing was tried in network namespaces");
         return None;
@@ -76,12 +90,12 @@ async fn lab(cluster: Cluster, edit: fn(&mut Snapshot)) -> Option<Lab> {
     let id = format!("mwlab-x{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let network = Network::new(&id);
     let authority = Authority::new();
-    let shared = shared(&cluster);
+    let shared = Shared::new(TRUST_DOMAIN).with_telemetry(telemetry).next(&cluster.mesh);
     let mut nodes = Vec::new();
     for name in ["n1", "n2"] {
         let node = Node::start(name, directory.path(), &authority, &network, edit);
         node.publish(&shared, &cluster.mesh);
-        let envoy = Envoy::start(&network.node(name), directory.path(), &node);
+        let envoy = Envoy::start_with(&network.node(name), directory.path(), &node, forget);
         nodes.push((node, envoy));
     }
     let lab = Lab { network, nodes, cluster, shared, authority, directory, _alone: alone };

@@ -27,7 +27,7 @@ impl Cluster {
         self.mesh.backends = Arc::new(self.backends(&found));
         for (key, ports) in found.iter() {
             let service = Arc::make_mut(Arc::make_mut(&mut self.mesh.services).get_mut(key).unwrap());
-            for (number, _) in ports.iter().filter(|(_, routes)| routes.producer.is_some()) {
+            for (number, _) in ports.iter().filter(|(_, routes)| routes.is_named) {
                 service.ports.get_mut(number).unwrap().protocol = Protocol::Http;
             }
         }

@@ -15,7 +15,7 @@ use crate::node::{
     farewell::Word,
     keep::World,
     netns,
-    rules::Ports,
+    rules::{self, Ports},
     store,
 };
 
@@ -59,14 +59,17 @@ impl Driver {
         self.change_duty(named, now);
         let said = self.said();
         let tasks = self.keep.advance(self.world(&said), now);
+        self.let_probes_through(rules::probes(&self.keep.probes(self.world(&said))), now);
         self.write_down();
         tasks.into_iter().for_each(|task| self.perform(task));
         self.search(self.keep.sought(self.world(&said)), now);
+        self.admit(&said.order, now);
         self.settle(&said, now);
         self.tell(&said);
         self.serve_plugin(&said, now);
         self.metrics.set_stages(self.keep.stages());
-        self.keep.wakes().map_or(now + TICK, |time| time.min(now + TICK))
+        let wakes = self.keep.wakes().into_iter().chain(self.admissions.wakes());
+        wakes.min().map_or(now + TICK, |time| time.min(now + TICK))
     }
 
     fn said(&mut self) -> Said {
@@ -199,11 +202,13 @@ impl Driver {
         if self.serving.take().is_some() {
             self.plugin.end();
             self.stored.redirected.clear();
+            self.stored.probes = None;
         }
     }
 
     fn give_up_node(&mut self) {
         self.plugin.uninstall(&self.hands.claims);
+        warn_of(self.hands.probes(&rules::forget_probes()), "forget the kubelet's probes");
         if let Err(e) = store::remove(&self.redirected_file()) {
             tracing::warn!(error = %e, "forget what was redirected");
         }
@@ -269,6 +274,7 @@ impl Driver {
             revision: self.args.workload.revision.clone(),
             serving_epoch,
             captured,
+            callers: self.admissions.asks(),
             prepared: self.keep.prepared(self.world(said)),
             awaiting: self.awaiting(said),
         };

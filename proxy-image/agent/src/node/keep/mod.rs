@@ -4,13 +4,14 @@
 pub mod pod;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use meshwright_cni::{Answer, Request};
-use meshwright_proto::nodes::{CapturedPod, Member, NodeOrder};
+use meshwright_proto::nodes::{CapturedPod, Member, NodeOrder, PodPolicy};
 use tokio::time::Instant;
 
-use super::{find::Sought, store::AllRedirected};
+use super::{find::Sought, rules::Guard, store::AllRedirected};
 use pod::{Job, Pod, Seen};
 
 /// So many that wait are told of.
@@ -59,6 +60,8 @@ pub struct Task {
     pub ports: BTreeSet<u16>,
     /// Rules of ours may be there already.
     pub redirected: bool,
+    /// Plaintext that the pod refuses.
+    pub guard: Guard,
     /// SPIFFE id of the pod; empty while it is not known.
     pub identity: String,
 }
@@ -147,6 +150,9 @@ impl Keep {
         for (uid, pod) in &mut self.pods {
             let seen = seen(uid, world, self.identities.get(uid));
             let redirected = pod.is_redirected();
+            // Who leaves is sent plaintext before long.
+            let policy = world.order.policies.get(uid).filter(|_| seen.wanted);
+            pod.guards(&guard(policy), now);
             let job = pod.step(seen, now);
             if pod.is_redirected() {
                 pod.redirects_to(self.ports);
@@ -154,8 +160,8 @@ impl Keep {
             if let (Some(job), Some(namespace)) = (job, pod.namespace()) {
                 let ports = pod.ports().iter().copied().chain(self.ports).collect();
                 let identity = self.identities.get(uid).cloned().unwrap_or_default();
-                let (uid, namespace) = (uid.clone(), namespace.clone());
-                tasks.push(Task { uid, namespace, job, ports, redirected, identity });
+                let (uid, namespace, guard) = (uid.clone(), namespace.clone(), pod.guard().clone());
+                tasks.push(Task { uid, namespace, job, ports, redirected, guard, identity });
             }
         }
         self.pods.retain(|_, pod| !pod.is_gone());
@@ -225,6 +231,28 @@ impl Keep {
         reported.collect()
     }
 
+    /// Pods that take mutual TLS, and where.
+    pub fn captured_in(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        let captured = self.pods.iter().filter(|(_, pod)| pod.is_captured());
+        captured.filter_map(|(uid, pod)| Some((uid.clone(), pod.namespace()?.clone())))
+    }
+
+    /// Ports that the node's own probes reach in any case, by the addresses of pods that refuse other plaintext.
+    pub fn probes(&self, world: World<'_>) -> BTreeMap<IpAddr, BTreeSet<u16>> {
+        let mut probes = BTreeMap::<IpAddr, BTreeSet<u16>>::new();
+        for (uid, pod) in self.pods.iter().filter(|(_, pod)| pod.is_redirected() && pod.guard().refuses_any())
+        {
+            let told = self.sandboxes.get(uid).map(|sandbox| &sandbox.addresses);
+            let addresses =
+                world.member(uid).map(|member| &member.addresses).into_iter().chain(told).flatten();
+            for address in addresses.filter_map(|address| address.parse().ok()) {
+                probes.entry(address).or_default().extend(&pod.guard().probes);
+            }
+        }
+        probes.retain(|_, ports| !ports.is_empty());
+        probes
+    }
+
     /// Uids of pods that take mutual TLS, or would as soon as we serve.
     pub fn prepared(&self, world: World<'_>) -> Vec<String> {
         let prepared = self.pods.iter().filter(|(uid, pod)| pod.is_prepared() && world.member(uid).is_some());
@@ -287,6 +315,12 @@ impl Keep {
         self.pods.values().for_each(|pod| *stages.entry(pod.stage()).or_default() += 1);
         stages
     }
+}
+
+fn guard(policy: Option<&PodPolicy>) -> Guard {
+    let Some(PodPolicy { refused, except, probes, admission: _ }) = policy else { return Guard::default() };
+    let ports = |all: &[u32]| all.iter().filter_map(|port| u16::try_from(*port).ok()).collect();
+    Guard { refused: *refused, except: ports(except), probes: ports(probes) }
 }
 
 /// Uid of the pod, also where the container runtime does not tell it.

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, node::rules::Guard};
 
 /// So long after a replica of the control plane saw that it is listed no more, nobody sends mutual TLS to a pod: every replica and node has it.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -22,6 +22,8 @@ const UNTOLD: Duration = Duration::from_secs(60);
 pub const PARTING: Duration = Duration::from_secs(3600);
 /// Envoy closes a listener at once; one that is away has none.
 const CLOSING: Duration = Duration::from_secs(5);
+/// So long may connections in plaintext go on that were there before it was refused.
+pub const NOTICE: Duration = Duration::from_secs(30);
 /// How often the rules of a captured pod are looked at, give or take a quarter: a node's pods never all at once.
 const CHECK: Duration = Duration::from_secs(300);
 /// How soon the connections of a pod that leaves are counted again, at first.
@@ -38,6 +40,10 @@ pub enum Job {
     Redirect,
     /// See whether the rules are still there, and mend them.
     Check,
+    /// Refuse other plaintext than before.
+    Guard,
+    /// End what is connected in plaintext that is refused now.
+    Cut,
     /// Leave new connections alone.
     Part,
     /// Count redirected connections.
@@ -87,6 +93,10 @@ pub struct Pod {
     redirected: bool,
     /// The ports to which it was ever redirected.
     ports: BTreeSet<u16>,
+    /// Plaintext that it is to refuse, whether the rules say so already, and when what is connected is ended.
+    guard: Guard,
+    guarded: bool,
+    cut: Option<Instant>,
     /// What is under way. What was begun in another namespace does not count any more.
     job: Option<(Job, u64)>,
     jobs: u64,
@@ -110,6 +120,9 @@ impl Pod {
             namespace: None,
             redirected: false,
             ports: BTreeSet::new(),
+            guard: Guard::default(),
+            guarded: false,
+            cut: None,
             job: None,
             jobs: 0,
             hurries: false,
@@ -169,7 +182,9 @@ impl Pod {
             Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
             Stage::Open if seen.serves => (Some(Job::Redirect), None),
             Stage::Open => (Some(Job::Try).filter(|_| !self.tried), None),
-            Stage::Captured => (Some(Job::Check), None),
+            Stage::Captured | Stage::Unlisted { .. } if !self.guarded => (Some(Job::Guard), None),
+            Stage::Captured if self.cut.is_some_and(|cut| now >= cut) => (Some(Job::Cut), None),
+            Stage::Captured => (Some(Job::Check), self.cut),
             Stage::Unlisted { since } => {
                 let until = self.quiet().map_or(since + UNTOLD, |quiet| quiet.min(since + UNTOLD));
                 (Some(Job::Part).filter(|_| now >= until), Some(until))
@@ -187,6 +202,8 @@ impl Pod {
         self.wakes = None;
         // From here on it may be; after a crash nobody knows.
         self.redirected |= job == Job::Redirect;
+        // What is said while it is under way is another thing to do.
+        self.guarded |= matches!(job, Job::Redirect | Job::Guard);
         self.jobs += 1;
         self.job = Some((job, self.jobs));
         self.job
@@ -202,10 +219,14 @@ impl Pod {
             _ if self.hurries => Some(Stage::Clearing),
             Stage::Sought if self.namespace.is_some() => Some(Stage::Opening),
             Stage::Sought if !seen.wanted => Some(Stage::Gone),
-            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => Some(match self.redirected {
-                true => Stage::Unlisted { since: now },
-                false => Stage::Parting { deadline: now + PARTING },
-            }),
+            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => {
+                // Rules that others left lead elsewhere, and go as they are.
+                self.guarded |= self.stage != Stage::Captured;
+                Some(match self.redirected {
+                    true => Stage::Unlisted { since: now },
+                    false => Stage::Parting { deadline: now + PARTING },
+                })
+            }
             // Envoy was started anew before anything was redirected.
             Stage::Open if !seen.opened => Some(Stage::Opening),
             Stage::Captured if !seen.serves => Some(Stage::Open),
@@ -254,21 +275,43 @@ impl Pod {
                         self.redirected = false;
                         Stage::Gone
                     }
-                    Job::Check | Job::Try => self.stage,
+                    Job::Check | Job::Guard | Job::Cut | Job::Try => self.stage,
                 };
                 self.go(next, now);
+                match job.0 {
+                    Job::Redirect | Job::Guard => self.cut = self.guard.refuses_any().then_some(now + NOTICE),
+                    Job::Cut => self.cut = None,
+                    _ => {}
+                }
                 self.tried |= job.0 == Job::Try;
-                if matches!(job.0, Job::Redirect | Job::Check) {
-                    self.due = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
+                let stays = matches!(job.0, Job::Redirect | Job::Check | Job::Guard | Job::Cut);
+                if stays && self.stage == Stage::Captured {
+                    let check = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
+                    self.due = self.cut.map_or(check, |cut| check.min(cut));
                 }
             }
             Ok(_) if job.0 == Job::Count => self.due = now + self.backoff.next_delay().max(COUNT),
             Ok(_) => self.due = now + self.backoff.next_delay().min(COUNT),
             Err(problem) => {
+                self.guarded &= job.0 != Job::Guard;
                 self.problem = Some(problem);
                 self.due = now + self.backoff.next_delay();
             }
         }
+    }
+
+    /// From now on it is to refuse this plaintext.
+    pub fn guards(&mut self, guard: &Guard, now: Instant) {
+        if self.guard != *guard {
+            self.guard = guard.clone();
+            self.guarded = false;
+            self.due = now;
+        }
+    }
+
+    /// Plaintext that it is to refuse.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     fn go(&mut self, stage: Stage, now: Instant) {

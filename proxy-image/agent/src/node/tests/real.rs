@@ -12,9 +12,16 @@ use super::{
     claim, pods,
     stage::{Stage, names, says},
 };
-use crate::{node::sockets::Sockets, tests::fake::eventually};
+use meshwright_proto::nodes::{Admission, PodPolicy};
+
+use crate::{
+    node::{rules::MARK, sockets::Sockets},
+    tests::fake::eventually,
+};
 
 const SERVICE: &str = "10.96.0.10";
+/// Ports of SMTP and MySQL, where servers speak first.
+const FIRST: [u16; 2] = [25, 3306];
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey { namespace: "shop".to_owned(), name: name.to_owned() }
@@ -26,7 +33,15 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
         |index: usize| -> Arc<str> { format!("spiffe://cluster.local/ns/shop/sa/u{index}").into() };
     let members = addresses.iter().zip(0..).map(|(address, index)| {
         let pod = key(&format!("pod-u{index}"));
-        (format!("u{index}"), Member { pod, identity: identity(index), addresses: vec![address.clone()] })
+        (
+            format!("u{index}"),
+            Member {
+                pod,
+                identity: identity(index),
+                addresses: vec![address.clone()],
+                workload: "app".into(),
+            },
+        )
     });
     let endpoint = Endpoint {
         address: addresses[1].clone(),
@@ -44,7 +59,10 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
     let peers: BTreeMap<_, _> = captured
         .iter()
         .map(|index| {
-            (addresses[*index].clone(), Peer { uid: format!("u{index}").into(), identity: identity(*index) })
+            (
+                addresses[*index].clone(),
+                Peer { uid: format!("u{index}").into(), identity: identity(*index), ..Peer::default() },
+            )
         })
         .collect();
     Mesh {
@@ -89,6 +107,61 @@ async fn two_pods_of_a_node_talk_mutual_tls() {
     })
     .await;
     assert_eq!(caller.reaches(target.addresses[0], 9000, 0), super::APP, "and what the server begins");
+
+    // Servers that speak first, where plaintext is taken and where it is not: what is said before and after is the same.
+    FIRST.iter().for_each(|port| target.serves(*port, "220 ready"));
+    for strict in [false, true] {
+        let policy = PodPolicy { refused: strict, ..PodPolicy::default() };
+        stage.order(|order| _ = order.policies.insert("u1".to_owned(), policy));
+        let plain = if strict { "connection refused" } else { "220 ready" };
+        for port in FIRST {
+            let what = format!("plaintext to {port}, strict {strict}");
+            eventually(&what, async || caller.reaches(target.addresses[0], port, MARK) == plain).await;
+            let since = std::time::Instant::now();
+            let mut talk = caller.connect(target.addresses[0], port, 0).unwrap();
+            assert_eq!(talk.greeting(), "220 ready", "strict {strict}");
+            assert!(since.elapsed() < std::time::Duration::from_secs(1), "somebody waited for the client");
+            assert!(talk.lives() && secured() > 0, "port {port}, strict {strict}");
+        }
+    }
+    stage.order(|order| order.policies.clear());
+    eventually("plaintext", async || caller.reaches(target.addresses[0], 9000, MARK) == super::APP).await;
+
+    // A caller that is refused from now on loses what is open, and nothing gets around the proxy.
+    let mut open = caller.connect(target.addresses[0], 9000, 0).unwrap();
+    assert_eq!(open.greeting(), super::APP);
+    assert_eq!(caller.reaches(target.addresses[0], 9000, MARK), super::APP, "plaintext");
+    let nobody = Some(Admission { limited: true, ..Admission::default() });
+    let policy = PodPolicy { refused: true, admission: nobody, ..PodPolicy::default() };
+    stage.order(|order| _ = order.policies.insert("u1".to_owned(), policy));
+    let since = std::time::Instant::now();
+    eventually("cut off", async || !open.lives()).await;
+    assert!(since.elapsed() < std::time::Duration::from_secs(5), "{:?}", since.elapsed());
+    eventually("no plaintext", async || {
+        caller.reaches(target.addresses[0], 9000, MARK) == "connection refused"
+    })
+    .await;
+    assert!(stage.reports().iter().any(|report| !report.callers.is_empty()), "it asked who that was");
+    stage.order(|order| order.policies.clear());
+    eventually("plaintext", async || caller.reaches(target.addresses[0], 9000, MARK) == super::APP).await;
+    // Who called whom is told.
+    eventually("a report of the traffic", async || {
+        assert_eq!(says(caller, SERVICE.parse().unwrap(), 80).await, "app over HTTP");
+        let mut pairs = stage.traffic().into_iter().flat_map(|report| report.pairs);
+        pairs.any(|pair| {
+            let slots = pair.slots.iter().map(|slot| (slot.requests, slot.failed));
+            let (requests, failed) =
+                slots.fold((0, 0), |(all, bad), (more, worse)| (all + more, bad + worse));
+            (pair.source_workload.as_str(), pair.destination_service.as_str()) == ("app", "app")
+                && requests > 0
+                && failed == 0
+        })
+    })
+    .await;
+    let text = stage.metrics().await.unwrap();
+    let row = r#"meshwright_requests_total{source_namespace="shop",source_workload="app",source_service_account="u0",destination_namespace="shop",destination_service="app",destination_port="80",destination_workload_namespace="shop",destination_workload="",destination_service_account="u1",protocol="HTTP/1.1",response_class="2xx",grpc_status="",flags="",mtls="true"}"#;
+    assert!(text.contains(row), "{text}");
+    assert!(text.contains("envoy_server_live") && !text.contains("envoy_mesh"), "Envoy's own, and not twice");
 
     // Envoy alone; what it had is there again at once.
     stage.kill_envoy();

@@ -17,7 +17,10 @@ use meshwright_pki::{
     SpiffeId,
     tls::{DynamicIdentity, DynamicRoots, client_config},
 };
-use meshwright_proto::nodes::{Member, NodeOrder, NodeReport};
+use meshwright_proto::{
+    nodes::{Member, NodeOrder, NodeReport},
+    reports::NodeReportRequest,
+};
 use meshwright_runtime::Shutdown;
 use meshwright_xds::{
     Snapshot, TypeUrl,
@@ -65,6 +68,7 @@ struct Proxy {
 pub struct Stage {
     folder: Arc<tempfile::TempDir>,
     control_plane: ControlPlane,
+    metrics: Mutex<Option<SocketAddr>>,
     revision: &'static str,
     slot: &'static str,
     /// Whether answers say which revision's proxy they are from.
@@ -107,7 +111,8 @@ impl Stage {
         control_plane.order(|order| {
             order.namespaces = [("shop".to_owned(), true), ("plain".to_owned(), false)].into()
         });
-        Self { folder, control_plane, revision, slot, signs, pods: Mutex::default() }
+        let (metrics, pods) = (Mutex::default(), Mutex::default());
+        Self { folder, control_plane, metrics, revision, slot, signs, pods }
     }
 
     fn own(&self) -> PathBuf {
@@ -153,6 +158,8 @@ impl Stage {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let own = |name: &str| self.own().join(name).display().to_string();
         let [outbound, inbound] = self.ports();
+        let metrics = free_address().await;
+        self.metrics.lock().unwrap().replace(metrics);
         for (name, value) in [
             ("service-account", format!("{}-node", self.revision)),
             ("trust-domain", "cluster.local".to_owned()),
@@ -169,7 +176,7 @@ impl Stage {
             ("outbound-port", outbound.to_string()),
             ("inbound-port", inbound.to_string()),
             ("drain-deadline", "20s".to_owned()),
-            ("metrics-addr", free_address().await.to_string()),
+            ("metrics-addr", metrics.to_string()),
             ("health-addr", free_address().await.to_string()),
         ] {
             add(name, value);
@@ -255,6 +262,21 @@ impl Stage {
             "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", format!("pod-{uid}")], ["K8S_POD_UID", uid]],
         });
         std::fs::write(self.folder.path().join("cache/results").join(uid), text.to_string()).unwrap();
+    }
+
+    /// What the control plane was told of the traffic.
+    pub fn traffic(&self) -> Vec<NodeReportRequest> {
+        self.control_plane.traffic()
+    }
+
+    /// What Prometheus gets.
+    pub async fn metrics(&self) -> Option<String> {
+        let address = (*self.metrics.lock().unwrap())?;
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        Some(text)
     }
 
     pub fn reports(&self) -> Vec<NodeReport> {

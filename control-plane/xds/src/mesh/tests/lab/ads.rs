@@ -246,11 +246,11 @@ fn write_down(listener: &mut Listener, path: &Path) {
         let Some(filter::ConfigType::TypedConfig(any)) = &mut filter.config_type else { continue };
         if any.type_url.ends_with("TcpProxy") {
             let mut proxy = TcpProxy::decode(any.value.as_slice()).unwrap();
-            proxy.access_log = vec![AccessLog {
+            proxy.access_log.push(AccessLog {
                 name: "file".to_owned(),
                 config_type: Some(access_log::ConfigType::TypedConfig(pack_any(file.clone()))),
                 ..AccessLog::default()
-            }];
+            });
             proxy.access_log_options = Some(TcpAccessLogOptions {
                 flush_access_log_on_connected: true,
                 ..TcpAccessLogOptions::default()

@@ -95,6 +95,14 @@ pub async fn read_head(stream: &mut TcpStream) -> Option<String> {
 async fn http2(stream: TcpStream, peer: &str) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
+        if let Some(status) = request.headers().get("x-wanted-status") {
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).ok()?;
+            let mut send = respond.send_response(head, false).ok()?;
+            let trailers =
+                http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), status.clone())]);
+            send.send_trailers(trailers).ok()?;
+            continue;
+        }
         let headers = request.headers().iter();
         let headers =
             headers.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap_or_default()));

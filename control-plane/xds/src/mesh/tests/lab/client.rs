@@ -30,22 +30,26 @@ impl Namespace {
 
     /// The answer to a request with HTTP/2.
     pub async fn get_http2(&self, address: &str) -> Result<String, String> {
+        Http2::new(self, address).await?.get().await
+    }
+
+    /// A gRPC call that the server is to answer with this status.
+    pub async fn call_for(&self, address: &str, status: &str) -> Result<(), String> {
         let stream = self.connect(address).await.map_err(|e| e.to_string())?;
-        let answer = async {
+        let call = async {
             let (mut client, connection) = h2::client::handshake(stream).await?;
             tokio::spawn(connection);
-            let request = http::Request::get(format!("http://{address}/two")).body(()).unwrap_or_default();
-            let (response, _) = client.send_request(request, true)?;
+            let request = http::Request::post(format!("http://{address}/shop.Cart/Get"))
+                .header("content-type", "application/grpc")
+                .header("x-wanted-status", status);
+            let (response, _) = client.send_request(request.body(()).unwrap_or_default(), true)?;
             let mut body = response.await?.into_body();
-            let mut text = Vec::new();
             while let Some(data) = body.data().await {
-                let data: Bytes = data?;
-                text.extend_from_slice(&data);
+                data?;
             }
-            Ok::<_, h2::Error>(String::from_utf8_lossy(&text).into_owned())
+            body.trailers().await.map(drop)
         };
-        let answer = timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?;
-        answer.map_err(|e| e.to_string())
+        timeout(PATIENCE, call).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 
     /// Waits for the greeting, says something, hears it back, closes its half and hears the last word.
@@ -61,6 +65,40 @@ impl Namespace {
             Ok::<_, std::io::Error>(format!("{greeting} {echo} {}", rest.trim_end()))
         };
         timeout(PATIENCE, talk).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
+/// A connection with HTTP/2.
+pub struct Http2 {
+    address: String,
+    client: h2::client::SendRequest<Bytes>,
+}
+
+impl Http2 {
+    pub async fn new(from: &Namespace, address: &str) -> Result<Self, String> {
+        let stream = from.connect(address).await.map_err(|e| e.to_string())?;
+        let (client, connection) = h2::client::handshake(stream).await.map_err(|e| e.to_string())?;
+        tokio::spawn(connection);
+        Ok(Self { address: address.to_owned(), client })
+    }
+
+    /// The body of the answer.
+    pub async fn get(&mut self) -> Result<String, String> {
+        let answer = async {
+            let mut client = self.client.clone().ready().await?;
+            let request =
+                http::Request::get(format!("http://{}/two", self.address)).body(()).unwrap_or_default();
+            let (response, _) = client.send_request(request, true)?;
+            let mut body = response.await?.into_body();
+            let mut text = Vec::new();
+            while let Some(data) = body.data().await {
+                let data: Bytes = data?;
+                text.extend_from_slice(&data);
+            }
+            Ok::<_, h2::Error>(String::from_utf8_lossy(&text).into_owned())
+        };
+        let answer = timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?;
+        answer.map_err(|e| e.to_string())
     }
 }
 

@@ -1,9 +1,12 @@
 //! Envoy in the network of a node, with what an agent would give it.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
+use std::time::Duration;
 
-use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{
+    DynamicResources, StaticResources, StatsEviction,
+};
 use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use envoy_types::pb::envoy::config::bootstrap::v3::{Admin, Bootstrap, LayeredRuntime, RuntimeLayer};
 use envoy_types::pb::envoy::config::cluster::v3 as cds;
@@ -15,11 +18,15 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
+use envoy_types::pb::envoy::config::metrics::v3::{StatsConfig, StatsMatcher, stats_matcher};
 use envoy_types::pb::envoy::extensions::bootstrap::internal_listener::v3::InternalListener;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::{
+    ListStringMatcher, StringMatcher, string_matcher::MatchPattern,
 };
 use envoy_types::pb::google::protobuf;
 use envoy_types::util::pack_any;
@@ -30,8 +37,9 @@ use tokio::net::UnixStream;
 use super::ads::Node;
 use super::network::within;
 use super::until;
-use crate::envoy::common::ads;
+use crate::envoy::common::{ads, duration};
 use crate::mesh::parts::extension;
+use crate::mesh::signals;
 
 /// Ends with this.
 pub struct Envoy {
@@ -49,18 +57,25 @@ impl Drop for Envoy {
 impl Envoy {
     /// One worker: two pods that share a connection do so on one worker only.
     pub fn start(network: &Path, directory: &Path, node: &Node) -> Self {
+        Self::start_with(network, directory, node, None)
+    }
+
+    /// The same, and it forgets statistics that nothing was counted in for so long.
+    pub fn start_with(network: &Path, directory: &Path, node: &Node, forget: Option<Duration>) -> Self {
         let admin = directory.join(format!("{}.admin", node.name));
         let file = directory.join(format!("{}.pb", node.name));
-        std::fs::write(&file, bootstrap(&admin, node).encode_to_vec()).unwrap();
+        std::fs::write(&file, bootstrap(&admin, node, forget).encode_to_vec()).unwrap();
         let mut command = Command::new(std::env::var_os("ENVOY_BIN").unwrap());
         command.args([
             "--disable-hot-restart",
             "--concurrency",
             if std::env::var_os("MEASURE").is_some() { "2" } else { "1" },
             "--log-level",
-            "error",
+            &std::env::var("LAB_LOG").unwrap_or_else(|_| "error".to_owned()),
         ]);
-        command.args(["--file-flush-interval-msec", "50", "-c"]).arg(&file).stdout(Stdio::null());
+        command.args(["--file-flush-interval-msec", "50", "-c"]).arg(&file);
+        let out = std::fs::File::create(directory.join(format!("{}.out", node.name))).unwrap();
+        command.stdout(out);
         let process = within(network, || command.spawn().unwrap());
         Self { process, admin }
     }
@@ -87,7 +102,7 @@ impl Envoy {
     }
 }
 
-fn bootstrap(admin: &Path, node: &Node) -> Bootstrap {
+fn bootstrap(admin: &Path, node: &Node, forget: Option<Duration>) -> Bootstrap {
     let grpc = core::GrpcService {
         target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc_service::EnvoyGrpc {
             cluster_name: "xds".to_owned(),
@@ -117,11 +132,30 @@ fn bootstrap(admin: &Path, node: &Node) -> Bootstrap {
             InternalListener::default(),
         )],
         layered_runtime: Some(LayeredRuntime { layers: vec![runtime()] }),
-        stats_config: std::env::var_os("STATS").map(|_| envoy_types::pb::envoy::config::metrics::v3::StatsConfig { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::StatsMatcher { stats_matcher: Some(envoy_types::pb::envoy::config::metrics::v3::stats_matcher::StatsMatcher::InclusionList(envoy_types::pb::envoy::r#type::matcher::v3::ListStringMatcher { patterns: vec![envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher { match_pattern: Some(envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Prefix("server.".into())), ignore_case: false }] })) }), ..Default::default() }),
-        deferred_stat_options: Some(envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions { enable_deferred_creation_stats: true }),
-        cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager { enable_deferred_cluster_creation: true, ..Default::default() }),
+        stats_config: Some(statistics()),
+        stats_eviction: forget.map(|after| StatsEviction::StatsEvictionInterval(duration(after))),
+        deferred_stat_options: Some(
+            envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions {
+                enable_deferred_creation_stats: true,
+            },
+        ),
+        cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager {
+            enable_deferred_cluster_creation: true,
+            ..Default::default()
+        }),
         ..Bootstrap::default()
     }
+}
+
+/// As the agent's bootstrap has it.
+fn statistics() -> StatsConfig {
+    let patterns = signals::STATISTICS.map(|prefix| StringMatcher {
+        match_pattern: Some(MatchPattern::Prefix(prefix.to_owned())),
+        ignore_case: false,
+    });
+    let list = ListStringMatcher { patterns: patterns.to_vec() };
+    let matcher = StatsMatcher { stats_matcher: Some(stats_matcher::StatsMatcher::InclusionList(list)) };
+    StatsConfig { stats_matcher: Some(matcher), ..StatsConfig::default() }
 }
 
 /// With this feature of Envoy 1.40 an internal connection that ends right after an answer was written loses the answer.

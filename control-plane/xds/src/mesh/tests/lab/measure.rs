@@ -26,6 +26,7 @@ fn world(pods: usize, services: usize, eps: usize, protocol: Protocol, accounts:
         let member = Member {
             pod: ObjectKey::new("shop", format!("m{i}")),
             identity: spiffe(["front", "cart", "back"][i % accounts]),
+            workload: format!("m{i}").into(),
             addresses: vec![],
         };
         Arc::make_mut(c.mesh.nodes.entry("n1".into()).or_default()).members.insert(uid, member);
@@ -35,7 +36,7 @@ fn world(pods: usize, services: usize, eps: usize, protocol: Protocol, accounts:
             (0..eps).map(|k| format!("10.{}.{}.{}", 100 + i / 250, i % 250, k + 1)).collect();
         for e in &ep {
             Arc::make_mut(&mut c.mesh.peers)
-                .insert(e.clone(), Peer { uid: "x".into(), identity: spiffe("back") });
+                .insert(e.clone(), Peer { uid: "x".into(), identity: spiffe("back"), ..Peer::default() });
         }
         let ep: Vec<(&str, u16)> = ep.iter().map(|e| (e.as_str(), 8080)).collect();
         c = c.service(
@@ -68,9 +69,12 @@ async fn measure() {
         .map(|i| (format!("pod:uid-m{i}"), path(&format!("m{i}"))))
         .chain([("blackhole".to_owned(), path("blackhole"))])
         .collect();
-    let node = Node::start_with("n1", directory.path(), &authority, paths, |s| {
-        ads::change(s, TypeUrl::Listener, |_: &mut envoy_types::pb::envoy::config::listener::v3::Listener| {})
-    });
+    // What counting costs: the same without.
+    let edit: Edit = match std::env::var_os("WITHOUT_SIGNALS") {
+        Some(_) => |snapshot| signals::edit_loggers(snapshot, Vec::clear),
+        None => |_| {},
+    };
+    let node = Node::start_with("n1", directory.path(), &authority, paths, edit);
     let shared = Shared::new(TRUST_DOMAIN);
     let empty = world(0, 0, 1, Protocol::Http, 1);
     for (what, w, n) in [
@@ -108,6 +112,68 @@ async fn measure() {
     }
 }
 
+type Edit = fn(&mut Snapshot);
+
+/// Seconds of CPU that a process has used.
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+/// What counting costs for each request, at the caller's proxy; and for each set of labels.
+#[tokio::test(flavor = "multi_thread")]
+async fn measure_requests() {
+    if obstacle().is_some() || std::env::var_os("MEASURE").is_none() {
+        return;
+    }
+    const REQUESTS: u32 = 20_000;
+    let ways: [(&str, Edit); 2] = [
+        ("without signals", |snapshot| signals::edit_loggers(snapshot, Vec::clear)),
+        ("with signals", |_| {}),
+    ];
+    for (what, edit) in [ways, ways].concat() {
+        let lab = lab(mesh(), edit).await.unwrap();
+        let mut stream = lab.pod("front").connect("10.88.0.1:80").await.unwrap();
+        let (_, envoy) = &lab.nodes[0];
+        let before = cpu(envoy.pid());
+        for _ in 0..REQUESTS {
+            client::get(&mut stream, "HTTP/1.1", "").await.unwrap();
+        }
+        let used = (cpu(envoy.pid()) - before) * 1_000_000.0 / f64::from(REQUESTS);
+        println!("{what}: {used:.1} µs of CPU for each request");
+    }
+
+    // As many sets of labels as gRPC has statuses, from two pods to two Services. All ways are known before.
+    const WAYS: [(&str, &str); 4] = [
+        ("front", "10.88.0.1:80"),
+        ("cart", "10.88.0.1:80"),
+        ("front", "10.88.0.3:8000"),
+        ("cart", "10.88.0.3:8000"),
+    ];
+    let lab = lab(mesh(), |_| {}).await.unwrap();
+    let n1 = &lab.nodes[0].1;
+    let call = async |from: &str, to: &str, status: u32| {
+        lab.pod(from).call_for(to, &status.to_string()).await.unwrap()
+    };
+    for _ in 0..5 {
+        for (from, to) in WAYS {
+            call(from, to, 0).await;
+        }
+    }
+    let series = async || n1.ask("/stats?filter=%5Emesh%5C.").await.unwrap().lines().count();
+    let (before, first) = (figures(n1).await, series().await);
+    for (from, to) in WAYS {
+        for status in 0..17 {
+            call(from, to, status).await;
+        }
+    }
+    let (after, last) = (figures(n1).await, series().await);
+    #[allow(clippy::cast_precision_loss)]
+    let each = (after.0 - before.0) / (last - first) as f64;
+    println!("{} more statistics: {each:.2} kB each", last - first);
+}
+
 #[test]
 fn speed() {
     if std::env::var_os("MEASURE").is_none() {
@@ -120,6 +186,7 @@ fn speed() {
                 pod: ObjectKey::new("shop", format!("m{n}-{i}")),
                 identity: spiffe("front"),
                 addresses: vec![],
+                workload: "app".into(),
             };
             Arc::make_mut(w.mesh.nodes.entry(format!("node-{n}")).or_default())
                 .members

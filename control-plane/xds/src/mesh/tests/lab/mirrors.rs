@@ -6,7 +6,9 @@ use meshwright_core::model::{HttpRouteFilter, RequestMirror};
 
 use super::application::COPIED;
 use super::routed::{backend, route, rule, with};
+use super::signals::{brief, counted, expected, total};
 use super::*;
+use crate::mesh::signals::Kind;
 
 const SHOP: &str = "10.88.0.30:80";
 
@@ -38,7 +40,7 @@ async fn copies_leave_in_the_name_and_from_the_network_of_who_called() {
     let Some(lab) = lab(mirrored(), |_| {}).await else { return };
     for (account, address) in [("front", "10.77.0.11"), ("cart", "10.77.0.12")] {
         let path = format!("/copied/by-{account}");
-        let spoofed = "x-meshwright-network: /run/netns/x\r\nx-meshwright-caller: x\r\nX-Own: kept\r\nx-forwarded-for: 1.2.3.4\r\n";
+        let spoofed = "x-meshwright-network: /run/netns/x\r\nx-meshwright-caller: x\r\nx-meshwright-source: x,y,z\r\nX-Own: kept\r\nx-forwarded-for: 1.2.3.4\r\n";
         let answer = lab.pod(account).ask(SHOP, &path, spoofed).await.unwrap();
         assert_eq!((answer.status, answer.source()), (200, "from 10.77.0.21"));
         let all = until("both copies", async || Some(copies(&path)).filter(|all| all.len() == 3)).await;
@@ -66,6 +68,17 @@ async fn copies_leave_in_the_name_and_from_the_network_of_who_called() {
     assert_eq!(of, ["cart", "front"], "one connection for each: copies of two pods share none");
     assert_eq!(lab.pod("front").ask(SHOP, "/copied/never/x", "").await.unwrap().status, 200);
     assert_eq!(copies("/copied/never/x").len(), 1);
+    let enough = |counted: &_| total(counted, Kind::Requests) >= 7;
+    let counts = counted(&lab.nodes[0].1, enough).await;
+    let requests = expected(&[
+        ("front(front) → shop/back:80 back(back) HTTP/1.1 2xx  mtls", 2),
+        ("cart(cart) → shop/back:80 back(back) HTTP/1.1 2xx  mtls", 1),
+        ("front(front) → shop/cart:80 cart(cart) HTTP/1.1 2xx  mtls", 1),
+        ("cart(cart) → shop/cart:80 cart(cart) HTTP/1.1 2xx  mtls", 1),
+        ("front(front) → shop/out:80  HTTP/1.1 2xx  plain", 1),
+        ("cart(cart) → shop/out:80  HTTP/1.1 2xx  plain", 1),
+    ]);
+    assert_eq!(brief(&counts, Kind::Requests), requests, "copies count for who called");
     for (node, _) in &lab.nodes {
         assert_eq!(node.refused(), [""; 0]);
     }
@@ -90,10 +103,9 @@ async fn a_copy_that_has_lost_its_caller_reaches_nobody() {
     let Some(lab) = lab(mirrored(), lose).await else { return };
     let path = "/copied/lost";
     assert_eq!(lab.pod("front").ask(SHOP, path, "").await.unwrap().status, 200);
-    let failed = "cluster.outbound_80_out_shop.upstream_cx_connect_fail";
     until("the copy has failed", async || {
-        let stats = lab.nodes[0].1.ask("/stats?filter=upstream_cx_connect_fail&usedonly").await?;
-        stats.lines().any(|line| line.contains("out|shop") || line.contains(failed)).then_some(())
+        let stats = lab.nodes[0].1.ask("/stats?filter=%5Emesh&usedonly").await?;
+        stats.lines().any(|line| line.contains("out|shop") && line.contains("UF")).then_some(())
     })
     .await;
     assert_eq!(copies(path).len(), 1, "the request itself");

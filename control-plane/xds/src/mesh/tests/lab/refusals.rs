@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_has_to_be_whom_it_was_listed_as() {
     let mut cluster = mesh();
-    let imposter = Peer { uid: "uid-back".into(), identity: spiffe("other") };
+    let imposter = Peer { uid: "uid-back".into(), identity: spiffe("other"), ..Peer::default() };
     Arc::make_mut(&mut cluster.mesh.peers).insert("10.77.0.21".to_owned(), imposter);
     let Some(lab) = lab(cluster, |_| {}).await else { return };
     let front = lab.pod("front");

@@ -51,6 +51,52 @@ async fn open_connections_do_not_notice_what_comes_and_goes() {
     }
 }
 
+/// HTTP that goes on, over connections from before.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_of_a_port_that_becomes_tcp_goes_on_over_mutual_tls() {
+    let web = |protocol| mesh().service("web", &[], 80, protocol, &[("10.77.0.21", 8080)]);
+    let Some(mut lab) = lab(mesh(), |_| {}).await else { return };
+    let mut open = lab.pod("front").connect("10.88.0.1:80").await.unwrap();
+    let mut http2 = client::Http2::new(lab.pod("front"), "10.88.0.1:80").await.unwrap();
+    let (_, body) = client::get(&mut open, "HTTP/1.1", "").await.unwrap();
+    assert!(body.starts_with("from 10.77.0.21"), "{body}");
+    assert_eq!(http2.get().await.unwrap(), "from 10.77.0.21\nHTTP/2.0 /two\n");
+    let before = lab.callers("back", |callers| callers.len() >= 2).await.len();
+
+    for protocol in [Protocol::Tcp, Protocol::Detect, Protocol::Http, Protocol::Tcp] {
+        lab.publish(web(protocol));
+        let mut failed = Vec::new();
+        // New connections as well: routes come before the list of destinations.
+        for _ in 0..40 {
+            for answer in [
+                client::get(&mut open, "HTTP/1.1", "").await.map(|(_, body)| body),
+                http2.get().await,
+                lab.pod("front").get("10.88.0.1:80", "").await.map(|(_, body)| body),
+            ] {
+                match answer {
+                    Ok(body) if body.starts_with("from 10.77.0.21\n") => {}
+                    other => failed.push(other),
+                }
+            }
+        }
+        assert!(failed.is_empty(), "{protocol:?}: {failed:?}");
+        if protocol == Protocol::Tcp {
+            // What is no HTTP passes.
+            let lab = &lab;
+            until("TCP", async || {
+                let mut stream = lab.pod("front").connect("10.88.0.1:80").await.ok()?;
+                stream.write_all(b"GET / FOO/9.9\r\n\r\n").await.ok()?;
+                Some(client::line(&mut stream).await.ok()?.starts_with("HTTP/1.1 200")).filter(|is| *is)
+            })
+            .await;
+        }
+    }
+    lab.callers("back", |callers| callers.len() > before).await;
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_the_backends_of_a_route_come_and_go() {
     let cluster = |to: &str| {
@@ -108,7 +154,7 @@ async fn the_handshake_names_protocol_and_port() {
         .service("db", &[], 3306, Protocol::Tcp, &silent(3307))
         .service("any", &[], 8000, Protocol::Detect, &silent(8082));
     Arc::make_mut(&mut cluster.mesh.peers)
-        .insert("10.77.0.99".to_owned(), Peer { uid: "x".into(), identity: spiffe("x") });
+        .insert("10.77.0.99".to_owned(), Peer { uid: "x".into(), identity: spiffe("x"), ..Peer::default() });
     let Some(lab) = lab(cluster, |_| {}).await else { return };
     let listener = lab.pod("outside").listen(PORT);
     let (sender, mut hellos) = mpsc::unbounded_channel();

@@ -120,6 +120,38 @@ fn rules_are_looked_at_now_and_then_and_trouble_with_that_takes_no_pod_out() {
 }
 
 #[test]
+fn plaintext_is_refused_when_that_is_said_what_is_connected_ends_later_and_who_leaves_takes_it_at_once() {
+    let now = start();
+    let mut pod = captured(now);
+    let strict = Guard { refused: true, ..Guard::default() };
+    pod.guards(&strict, now);
+    let job = pod.step(ALL, now).unwrap();
+    assert_eq!(job.0, Job::Guard);
+    pod.ended(job, Err("nft".to_owned()), now);
+    assert_eq!(drive(&mut pod, ALL, now + SECOND), [Job::Guard], "it is not refused yet");
+    let cut = now + SECOND + NOTICE;
+    assert_eq!(drive(&mut pod, ALL, cut - SECOND), []);
+    assert_eq!(pod.wakes(), Some(cut));
+    assert_eq!(drive(&mut pod, ALL, cut), [Job::Cut]);
+    assert_eq!(drive(&mut pod, ALL, cut + NOTICE), []);
+    // Envoy away, another process for us, the node of another revision: nobody lets plaintext in.
+    let away = Seen { certified: false, opened: false, ..ALL };
+    assert_eq!(drive(&mut pod, away, cut + NOTICE), []);
+    let mut next = Pod::new(cut);
+    next.restore("/n/1".into(), [15101, 15108], cut);
+    next.guards(&strict, cut);
+    assert_eq!(drive(&mut next, away, cut), [], "the rules are there");
+    assert_eq!(drive(&mut next, ALL, cut), [Job::AwaitListeners, Job::Redirect]);
+    assert_eq!(drive(&mut next, ALL, cut + NOTICE), [Job::Cut]);
+    // Senders hear that it leaves before its rules go.
+    let out = Seen { wanted: false, ..ALL };
+    let late = cut + NOTICE;
+    pod.guards(&Guard::default(), late);
+    assert_eq!(drive(&mut pod, out, late), [Job::Guard]);
+    assert_eq!(drive(&mut pod, out, late + GRACE), [Job::Part, Job::Count, Job::AwaitClosed, Job::Clear]);
+}
+
+#[test]
 fn a_pod_leaves_step_by_step() {
     let now = start();
     let mut pod = captured(now);
@@ -364,7 +396,7 @@ impl Model {
                 self.namespace.rules = None;
                 0
             }
-            Job::Check => 0,
+            Job::Check | Job::Guard | Job::Cut => 0,
             Job::Try => usize::from(!self.namespace.listens),
         };
         self.pod.ended(job, Ok(left), self.now);
