@@ -43,7 +43,7 @@ conformance: prerequisites ## Official Gateway API suite, profiles GATEWAY-HTTP,
 soak: prerequisites ## What must never happen, tried many times: rows missing in docs/soak.jsonl (ROW=name, TIME=30m)
 	@cargo run -q -p meshwright-e2e --bin soak
 
-bench: prerequisites ## Speed and size on the local cluster; figures in target/bench.txt
+bench: prerequisites ## Speed and size on the local cluster; figures in target/bench.txt (PART=gateways, paths or memory)
 	@cargo run -q -p meshwright-e2e --bin bench
 
 lint: prerequisites ## rustfmt and clippy, warnings are errors

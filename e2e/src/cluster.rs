@@ -158,6 +158,19 @@ impl Cluster {
         Ok(nodes.into_iter().map(|node| Path::new("/run/netns").join(node.netns)).collect())
     }
 
+    /// A program in a node's network and among its files.
+    ///
+    /// # Errors
+    /// Outside, or when there is no such node.
+    pub fn in_node(&self, name: &str, program: &str) -> Result<Command> {
+        let nodes = self.own("looking at a node")?.nodes();
+        let node = nodes.into_iter().find(|node| node.name == name);
+        let node = node.with_context(|| format!("there is no node {name}"))?;
+        let mut command = command::in_node(&node.netns, &node.mntns, program);
+        command.env("PATH", command::search_path());
+        Ok(command)
+    }
+
     /// Names of the nodes that run pods, in order.
     ///
     /// # Errors

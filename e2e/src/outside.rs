@@ -13,6 +13,7 @@ const DISPOSABLE: &str = "meshwright.io/disposable";
 pub const AUDIT_LOG: &str = "it reads the API server's audit log";
 pub const SIGNALS: &str = "it sends signals to processes of pods";
 pub const PACKETS: &str = "it captures packets on the nodes";
+pub const NETWORKS: &str = "it looks into the networks of pods";
 pub const POWER: &str = "it cuts a node's power";
 
 /// The context that `CLUSTER` and `CONTEXT` ask for; none is the checkout's own cluster. Empty is as good as unset.

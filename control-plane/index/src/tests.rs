@@ -153,7 +153,8 @@ async fn what_only_a_mesh_needs_is_not_waited_for_without_one() {
         all.into_keys().collect::<std::collections::BTreeSet<_>>()
     };
     let (with, without) = (awaited(&setup(true)), awaited(&setup(false)));
-    assert_eq!(with.difference(&without).copied().collect::<Vec<_>>(), ["grpcroutes", "meshnodes", "pods"]);
+    let mesh_only: Vec<_> = with.difference(&without).copied().collect();
+    assert_eq!(mesh_only, ["authorizationpolicies", "grpcroutes", "meshnodes", "meshtlspolicies", "pods"]);
     assert!(without.contains("httproutes") && without.is_subset(&with));
     assert_eq!([true, false].map(|has_mesh| setup(has_mesh).controller().has_mesh), [true, false]);
 }

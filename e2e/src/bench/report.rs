@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 pub struct Report(String);
 
 impl Report {
-    /// Prints a figure and keeps it. Counts have no decimals, everything else has one.
+    /// Prints a figure and keeps it. Counts and microseconds have no decimals, ratios have two, everything else has one.
     pub fn add(&mut self, name: &str, value: f64, unit: &str) {
         let line = line(name, value, unit);
         println!("{line}");
@@ -30,7 +30,11 @@ impl Report {
 }
 
 fn line(name: &str, value: f64, unit: &str) -> String {
-    let decimals = usize::from(["ms", "s", "MB", "MiB"].contains(&unit));
+    let decimals = match unit {
+        "ratio" => 2,
+        "ms" | "s" | "kB" | "MB" | "MiB" => 1,
+        _ => 0,
+    };
     format!("{name}: {value:.decimals$} {unit}")
 }
 
@@ -44,6 +48,7 @@ mod tests {
             line("route applied to first 200, p50", 12.34, "ms"),
             "route applied to first 200, p50: 12.3 ms"
         );
+        assert_eq!(line("mesh to static", 1.156, "ratio"), "mesh to static: 1.16 ratio");
         assert_eq!(line("status writes", 1000.0, "writes"), "status writes: 1000 writes");
     }
 }

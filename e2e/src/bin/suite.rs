@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use meshwright_e2e::outside::{AUDIT_LOG, PACKETS, POWER, SIGNALS};
+use meshwright_e2e::outside::{AUDIT_LOG, NETWORKS, PACKETS, POWER, SIGNALS};
 use meshwright_e2e::product::{
     self, Tally, cache, cluster_command, installed, run, run_cargo_tests, timed, workspace,
 };
@@ -19,7 +19,7 @@ const JOINING: &str = "node_proxies::pods_that_run_join_the_mesh_and_leave_it_an
 /// What changes nothing that Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits.
 const BESIDE: [&str; 3] = [CONTEST, KILLED_AGENTS, JOINING];
 /// End-to-end tests that need a cluster on this machine, and what for.
-const NOT_OUTSIDE: [(&str, &str); 14] = [
+const NOT_OUTSIDE: [(&str, &str); 17] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
@@ -27,6 +27,9 @@ const NOT_OUTSIDE: [(&str, &str); 14] = [
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     (KILLED_AGENTS, SIGNALS),
     (JOINING, PACKETS),
+    ("node_proxies::killed_proxies_of_a_node_cost_that_node_alone_and_not_for_long", SIGNALS),
+    ("node_proxies::pods_that_come_and_go_leave_nothing_on_the_nodes", NETWORKS),
+    ("node_proxies::while_the_control_plane_is_away_pods_go_on_and_new_ones_wait", SIGNALS),
     ("policy::strict_pods_refuse_plaintext_from_everybody_also_while_envoy_is_stopped", SIGNALS),
     ("under_load::killing_every_control_plane_pod_and_the_operators_leader_fails_no_request", SIGNALS),
     ("under_load::a_killed_gateway_pod_costs_its_own_connections_only", SIGNALS),

@@ -12,7 +12,8 @@ use super::record::{Attempt, Record, append, counting, finished, forget, load, s
 use super::table::{ROWS, Row, What};
 use super::under_load::NAMESPACE;
 use super::{
-    analysis, bad_versions, deletion, disturbed, idle, inputs, loss, mesh, operator, under_load, upgrade,
+    analysis, away, bad_versions, churn, deletion, disturbed, idle, inputs, loss, mesh, node_proxies,
+    operator, under_load, uninstall, upgrade,
 };
 use crate::Cluster;
 use crate::product::{self, cache, workspace};
@@ -259,6 +260,13 @@ async fn repeat(env: Option<&Env>, what: What, random: Random, repetition: u32) 
         What::EqualUpgrade => upgrade::equal(cluster()?).await,
         What::DisturbedUpgrade => disturbed::run(cluster()?, repetition, random).await,
         What::BadVersion => bad_versions::run(cluster()?, repetition).await,
+        What::NodeHandover => node_proxies::handover(cluster()?, repetition).await,
+        What::JoinLeave { times } => node_proxies::join_leave(cluster()?, times).await,
+        What::NodeProxiesKilled => node_proxies::killed(cluster()?, repetition).await,
+        What::ControlPlaneAway { minutes } => away::run(cluster()?, repetition, minutes).await,
+        What::PodChurn { pods } => churn::churn(cluster()?, repetition, pods).await,
+        What::CniBurst { pods } => churn::burst(cluster()?, repetition, pods).await,
+        What::InstallUninstall => uninstall::run(cluster()?, repetition).await,
         What::Analysis { upgrades, first_seed } => {
             tokio::task::spawn_blocking(move || analysis::run(repetition, upgrades, first_seed)).await?
         }

@@ -56,6 +56,28 @@ pub enum What {
     DisturbedUpgrade,
     /// Each of the bad versions in turn.
     BadVersion,
+    /// Node proxies of another revision serve pods that are called, and those before again.
+    NodeHandover,
+    /// Pods that run join the mesh and leave it.
+    JoinLeave {
+        times: u32,
+    },
+    /// SIGKILL of the agent, of Envoy and of all of the proxy of one node.
+    NodeProxiesKilled,
+    /// No control plane while pods come and go, and an Envoy ends.
+    ControlPlaneAway {
+        minutes: u64,
+    },
+    /// So many pods come and go.
+    PodChurn {
+        pods: u32,
+    },
+    /// So many pods at once on one node.
+    CniBurst {
+        pods: u32,
+    },
+    /// The mesh comes and goes under pods that run on.
+    InstallUninstall,
     /// Simulated upgrades, with seeds from this one on: one case of traffic in each repetition.
     Analysis {
         upgrades: u32,
@@ -112,6 +134,13 @@ const UPGRADE_ROWS: &[&str] =
 const DISTURBED_ROWS: &[&str] = &["e2e/src/soak/disturbed.rs", "e2e/src/soak/under_load.rs"];
 const BAD_ROWS: &[&str] =
     &["e2e/src/soak/bad_versions.rs", "e2e/src/soak/untouched.rs", "e2e/src/product/faults.rs"];
+/// What shapes node proxies; the rest of the operator reaches no pod.
+const NODE_PODS: &[&str] = &["operator/src/mesh_control_plane/build", "e2e/bookinfo"];
+const NODE_ROWS: &[&str] =
+    &["e2e/src/soak/node_proxies.rs", "e2e/src/soak/with_members.rs", "e2e/src/soak/under_load.rs"];
+const AWAY_ROWS: &[&str] = &["e2e/src/soak/away.rs"];
+const CHURN_ROWS: &[&str] = &["e2e/src/soak/churn.rs"];
+const UNINSTALL_ROWS: &[&str] = &["e2e/src/soak/uninstall.rs"];
 const ANALYSIS_ROWS: &[&str] = &["operator/decisions", "e2e/src/soak/analysis.rs"];
 
 const OF_OPERATOR: &[&[&str]] = &[EVERYTHING, OPERATOR, KILLS, INVARIANTS, OPERATOR_ROWS];
@@ -119,6 +148,8 @@ const OF_LOAD: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, LO
 const OF_LOSS: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, KILLS, LOSS_ROWS];
 const OF_DELETION: &[&[&str]] = &[EVERYTHING, OPERATOR, INVARIANTS, DELETION_ROWS];
 const OF_UPGRADE: &[&[&str]] = &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, UPGRADE_ROWS];
+const OF_NODES: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS];
+const OF_CHURN: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, CHURN_ROWS];
 
 const fn under_load(
     name: &'static str,
@@ -205,6 +236,41 @@ pub const ROWS: &[Row] = &[
         seed: 30,
         files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, KILLS, BAD_ROWS],
     },
+    Row { name: "join-leave", what: What::JoinLeave { times: 3 }, needed: 5, seed: 32, files: OF_NODES },
+    // In place, and with all steps.
+    Row {
+        name: "node-handover",
+        what: What::NodeHandover,
+        needed: 4,
+        seed: 33,
+        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS],
+    },
+    // Each node twice.
+    Row {
+        name: "node-proxies-killed",
+        what: What::NodeProxiesKilled,
+        needed: 6,
+        seed: 34,
+        files: &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, KILLS, NODE_ROWS],
+    },
+    Row {
+        name: "control-plane-away",
+        what: What::ControlPlaneAway { minutes: 10 },
+        needed: 2,
+        seed: 35,
+        files: &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, KILLS, NODE_ROWS, AWAY_ROWS],
+    },
+    // 500 pods.
+    Row { name: "pod-churn", what: What::PodChurn { pods: 25 }, needed: 20, seed: 36, files: OF_CHURN },
+    // Each node twice.
+    Row { name: "cni-burst", what: What::CniBurst { pods: 30 }, needed: 6, seed: 37, files: OF_CHURN },
+    Row {
+        name: "mesh-install-uninstall",
+        what: What::InstallUninstall,
+        needed: 20,
+        seed: 38,
+        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, UNINSTALL_ROWS],
+    },
     deleted("delete-mesh", 22, Target::Mesh),
     deleted("delete-mesh-namespace", 23, Target::MeshNamespace),
     deleted("delete-operator-namespace", 24, Target::OperatorNamespace),
@@ -221,10 +287,14 @@ impl What {
             | Self::LeaderLost
             | Self::GatewayKilled { .. }
             | Self::DisturbedUpgrade
+            | Self::NodeProxiesKilled
+            | Self::ControlPlaneAway { .. }
             | Self::UnderLoad { action: Action::ControlPlaneKilled, .. } => Some(outside::SIGNALS),
             Self::NodeLost { .. } => Some(outside::POWER),
             Self::Idle { .. } | Self::BadVersion => Some(outside::AUDIT_LOG),
+            Self::PodChurn { .. } | Self::InstallUninstall => Some(outside::NETWORKS),
             Self::UnderLoad { .. } | Self::Deleted(_) => None,
+            Self::NodeHandover | Self::JoinLeave { .. } | Self::CniBurst { .. } => None,
             Self::Upgrade { .. } | Self::EqualUpgrade | Self::Analysis { .. } => None,
         }
     }

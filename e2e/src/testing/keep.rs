@@ -12,12 +12,11 @@ use kube::api::{ListParams, LogParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use meshwright_api::labels;
 
+use super::node_proxy::ADMIN;
 use super::{Env, get_on_socket, processes};
 use crate::command::{run, search_path};
 use crate::product::workspace;
 
-/// Envoy's admin socket in the pod of a node proxy.
-const ADMIN: &str = "run/proxy/admin.sock";
 /// What Envoy is asked for, and the files that the answers are kept in.
 const DUMPS: [(&str, &str); 4] = [
     ("/config_dump?include_eds", "config.json"),

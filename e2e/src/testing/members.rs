@@ -40,6 +40,8 @@ pub struct Installed {
     pub uid: String,
     pub node: String,
     pub address: Ipv4Addr,
+    /// Where it is in the API.
+    pub namespace: String,
     restarts: i32,
     app: String,
 }
@@ -125,11 +127,7 @@ impl Members {
     /// # Errors
     /// With the API server's words.
     pub async fn label(&self, env: &Env, joins: bool) -> Result<()> {
-        let value = joins.then_some(labels::MESH_ENABLED);
-        let patch = json!({"metadata": {"labels": {(labels::MESH): value}}});
-        let namespaces = Api::<Namespace>::all(env.client.clone());
-        let patched = namespaces.patch(Self::NAMESPACE, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        patched.context("label a namespace").map(drop)
+        join(env, Self::NAMESPACE, joins).await
     }
 
     /// Waits until the MeshNodes list every one of them on its own node, or none at all.
@@ -137,7 +135,7 @@ impl Members {
     /// # Errors
     /// After the deadline, with those for which that is not so.
     pub async fn are_listed(&self, env: &Env, listed: bool) -> Result<()> {
-        self::listed(env, &self.pods, listed).await
+        self::are_listed(env, &self.pods, listed).await
     }
 
     /// Starts one more pod on each node, waits until it runs and is listed, and removes them again.
@@ -155,7 +153,7 @@ impl Members {
         })
         .await?;
         let started = pods(&env.client, &format!("app={LATE}")).await?;
-        listed(env, &started, true).await?;
+        are_listed(env, &started, true).await?;
         sets.delete(LATE, &DeleteParams::default()).await.context("delete the new pods")?;
         eventually("the end of the new pods", DEADLINE, || async {
             match pods(&env.client, &format!("app={LATE}")).await.map_err(|e| format!("{e:#}"))?.len() {
@@ -214,7 +212,23 @@ impl Members {
     }
 }
 
-async fn listed(env: &Env, pods: &[Installed], listed: bool) -> Result<()> {
+/// Sets a namespace's label, or takes it off.
+///
+/// # Errors
+/// With the API server's words.
+pub async fn join(env: &Env, namespace: &str, joins: bool) -> Result<()> {
+    let value = joins.then_some(labels::MESH_ENABLED);
+    let patch = json!({"metadata": {"labels": {(labels::MESH): value}}});
+    let namespaces = Api::<Namespace>::all(env.client.clone());
+    let patched = namespaces.patch(namespace, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched.context("label a namespace").map(drop)
+}
+
+/// Waits until the MeshNodes list every one of these on its own node, or none at all.
+///
+/// # Errors
+/// After the deadline, with those for which that is not so.
+pub async fn are_listed(env: &Env, pods: &[Installed], listed: bool) -> Result<()> {
     let what = if listed { "every member to be listed" } else { "no former member to be listed" };
     eventually(what, DEADLINE, || async {
         let nodes = mesh_nodes(env).await.map_err(|e| format!("{e:#}"))?;
@@ -239,9 +253,16 @@ fn not_so<'a>(pods: &'a [Installed], nodes: &[MeshNode], listed: bool) -> Vec<&'
     pods.iter().filter(|pod| !right(pod)).map(|pod| pod.name.as_str()).collect()
 }
 
-/// The pods with these labels, in the order of their names.
 async fn pods(client: &Client, selector: &str) -> Result<Vec<Installed>> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), Members::NAMESPACE);
+    pods_of(client, Members::NAMESPACE, selector).await
+}
+
+/// The pods with these labels, in the order of their names.
+///
+/// # Errors
+/// When they cannot be listed, or one has no address yet.
+pub async fn pods_of(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Installed>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let list = api.list(&ListParams::default().labels(selector)).await.context("list pods")?;
     let there = list.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let mut pods = there.map(installed).collect::<Result<Vec<_>>>()?;
@@ -256,6 +277,7 @@ fn installed(pod: &Pod) -> Result<Installed> {
     let restarts = status.container_statuses.iter().flatten().map(|s| s.restart_count).sum();
     Ok(Installed {
         uid: pod.uid().unwrap_or_default(),
+        namespace: pod.namespace().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         address: address.parse().with_context(|| format!("address {address} of pod {name}"))?,
         app: pod.labels().get("app").cloned().unwrap_or_default(),
@@ -365,6 +387,7 @@ mod tests {
             uid: format!("uid-{name}"),
             node: node.to_owned(),
             address: Ipv4Addr::LOCALHOST,
+            namespace: String::new(),
             restarts: 0,
             app: String::new(),
         };

@@ -11,11 +11,15 @@ mod env;
 mod http;
 mod keep;
 mod load;
+mod many;
 mod members;
 mod metrics;
 mod node_proxies;
+mod node_proxy;
+mod on_node;
 mod plugin;
 mod policies;
+mod probes;
 mod processes;
 mod streams;
 mod traffic;
@@ -33,14 +37,17 @@ pub use env::{DEADLINE, Env, IN_PLACE, MESH, MESH_YAML, file};
 pub use http::{Answer, get, get_on_socket, get_with_headers};
 pub use keep::{keep, keep_all, with_namespace};
 pub use load::{Load, LoadReport, ensure_oha};
-pub use members::{Called, Calls, Installed, MARKER, Members};
+pub use many::Many;
+pub use members::{Called, Calls, Installed, MARKER, Members, are_listed, join, pods_of};
 pub use metrics::sum;
 pub use node_proxies::{
-    handshakes, kill_node_proxy, mesh_nodes, node_addresses, node_metrics, node_proxies_gone,
-    serve_all_nodes, signal_node_proxy,
+    handshakes, kill_node_proxy, mesh_nodes, node_addresses, node_metrics, node_proxies_gone, serve_all_nodes,
 };
+pub use node_proxy::{NodeProxy, used};
+pub use on_node::OnNode;
 pub use plugin::{Plugin, Said};
 pub use policies::{Policies, connects_from};
+pub use probes::{EachNode, Path, Probes};
 pub use processes::processes;
 pub use streams::{End, Kind, Stream, Streams};
 pub use traffic::{out_of_service, revisions_behind};

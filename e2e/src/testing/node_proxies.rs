@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use meshwright_api::{MeshNode, MeshRevision, names};
-use rustix::process::{Signal, kill_process};
 
-use super::{DEADLINE, Env, MESH, eventually, exists, get, processes};
+use super::{DEADLINE, Env, MESH, NodeProxy, eventually, exists, get};
 
 /// Every MeshNode.
 ///
@@ -69,18 +68,10 @@ pub async fn node_proxies_gone(env: &Env, revision: &str) -> Result<()> {
 /// # Errors
 /// When there is nothing to kill, or it does not come back.
 pub async fn kill_node_proxy(env: &Env, node: &str, container: Option<&str>) -> Result<Duration> {
+    let proxy = NodeProxy::of(env, node).await?;
+    let (name, before, start) = (proxy.pod.name_any(), restarts(&proxy.pod), Instant::now());
+    proxy.kill(container)?;
     let pods: Api<Pod> = Api::namespaced(env.client.clone(), MESH);
-    let pod = &node_proxy(&pods, node).await?;
-    let restarts = |pod: &Pod| -> i32 {
-        pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).map(|s| s.restart_count).sum()
-    };
-    let (name, before, start) = (pod.name_any(), restarts(pod), Instant::now());
-    let killed = processes(pod, container)?;
-    ensure!(!killed.is_empty(), "{name} runs nothing in {container:?}");
-    for process in killed {
-        // One of them may end with another.
-        let _ = kill_process(process, Signal::KILL);
-    }
     eventually(&format!("{name} to be ready again"), DEADLINE, || async {
         let pod = pods.get(&name).await.map_err(|e| e.to_string())?;
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
@@ -90,26 +81,6 @@ pub async fn kill_node_proxy(env: &Env, node: &str, container: Option<&str>) -> 
     })
     .await?;
     Ok(start.elapsed())
-}
-
-/// Sends a signal to every process of one container of a node's proxy.
-///
-/// # Errors
-/// When there is none, or one of them does not get it.
-pub async fn signal_node_proxy(env: &Env, node: &str, container: &str, signal: Signal) -> Result<()> {
-    let pods: Api<Pod> = Api::namespaced(env.client.clone(), MESH);
-    let all = processes(&node_proxy(&pods, node).await?, Some(container))?;
-    ensure!(!all.is_empty(), "the node proxy of {node} runs nothing in {container}");
-    all.into_iter().try_for_each(|process| kill_process(process, signal)).context("send a signal")
-}
-
-/// The only one of a node.
-async fn node_proxy(pods: &Api<Pod>, node: &str) -> Result<Pod> {
-    let of_node =
-        ListParams::default().labels("meshwright.io/component=node").fields(&format!("spec.nodeName={node}"));
-    let mut found = pods.list(&of_node).await.context("list node proxies")?.items;
-    let count = found.len();
-    found.pop().filter(|_| count == 1).with_context(|| format!("{count} node proxies on {node} and not one"))
 }
 
 /// Addresses of all nodes.
@@ -122,33 +93,36 @@ pub async fn node_addresses(env: &Env) -> Result<Vec<IpAddr>> {
     Ok(nodes.iter().filter_map(address).collect())
 }
 
+fn restarts(pod: &Pod) -> i32 {
+    pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).map(|s| s.restart_count).sum()
+}
+
 /// TLS handshakes that the proxy of each node has done with clients of its pods, by node.
 ///
 /// # Errors
 /// When a proxy does not say.
 pub async fn handshakes(env: &Env) -> Result<BTreeMap<String, u64>> {
-    let all = node_metrics(env).await?;
-    Ok(all.into_iter().map(|(node, metrics)| (node, inbound_handshakes(&metrics))).collect())
+    let said = node_metrics(env).await?;
+    Ok(said.into_iter().map(|(node, metrics)| (node, inbound_handshakes(&metrics))).collect())
 }
 
-/// What the proxy that is to serve each node tells Prometheus, by node.
+/// What Prometheus would read from the proxy of each node, by node.
 ///
 /// # Errors
 /// When a proxy does not say.
 pub async fn node_metrics(env: &Env) -> Result<BTreeMap<String, String>> {
     let revisions: Api<MeshRevision> = Api::namespaced(env.client.clone(), MESH);
     let nodes: Api<Node> = Api::all(env.client.clone());
-    let mut said = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for mesh_node in mesh_nodes(env).await? {
         let (name, revision) = (mesh_node.name_any(), &mesh_node.spec.revision);
         let slot = revisions.get(revision).await.with_context(|| format!("read {revision}"))?.spec.node_slot;
         let port = slot.with_context(|| format!("{revision} has no node proxies"))?.ports().metrics;
         let node = nodes.get(&name).await.with_context(|| format!("read node {name}"))?;
         let to = address(&node).with_context(|| format!("node {name} without an address"))?;
-        let body = get((to, port).into(), &name, "/metrics").await?.body;
-        said.insert(name, body);
+        all.insert(name.clone(), get((to, port).into(), &name, "/metrics").await?.body);
     }
-    Ok(said)
+    Ok(all)
 }
 
 fn address(node: &Node) -> Option<IpAddr> {

@@ -1,33 +1,24 @@
 //! The mesh between pods: those that run join it and leave it, what they say then is not readable on the wire, and the proxies of the nodes
 //! are replaced under them. Under load, and nobody notices.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use meshwright_api::{UpgradePhase, labels};
-use meshwright_e2e::product::RELEASES;
-use meshwright_e2e::soak;
-use meshwright_e2e::testing::{
-    Attempt, Backend, Capture, Loads, MARKER, Members, ONE_STEP, eventually, handshakes, is_warm, keep_all,
-    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
-};
+use anyhow::{Result, ensure};
+use meshwright_e2e::soak::{self, What, have_risen};
+use meshwright_e2e::testing::{Capture, MARKER, Members, eventually, handshakes, kill_node_proxy};
 
-use crate::env::{DEADLINE, Env, MESH};
+use crate::env::{DEADLINE, Env};
 
 /// Connections in which nothing may be readable, of all targets together: 30 a second.
 const ENOUGH: u64 = 300;
-/// Whose pods, logs and configuration are kept of a failure.
-const KEPT: [&str; 3] = [Members::NAMESPACE, MESH, soak::OPERATOR_NAMESPACE];
-/// Seconds that a connection is kept where proxies are replaced: they wait five minutes for connections to end.
-const MAX_AGE: u32 = 30;
 /// Between two looks at whether the last plaintext connection is already an old one.
 const A_FEW: u64 = 30;
 
 /// With a capture on every node's end of the pods' veth pairs that must see plaintext before, and none afterwards.
 #[tokio::test]
 async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result<()> {
-    with_members("joining", None, async |env, members| {
+    with_members("joining", async |env, members| {
         let (caller, own, others) = members.paths()?;
         ensure!(
             !own.is_empty() && !others.is_empty(),
@@ -67,40 +58,37 @@ async fn pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices() -> Result
 /// By an upgrade to another revision, first one node and then the others, and back again by hand while the old proxies are warm.
 #[tokio::test]
 async fn node_proxies_are_replaced_under_pods_and_back_and_nobody_notices() -> Result<()> {
-    with_members("replacing", Some(MAX_AGE), async |env, members| {
-        members.label(env, true).await?;
-        members.are_listed(env, true).await?;
-        let before = status(env).await?.active_revision.context("an active revision")?;
-        serve_all_nodes(env, &before).await?;
-        let other = mesh_yaml(Some(RELEASES[1]), ONE_STEP).replace("memory: 64Mi", "memory: 72Mi");
-        let attempt = Attempt::begin(env, RELEASES[1], &other).await?;
-        let warm = attempt.reaches(env, "the old revision to be warm", is_warm).await?;
-        ensure!(warm.from == before && warm.to != before, "from {} to {}", warm.from, warm.to);
-        let waves = warm.done.iter().filter(|done| done.phase == UpgradePhase::ShiftNodes).count();
-        ensure!(waves > 1, "the nodes went over in {waves} waves: {:?}", warm.done);
-        serve_all_nodes(env, &warm.to).await?;
-        serves_all_members(env, members).await?;
-        wish(env, Some((labels::ROLLBACK, &warm.to))).await?;
-        attempt.goes_back(env).await?;
-        serve_all_nodes(env, &before).await?;
-        node_proxies_gone(env, &warm.to).await?;
-        serves_all_members(env, members).await
-    })
-    .await
+    soak::once(&Env::with_mesh().await?, What::NodeHandover, 1).await
 }
 
-/// Calls of members go through the proxies that the nodes have now.
-async fn serves_all_members(env: &Env, members: &Members) -> Result<()> {
-    members.are_listed(env, true).await?;
-    let counted = handshakes(env).await?;
-    members.more_connections(env, ENOUGH).await?;
-    have_risen(members, &counted, &handshakes(env).await?)
+/// Only what goes to its node and comes from it waits for an Envoy that ended, or for all of its pod.
+#[tokio::test]
+async fn killed_proxies_of_a_node_cost_that_node_alone_and_not_for_long() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::NodeProxiesKilled, 1).await
+}
+
+/// Many at once, on one node.
+#[tokio::test]
+async fn pods_of_the_mesh_that_start_at_once_hardly_wait_for_it() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::CniBurst { pods: 30 }, 0).await
+}
+
+/// Neither listeners nor rules, certificates, sockets or networks.
+#[tokio::test]
+async fn pods_that_come_and_go_leave_nothing_on_the_nodes() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::PodChurn { pods: 12 }, 0).await
+}
+
+/// As long as it takes to see it; `make soak` does so for ten minutes.
+#[tokio::test]
+async fn while_the_control_plane_is_away_pods_go_on_and_new_ones_wait() -> Result<()> {
+    soak::once(&Env::with_mesh().await?, What::ControlPlaneAway { minutes: 2 }, 0).await
 }
 
 /// One after the other: Envoy and the rules go on, and the agent that comes next takes all of it up.
 #[tokio::test]
 async fn killed_agents_of_the_nodes_are_missed_by_nobody() -> Result<()> {
-    with_members("agents", None, async |env, members| {
+    with_members("agents", async |env, members| {
         members.label(env, true).await?;
         members.are_listed(env, true).await?;
         for node in env.cluster.node_names().await? {
@@ -185,57 +173,9 @@ async fn leaves(env: &Env, members: &Members, capture: &Capture) -> Result<()> {
     .await
 }
 
-/// The proxies of all nodes that have a pod which is called, the caller's among them, have done handshakes meanwhile.
-fn have_risen(members: &Members, before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Result<()> {
-    println!("  handshakes with clients of each node's pods: {before:?}, then {now:?}");
-    for node in members.nodes_called() {
-        let (before, now) = (before.get(&node).copied().unwrap_or(0), now.get(&node).copied().unwrap_or(0));
-        ensure!(now > before, "the proxy of {node} has done {before} handshakes, then {now}");
-    }
-    Ok(())
-}
-
-/// Does something with pods of an application while they call each other and clients call them through the gateway. Nothing of that fails,
-/// and the pods are the same afterwards.
-pub async fn with_members(
-    what: &str,
-    max_age: Option<u32>,
-    acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>,
-) -> Result<()> {
+/// What [`soak::with_members`] does, without figures.
+pub async fn with_members(what: &str, acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>) -> Result<()> {
     let env = &Env::with_mesh().await?;
-    let outcome = undisturbed(env, what, max_age, acting).await;
-    let restored = async {
-        env.delete_namespace(Members::NAMESPACE).await?;
-        soak::restored(env).await?;
-        soak::settled(env, true).await
-    };
-    let restored = restored.await;
-    outcome.and(restored)
-}
-
-async fn undisturbed(
-    env: &Env,
-    what: &str,
-    max_age: Option<u32>,
-    acting: impl AsyncFnOnce(&Env, &Members) -> Result<()>,
-) -> Result<()> {
-    soak::at(env, RELEASES[1]).await?;
-    let members = Members::installed(env, max_age).await?;
-    members.label(env, false).await?;
-    members.are_listed(env, false).await?;
-    let loads = Loads::endless(env, members.backend.address, &members.backend.host(), Backend::PATH)?;
-    let acted = acting(env, &members).await;
-    let unharmed = members.are_unharmed(env).await;
-    if acted.is_err() || unharmed.is_err() {
-        // At once: what proxies have may be another thing when the loads have ended.
-        keep_all(&env.client, &format!("node-proxies-{what}"), &KEPT).await;
-    }
-    // Also after a failure: what comes next must not begin under this load.
-    let reports = loads.stop(&format!("  {what}")).await;
-    acted?;
-    unharmed?;
-    for report in reports? {
-        ensure!(report.failed() == 0, "{what}: {report:?}");
-    }
-    Ok(())
+    let acting = async |env: &Env, members: &Members| acting(env, members).await.map(|()| Vec::new());
+    soak::with_members(env, what, None, acting).await.map(drop)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meshwright_e2e::testing::{
-    Plugin, Policies, apply_yaml, connects_from, delete_yaml, keep_all, node_addresses, signal_node_proxy,
+    NodeProxy, Plugin, Policies, apply_yaml, connects_from, delete_yaml, keep_all, node_addresses,
 };
 use rustix::process::Signal;
 
@@ -45,7 +45,8 @@ async fn strict_pods_refuse_plaintext_from_everybody_also_while_envoy_is_stopped
         let said = Plugin::of(env).await?.says("describe pod called -n policies", 0).await?;
         ensure!(said.contains("MeshTLSPolicy policies/strict (Strict)"), "{said}");
 
-        signal_node_proxy(env, &pods.node, "envoy", Signal::STOP).await?;
+        let proxy = NodeProxy::of(env, &pods.node).await?;
+        proxy.signal("envoy", Signal::STOP)?;
         let stopped = async {
             // Far longer than probes may fail.
             let since = Instant::now();
@@ -56,7 +57,7 @@ async fn strict_pods_refuse_plaintext_from_everybody_also_while_envoy_is_stopped
             pods.is_unharmed(env).await
         };
         let stopped = stopped.await;
-        let goes_on = signal_node_proxy(env, &pods.node, "envoy", Signal::CONT).await;
+        let goes_on = proxy.signal("envoy", Signal::CONT);
         stopped?;
         goes_on?;
         pods.is_let_in(env, "friend", true).await?;

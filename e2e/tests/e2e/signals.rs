@@ -9,7 +9,7 @@ use crate::node_proxies::with_members;
 /// The caller's proxy names both workloads, their Service and mutual TLS; the proxies of the called know the caller by its identity.
 #[tokio::test]
 async fn the_nodes_proxies_count_who_calls_whom() -> Result<()> {
-    with_members("signals", None, async |env, members| {
+    with_members("signals", async |env, members| {
         let of_caller = [("source_namespace", Members::NAMESPACE), ("source_workload", "caller")];
         let of_service = [("destination_namespace", Members::NAMESPACE), ("destination_service", "a")];
         let of_called = [("destination_workload", "a"), ("mtls", "true")];

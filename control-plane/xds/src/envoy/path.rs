@@ -4,8 +4,7 @@ use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher};
 use meshwright_core::model::{PathMatch, PathModifier};
 
-/// A path match in Envoy's form. Prefixes come without trailing slash and match whole elements; only `/` is a
-/// plain `Prefix`.
+/// A path match in Envoy's form. Prefixes come without trailing slash and match whole elements.
 pub(super) fn specifier(path: &PathMatch) -> PathSpecifier {
     match path {
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),

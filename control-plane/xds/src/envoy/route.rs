@@ -15,9 +15,9 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use meshwright_core::config::{
-    ListenerConfig, PROBE_HOST, PortConfig, PortProtocol, RouteEntry, RuleAction, VirtualHostConfig,
+    ListenerConfig, PROBE_HOST, PortConfig, PortProtocol, RouteEntry, VirtualHostConfig,
 };
-use meshwright_core::model::{ObjectKey, StringMatch, ValueMatch};
+use meshwright_core::model::{HttpRouteMatch, ObjectKey, StringMatch, ValueMatch};
 
 use super::common::uint64;
 use super::{header, listener, path};
@@ -144,7 +144,7 @@ pub(crate) fn route(entry: &RouteEntry, place: &Place) -> Route {
     let rule_name = rule.name.clone().unwrap_or_else(|| entry.rule_index.to_string());
     Route {
         name: format!("{}/{rule_name}/{}", entry.route, entry.match_index),
-        r#match: Some(route_match(entry, place)),
+        r#match: Some(route_match(&entry.matches)),
         action: Some(action::action(entry, place)),
         request_headers_to_add: header::to_add(&rule.request_headers),
         request_headers_to_remove: header::to_remove(&rule.request_headers),
@@ -154,32 +154,16 @@ pub(crate) fn route(entry: &RouteEntry, place: &Place) -> Route {
     }
 }
 
-fn route_match(entry: &RouteEntry, place: &Place) -> RouteMatch {
-    let matches = &entry.matches;
+fn route_match(matches: &HttpRouteMatch) -> RouteMatch {
     let method = matches
         .method
         .as_ref()
         .map(|method| ValueMatch { name: ":method".to_owned(), value: StringMatch::Exact(method.clone()) });
     RouteMatch {
-        path_specifier: Some(path_specifier(entry, place)),
+        path_specifier: Some(path::specifier(&matches.path)),
         headers: method.iter().chain(&matches.headers).map(header_matcher).collect(),
         query_parameters: matches.query_params.iter().map(query_matcher).collect(),
         ..RouteMatch::default()
-    }
-}
-
-/// A rule that changes paths is only for requests that have one.
-fn path_specifier(entry: &RouteEntry, place: &Place) -> PathSpecifier {
-    let needs_path = match &entry.rule.action {
-        RuleAction::Fail => false,
-        RuleAction::Redirect(_) => true,
-        RuleAction::Forward(forward) => {
-            forward.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some())
-        }
-    };
-    match path::specifier(&entry.matches.path) {
-        PathSpecifier::Prefix(_) if !needs_path => PathSpecifier::Prefix(place.everything.to_owned()),
-        other => other,
     }
 }
 

@@ -26,9 +26,6 @@ use crate::envoy::route::{BODY_LIMIT, EncodedHost, Place, answer, assemble, rout
 /// The RouteConfiguration of all nodes.
 pub const NAME: &str = "node/http";
 
-/// The prefix of all requests. Not `/`: `OPTIONS *` has none.
-const EVERYTHING: &str = "";
-
 /// With these virtual hosts of ports.
 pub(super) fn configuration<'a>(hosts: impl Iterator<Item = &'a Arc<EncodedHost>>) -> Resource {
     let mut hosts: Vec<_> = hosts.cloned().collect();
@@ -81,7 +78,6 @@ fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> V
         protocol: PortProtocol::Http,
         cluster: service::cluster_name,
         mirror: mirror::policy,
-        everything: EVERYTHING,
         retries_unseen: false,
     };
     let mut all = Vec::new();
@@ -138,8 +134,10 @@ fn onwards(cluster: &str) -> Route {
         ..RouteAction::default()
     };
     Route {
+        // Whatever begins with `/` and what does not, of which Envoy hands on nothing so far: `OPTIONS *` it answers itself, with 404
+        // (envoy#28481).
         r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(EVERYTHING.to_owned())),
+            path_specifier: Some(PathSpecifier::Prefix(String::new())),
             ..RouteMatch::default()
         }),
         action: Some(Action::Route(action)),

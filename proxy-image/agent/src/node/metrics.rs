@@ -30,7 +30,8 @@ pub struct Metrics {
     pub certificate_failures: Counter,
 }
 
-const WAITED: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0];
+const WAITED: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0];
 
 impl Default for Metrics {
     fn default() -> Self {

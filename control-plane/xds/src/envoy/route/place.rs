@@ -16,8 +16,6 @@ pub(crate) struct Place {
     pub cluster: fn(&ClusterRef) -> String,
     /// How copies get to a cluster; the second says whether they are HTTP/2.
     pub mirror: fn(String, bool) -> RequestMirrorPolicy,
-    /// The prefix `/` on the wire: itself, or the empty one, which `OPTIONS *` has, too.
-    pub everything: &'static str,
     /// Whether what no backend can have seen is tried again, where the user says nothing of retries.
     pub retries_unseen: bool,
 }
@@ -29,7 +27,6 @@ impl From<&PortConfig> for Place {
             protocol: port.protocol,
             cluster: cluster::name,
             mirror: |cluster, _| RequestMirrorPolicy { cluster, ..RequestMirrorPolicy::default() },
-            everything: "/",
             retries_unseen: true,
         }
     }

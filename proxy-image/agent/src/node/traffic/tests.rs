@@ -202,5 +202,6 @@ fn what_envoy_had_no_room_for_is_other_too() {
 fn envoy_is_asked_for_the_rest_without_what_is_told_already() {
     let path = scrape_path();
     assert!(path.starts_with("/stats/prometheus?filter="), "{path}");
-    assert!(path.contains("server") && !path.contains("mesh"), "{path}");
+    assert!(path.contains("server") && path.contains("mesh_authorization"), "{path}");
+    assert!(!path.replace("mesh_authorization", "").contains("mesh"), "{path}");
 }

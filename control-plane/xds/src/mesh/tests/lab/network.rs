@@ -84,6 +84,11 @@ impl Network {
 }
 
 impl Namespace {
+    /// One that is there already.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
@@ -133,7 +138,7 @@ pub fn within<T: Send>(path: &Path, act: impl FnOnce() -> T + Send) -> T {
 }
 
 /// As the agent redirects: new connections only, Envoy's own by their mark not, and a pod that calls itself by an output rule.
-fn redirection() -> String {
+pub fn redirection() -> String {
     let (outbound, inbound) = (PORTS.outbound, PORTS.inbound);
     let new = "tcp flags & (fin | syn | rst | ack) == syn";
     format!(
