@@ -15,7 +15,10 @@ use super::*;
 use crate::mesh::signals::{Destination, Kind, Outcome, Series, parse, parse_whole};
 
 /// What the proxy of a node has counted, once there is enough of it.
-pub async fn counted(envoy: &Envoy, enough: impl Fn(&BTreeMap<Series, u64>) -> bool) -> BTreeMap<Series, u64> {
+pub async fn counted(
+    envoy: &Envoy,
+    enough: impl Fn(&BTreeMap<Series, u64>) -> bool,
+) -> BTreeMap<Series, u64> {
     until("it was counted", async || {
         let answer = envoy.ask("/stats?filter=%5Emesh").await?;
         let numbers = answer.lines().filter_map(|line| line.rsplit_once(": "));
