@@ -1,8 +1,8 @@
 //! `make test`, `make demo` and what they share: build, cluster, install.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use meshwright_e2e::outside::{AUDIT_LOG, NETWORKS, PACKETS, POWER, SIGNALS};
 use meshwright_e2e::product::{
@@ -18,6 +18,10 @@ const KILLED_AGENTS: &str = "node_proxies::killed_agents_of_the_nodes_are_missed
 const JOINING: &str = "node_proxies::pods_that_run_join_the_mesh_and_leave_it_and_nobody_notices";
 /// What changes nothing that Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits.
 const BESIDE: [&str; 3] = [CONTEST, KILLED_AGENTS, JOINING];
+/// Every test that there is; `process` is that of Bookinfo's binary.
+const ALL: [&str; 7] = ["--workspace", "--lib", "--bins", "--test", "process", "--test", "e2e"];
+/// As [`rustix::process::nice`] has it.
+const ASIDE: i32 = 15;
 /// End-to-end tests that need a cluster on this machine, and what for.
 const NOT_OUTSIDE: [(&str, &str); 17] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
@@ -85,11 +89,10 @@ async fn main() -> ExitCode {
 async fn test() -> Result<Tally> {
     let cluster = Cluster::chosen()?.disposable().await?;
     let (outside, fresh) = (cluster.context().is_some(), Cluster::current().is_err());
-    let mut tally = if outside {
+    if outside {
         // First what may be refused there.
         installed(&cluster).await?;
         ensure_oha(&cache()?)?;
-        unit()?
     } else {
         prereq::check(&workspace())?;
         let runtime = Handle::current();
@@ -97,9 +100,25 @@ async fn test() -> Result<Tally> {
             build_tools()?;
             runtime.block_on(installed(&cluster)).map(drop)
         };
-        let ((), tally) = beside(install, unit)?;
-        tally
-    };
+        beside(install, build_tests)?;
+    }
+    // They get what the cluster's tests, which mostly wait, leave of the processors.
+    let units = std::thread::spawn(|| {
+        rustix::process::nice(ASIDE).context("lower the priority")?;
+        unit()
+    });
+    let mut tally = on_cluster(&cluster, outside).await?;
+    match units.join() {
+        Ok(units) => tally.add(units?),
+        Err(_) => bail!("what ran beside the tests panicked"),
+    }
+    if fresh {
+        run(cluster_command(&["down"]))?;
+    }
+    Ok(tally)
+}
+
+async fn on_cluster(cluster: &Cluster, outside: bool) -> Result<Tally> {
     let mut filter = vec!["--skip", "deletion::"];
     if outside {
         for (test, why) in NOT_OUTSIDE {
@@ -108,8 +127,8 @@ async fn test() -> Result<Tally> {
         }
     }
     filter.extend(BESIDE.iter().flat_map(|test| ["--skip", *test]));
-    tally.add(end_to_end(&filter)?);
-    let conformance = conformance::ready(&cluster).await?;
+    let mut tally = end_to_end(&filter)?;
+    let conformance = conformance::ready(cluster).await?;
     let conformance = || timed("conformance", || conformance::run(conformance));
     if outside {
         tally.add(conformance()?);
@@ -119,17 +138,20 @@ async fn test() -> Result<Tally> {
         tally.add(others);
     }
     tally.add(end_to_end(&["deletion::"])?);
-    if fresh {
-        run(cluster_command(&["down"]))?;
-    }
     Ok(tally)
+}
+
+fn build_tests() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace()).args(["test", "-q", "--no-run"]).args(ALL);
+    timed("tests built", || run(cargo))
 }
 
 fn unit() -> Result<Tally> {
     let envoy = product::ensure_envoy(&cache()?)?;
     let env = [("ENVOY_BIN", envoy.display().to_string())];
     timed("unit and property tests", || {
-        // `process` is the test of Bookinfo's binary; examples in documentation cannot be run together with others.
+        // Examples in documentation cannot be run together with others.
         let tests = ["--workspace", "--no-fail-fast", "--lib", "--bins", "--test", "process"];
         let mut tally = run_cargo_tests(&tests, &env)?;
         tally.add(run_cargo_tests(&["--workspace", "--no-fail-fast", "--doc"], &env)?);
@@ -138,7 +160,8 @@ fn unit() -> Result<Tally> {
 }
 
 fn end_to_end(filter: &[&str]) -> Result<Tally> {
-    let mut args = vec!["-p", "meshwright-e2e", "--test", "e2e", "--", "--test-threads=1", "--nocapture"];
+    // Of the whole workspace, or cargo would build it another time with fewer features.
+    let mut args = vec!["--workspace", "--test", "e2e", "--", "--test-threads=1", "--nocapture"];
     args.extend(filter);
     timed("end-to-end tests", || run_cargo_tests(&args, &[]))
 }

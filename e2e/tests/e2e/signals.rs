@@ -6,12 +6,16 @@ use meshwright_e2e::testing::{Members, eventually, node_metrics, sum};
 use crate::env::{DEADLINE, Env};
 use crate::node_proxies::with_members;
 
+/// Of all targets together.
+const ENOUGH: u64 = 300;
+
 /// The caller's proxy names both workloads, their Service and mutual TLS; the proxies of the called know the caller by its identity.
 #[tokio::test]
 async fn the_nodes_proxies_count_who_calls_whom() -> Result<()> {
     with_members("signals", async |env, members| {
         let of_caller = [("source_namespace", Members::NAMESPACE), ("source_workload", "caller")];
         let of_service = [("destination_namespace", Members::NAMESPACE), ("destination_service", "a")];
+        let of_tcp = [("destination_namespace", Members::NAMESPACE), ("destination_service", "a-tcp")];
         let of_called = [("destination_workload", "a"), ("mtls", "true")];
         let labels = [of_caller, of_service, of_called].concat();
         let requests = "meshwright_requests_total";
@@ -24,7 +28,8 @@ async fn the_nodes_proxies_count_who_calls_whom() -> Result<()> {
                 [labels.clone(), vec![("response_class", "2xx"), ("destination_port", "9080")]].concat(),
             ),
             ("meshwright_request_duration_seconds_count", labels.clone()),
-            ("meshwright_sent_bytes_total", labels.clone()),
+            // Requests without a body send none.
+            ("meshwright_sent_bytes_total", [&of_caller[..], &of_tcp, &of_called].concat()),
             ("meshwright_received_bytes_total", labels.clone()),
             (
                 "meshwright_accepted_connections_total",
@@ -38,7 +43,8 @@ async fn the_nodes_proxies_count_who_calls_whom() -> Result<()> {
             })
             .await?;
         }
-        Ok(())
+        // So many that it means something that none of them failed.
+        members.more_connections(env, ENOUGH).await.map(drop)
     })
     .await
 }
