@@ -31,6 +31,8 @@ const WARM_UP: i64 = 15;
 const REPORTED: i64 = 10;
 /// Where there is less traffic than is asked for, so many seconds with as much of it as before, or nearly so, are enough.
 const ENOUGH: i64 = 60;
+/// "Before" is so many seconds then: what was busy an hour ago need not be now, whoever serves it.
+const RECENT: i64 = 120;
 /// So much of the past is looked at, in seconds.
 pub const PAST: i64 = 900;
 /// Bound on the probability that an upgrade to an equal revision is rolled back by this.
@@ -258,7 +260,7 @@ fn is_as_busy(series: &[PairSeries], wave: &Wave, after: u64) -> bool {
             return false;
         }
         let slots = series.iter().filter(|series| series.node == *node).flat_map(|series| &series.slots);
-        let past = slots.filter(|slot| slot.start + SLOT_SECONDS <= *since && slot.start >= since - PAST);
+        let past = slots.filter(|slot| slot.start + SLOT_SECONDS <= *since && slot.start >= since - RECENT);
         let (began, trials) = past.fold((*since, 0), |(began, trials), slot| {
             (began.min(slot.start), trials + slot.requests + slot.connections)
         });

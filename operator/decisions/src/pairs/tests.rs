@@ -99,6 +99,8 @@ fn nodes_without_traffic_hold_nothing_up_and_those_that_fell_silent_do() {
     for requests in [1, 300] {
         let silent = node("n1", requests, (0.0, 0.0), SWITCH);
         assert_eq!(of(&[silent], 600).result, Result::Insufficient);
+        let ended = node("n1", requests, (0.0, 0.0), SWITCH - RECENT);
+        assert_eq!(of(&[ended], 600).result, Result::Pass, "it had ended before");
     }
 }
 
