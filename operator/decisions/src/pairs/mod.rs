@@ -32,7 +32,7 @@ const REPORTED: i64 = 10;
 /// Where there is less traffic than is asked for, so many seconds with as much of it as before, or nearly so, are enough.
 const ENOUGH: i64 = 60;
 /// "Before" is so many seconds then: what was busy an hour ago need not be now, whoever serves it.
-const RECENT: i64 = 120;
+const RECENT: i64 = 60;
 /// So much of the past is looked at, in seconds.
 pub const PAST: i64 = 900;
 /// Bound on the probability that an upgrade to an equal revision is rolled back by this.
