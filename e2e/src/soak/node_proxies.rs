@@ -12,14 +12,17 @@ use super::mesh::present;
 use super::with_members::with_members;
 use crate::product::RELEASES;
 use crate::testing::{
-    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, ONE_STEP, Path, are_listed, handshakes,
-    is_warm, kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
+    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, Path, are_listed, handshakes, is_warm,
+    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
 };
 
 /// Connections in which nothing may fail after something was done, of all targets together: 30 a second.
 const ENOUGH: u64 = 300;
 /// Seconds that a connection is kept where proxies are replaced: they wait five minutes for connections to end.
 const MAX_AGE: u32 = 30;
+/// One step, and enough time to go back. Whoever called a minute ago, and no more now, must not hold it up for longer than a deadline.
+const WAVES: &str = "{ steps: [ { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, \
+                     analysis: { deadline: 3m, onInsufficient: Continue } }";
 /// Pods of the nodes' proxies.
 pub const NODE_PROXIES: &str = "meshwright.io/component=node";
 /// Namespace of the pods that are asked on every path.
@@ -85,11 +88,14 @@ async fn in_place(env: &Env, before: &str) -> Result<Vec<Figure>> {
 
 async fn by_hand(env: &Env, members: &Members, before: &str) -> Result<Vec<Figure>> {
     let start = Instant::now();
-    let attempt = Attempt::begin(env, RELEASES[1], &other(ONE_STEP)).await?;
+    let attempt = Attempt::begin(env, RELEASES[1], &other(WAVES)).await?;
     let warm = attempt.reaches(env, "the old revision to be warm", is_warm).await?;
     ensure!(warm.from == before && warm.to != before, "from {} to {}", warm.from, warm.to);
-    let waves = warm.done.iter().filter(|done| done.phase == UpgradePhase::ShiftNodes).count();
-    ensure!(waves > 1, "the nodes went over in {waves} waves: {:?}", warm.done);
+    let waves: Vec<_> = warm.done.iter().filter(|done| done.phase == UpgradePhase::ShiftNodes).collect();
+    ensure!(waves.len() > 1, "the nodes went over in {} waves: {:?}", waves.len(), warm.done);
+    for wave in waves {
+        println!("  wave {:?} took {} s: {:?}", wave.step, wave.seconds, wave.verdict);
+    }
     serve_all_nodes(env, &warm.to).await?;
     let there = start.elapsed();
     serves_all_members(env, members).await?;
