@@ -26,7 +26,7 @@ use super::{
     farewell::Farewell,
     find,
     follow::Heard,
-    hands::Hands,
+    hands::{Hands, Takers},
     keep::{Keep, Task},
     metrics::Metrics,
     naming::Naming,
@@ -147,7 +147,7 @@ impl Driver {
         let claims = Arc::new(Claims::open(&args.paths.node_dir, &args.workload.revision)?);
         let ports = Ports { outbound: args.outbound_port, inbound: args.inbound_port };
         let (nft, wallet) = (Nft::new(args.paths.nft.clone()), outlets.wallet.clone());
-        let hands = Hands { nft, claims, ports, wallet };
+        let hands = Hands { nft, claims, ports, wallet, takers: Takers::default() };
         let mut keep = Keep::new([ports.outbound, ports.inbound]);
         let namespaces: BTreeMap<String, String> = store::read_json(&namespaces_file(args));
         for (uid, path) in &namespaces {
