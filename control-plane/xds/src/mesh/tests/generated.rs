@@ -130,6 +130,7 @@ pub fn policies(chance: &mut Chance) -> Vec<AuthorizationPolicy> {
             denies,
             dry_run: chance.one_in(6),
             rules: (0..chance.below(3) + usize::from(denies)).map(|_| rule(chance)).collect(),
+            unreadable: None,
         }
     };
     (0..count).map(|index| one(index, chance)).collect()
