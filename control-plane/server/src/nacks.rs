@@ -3,6 +3,7 @@
 //! Each replica knows of its own streams only. It says so in an Event on the object at once; the replica that writes statuses hears of it
 //! by way of [`Shared`] and says so there.
 
+mod policies;
 mod shared;
 mod tables;
 
@@ -23,6 +24,7 @@ use crate::ads::Registry;
 use crate::snapshots::until;
 use crate::status::Events;
 
+use policies::Policies;
 pub use shared::Shared;
 use tables::Tables;
 
@@ -55,6 +57,7 @@ impl Refusal {
 pub struct Nacks {
     refused: Arc<Mutex<BTreeMap<Refused, Refusal>>>,
     tables: Arc<Mutex<Tables>>,
+    policies: Arc<Mutex<Policies>>,
     changed: Arc<Notify>,
     registry: Registry,
 }
@@ -62,7 +65,8 @@ pub struct Nacks {
 impl Nacks {
     /// Finds the objects behind a resource in this registry.
     pub fn new(registry: Registry) -> Self {
-        Self { refused: Arc::default(), tables: Arc::default(), changed: Arc::default(), registry }
+        let (refused, tables, policies) = Default::default();
+        Self { refused, tables, policies, changed: Arc::default(), registry }
     }
 
     /// Takes note of what happened on a stream.
@@ -107,8 +111,8 @@ impl Nacks {
     }
 
     /// Takes note of what happened on the stream of a node.
-    pub fn on_node_event(&self, stream: u64, event: &Event) {
-        if self.tables().on_event(stream, event) {
+    pub fn on_node_event(&self, stream: u64, node: &str, event: &Event) {
+        if self.tables().on_event(stream, event) | self.policies().on_event(stream, node, event) {
             self.changed.notify_one();
         }
     }
@@ -142,6 +146,7 @@ impl Nacks {
     /// The objects to blame, with the proxies' words.
     pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
         let mut rejections = self.tables().rejections();
+        rejections.extend(self.policies().rejections());
         let now = Instant::now();
         let mut refused = self.lock();
         refused.retain(|_, refusal| !refusal.is_over(now));
@@ -185,6 +190,10 @@ impl Nacks {
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Refused, Refusal>> {

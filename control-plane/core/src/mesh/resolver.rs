@@ -66,7 +66,11 @@ impl MeshResolver {
         let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &mixed, &self.trust_domain);
         let nodes = patched(&known.nodes, nodes.into_iter());
         let peers = self.peers(&nodes, &touched, world);
-        let namespaces_of = touched.policy_namespaces(&self.rules.root);
+        let mut namespaces_of = touched.policy_namespaces(&self.rules.root);
+        // Which of its pods a node has captured.
+        let captured = touched.nodes.iter().filter_map(|name| nodes.get(name));
+        let pods = captured.flat_map(|node| node.members.values());
+        namespaces_of.extend(pods.map(|member| member.pod.namespace.as_str()));
         let namespaces_of = namespaces_of.into_iter();
         self.statuses = policies::status::statuses(&self.statuses, namespaces_of, world, &self.rules);
         let is_same = matches!(nodes, Cow::Borrowed(_))

@@ -102,7 +102,7 @@ impl Ads {
             }
             match &owner {
                 Owner::Gateway(gateway) => nacks.on_event(stream, gateway, &event),
-                Owner::Node(..) => nacks.on_node_event(stream, &event),
+                Owner::Node(node, _) => nacks.on_node_event(stream, node, &event),
             }
         }
     }

@@ -42,8 +42,9 @@ mod tests;
 pub(crate) mod tls;
 mod upstream;
 
-use meshwright_core::mesh::Mesh;
+use meshwright_core::mesh::{Mesh, PodPolicy};
 
+pub use self::authorize::{RULES, pod_of_policy, policy_name};
 pub use self::route::NAME as ROUTES;
 pub use self::shared::Shared;
 pub use self::telemetry::{Telemetry, Tracing};
@@ -68,6 +69,11 @@ pub struct Ports {
 /// needed (a listener) and the other when it is (a connection): [envoy#47309](https://github.com/envoyproxy/envoy/issues/47309).
 pub fn caller_secret(identity: &str) -> String {
     format!("{identity}?caller")
+}
+
+/// The version of the extension by which the proxy of a pod's node enforces its policy; the pod has this SPIFFE id.
+pub fn policy_version(uid: &str, identity: &str, policy: &PodPolicy) -> String {
+    authorize::policy(uid, identity, Some(policy)).version().to_string()
 }
 
 /// What the proxy of a node should have. `shared` has to be made of the mesh's Services and peers; of the mesh itself only the node is looked at.

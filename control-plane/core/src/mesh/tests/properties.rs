@@ -141,7 +141,7 @@ fn take(world: &mut World, step: Step) {
         }
         Step::Tls(namespace, number, label, created, strict, ports) => {
             let meta = Meta::new(NAMESPACES[namespace], name(number), 1, created);
-            let policy = MeshTlsPolicy { meta, target: target(label), strict, ports };
+            let policy = MeshTlsPolicy { meta, target: target(label), strict, ports, unreadable: None };
             world.mesh_tls_policies.insert(policy.meta.key.clone(), Arc::new(policy));
         }
         Step::TlsGone(namespace, number) => {

@@ -9,7 +9,7 @@ use std::{
 use meshwright_proto::nodes::{NodeOrder, NodeReport};
 use tokio::time::Instant;
 
-use super::{Driver, Serving, TICK, namespaces_file};
+use super::{ADMISSIONS, Driver, Serving, TICK, namespaces_file};
 use crate::node::{
     duty::{Duty, Named, Situation, duty},
     farewell::Word,
@@ -193,6 +193,8 @@ impl Driver {
         self.serving = Some(Serving { since: now, settled: false });
         let redirected = store::read_json(&self.redirected_file());
         self.keep.restore(&redirected, now);
+        let admitted = store::read_json(&self.args.paths.node_dir.join(ADMISSIONS));
+        self.admissions.restore(admitted, redirected.keys());
         self.stored.redirected = redirected;
         true
     }
@@ -211,6 +213,9 @@ impl Driver {
         warn_of(self.hands.probes(&rules::forget_probes()), "forget the kubelet's probes");
         if let Err(e) = store::remove(&self.redirected_file()) {
             tracing::warn!(error = %e, "forget what was redirected");
+        }
+        if let Err(e) = store::remove(&self.args.paths.node_dir.join(ADMISSIONS)) {
+            tracing::warn!(error = %e, "forget who may be connected");
         }
         match self.hands.claims.give_up() {
             Ok(()) => tracing::info!("this node is as it was before"),

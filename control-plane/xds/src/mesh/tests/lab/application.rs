@@ -57,10 +57,11 @@ async fn http1(mut stream: TcpStream, peer: &str) -> Option<()> {
     loop {
         let head = read_head(&mut stream).await?;
         let lower = head.to_ascii_lowercase();
-        if lower.contains("upgrade: websocket") {
+        let kinds = ["websocket", "spdy/3.1", "tcp"];
+        if let Some(kind) = kinds.into_iter().find(|kind| lower.contains(&format!("\nupgrade: {kind}\r"))) {
             let answer =
-                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-            stream.write_all(answer).await.ok()?;
+                format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: {kind}\r\nconnection: upgrade\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok()?;
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.ok()?;
             return Some(());

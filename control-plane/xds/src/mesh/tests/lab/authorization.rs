@@ -110,3 +110,21 @@ async fn long_lists_are_decided_in_parts() {
     until("denied", async || (reaching(&lab).await == CART).then_some(())).await;
     assert_eq!(lab.nodes[1].0.refused(), [""; 0]);
 }
+
+/// Each of the four lists short enough for one expression, and all of them together too long for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn four_long_lists_are_taken_by_envoy() {
+    let many = |last: Option<&str>| -> Vec<Rule> {
+        let ids = (0..250).map(|number| spiffe(&format!("somebody-with-a-long-name-{number:020}")));
+        let all = ids.chain(last.map(spiffe)).map(Caller::Id);
+        all.map(|id| Rule { callers: Some([id].into()), ..Rule::default() }).collect()
+    };
+    let set = |allowed, denied| RuleSet { allow: Some(many(allowed)), deny: many(denied) };
+    let Some(mut lab) = lab(with(RuleSet::default(), None), |_| {}).await else { return };
+    assert_eq!(reaching(&lab).await, [FRONT, CART].concat());
+    lab.publish(with(set(Some("front"), None), Some(set(None, Some("front")))));
+    until("enforced", async || (reaching(&lab).await == FRONT).then_some(())).await;
+    lab.publish(with(set(Some("front"), Some("front")), Some(set(None, None))));
+    until("denied", async || reaching(&lab).await.is_empty().then_some(())).await;
+    assert_eq!(lab.nodes[1].0.refused(), [""; 0]);
+}
