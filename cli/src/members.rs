@@ -130,6 +130,8 @@ fn modelled(pod: &Pod) -> model::Pod {
         workload: String::new(),
         host_network: spec.host_network.unwrap_or_default(),
         addresses: addresses.collect(),
+        // Whose an address is does not matter here.
+        since: 0,
         sidecar: containers.map(|c| c.name).find(|name| mesh::is_foreign_sidecar(name)),
         ..model::Pod::default()
     }

@@ -21,6 +21,8 @@ pub const APPROVED: &str = "Approved";
 pub const DRAINING: &str = "Draining";
 /// On a MeshRevision: True while xDS streams, pods or nodes depend on it.
 pub const IN_USE: &str = "InUse";
+/// On a MeshNode: False while pods that are to be in the mesh are not, or cannot be.
+pub const PODS_CAPTURED: &str = "PodsCaptured";
 
 /// Reasons, each naming a finding.
 pub mod reason {
@@ -78,6 +80,12 @@ pub mod reason {
     pub const POD_SECURITY: &str = "PodSecurity";
     /// Nodes have no proxy that serves them.
     pub const NODE_PROXIES_MISSING: &str = "NodeProxiesMissing";
+    /// Every pod of a node that is to be in the mesh is.
+    pub const ALL_CAPTURED: &str = "AllCaptured";
+    /// Pods of a node are on their way into the mesh.
+    pub const PODS_AWAITED: &str = "PodsAwaited";
+    /// Something about pods stands against what their labels ask for.
+    pub const PODS_REFUSED: &str = "PodsRefused";
     /// Nodes are served by this revision's proxies.
     pub const NODES_SERVED: &str = "NodesServed";
 }

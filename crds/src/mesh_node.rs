@@ -3,6 +3,7 @@
 // Columns of one type are no repetition.
 #![allow(clippy::duplicated_attributes)]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,11 @@ use serde::{Deserialize, Serialize};
     doc = "MeshNode says which revision's proxy serves a node, and which pods of it speak mutual TLS. The operator and the control planes write it; users read it.",
     printcolumn(name = "WANTED", type_ = "string", json_path = ".spec.revision"),
     printcolumn(name = "SERVES", type_ = "string", json_path = ".status.revision"),
+    printcolumn(
+        name = "CAPTURED",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='PodsCaptured')].status"
+    ),
     printcolumn(name = "EPOCH", type_ = "integer", json_path = ".status.epoch"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -35,7 +41,7 @@ pub struct MeshNodeSpec {
 }
 
 /// What the serving agent reported last.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshNodeStatus {
     /// The MeshRevision whose proxy serves the node.
@@ -52,6 +58,10 @@ pub struct MeshNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
     pub awaiting: Vec<AwaitingPod>,
+    /// PodsCaptured, by the control plane of the revision that serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
     /// The proxy of another revision on this node, as its own control plane wrote it last. It counts only while that proxy is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standby: Option<Standby>,

@@ -78,6 +78,7 @@ fn authorization(policy: &api::AuthorizationPolicy) -> model::AuthorizationPolic
         denies: policy.spec.action == api::AuthorizationAction::Deny,
         dry_run: policy.spec.mode == api::AuthorizationMode::DryRun,
         rules: policy.spec.rules.iter().map(rule).collect(),
+        unreadable: None,
     }
 }
 
@@ -89,6 +90,7 @@ fn tls(policy: &api::MeshTLSPolicy) -> model::MeshTlsPolicy {
         target: target(&policy.spec.target_refs),
         strict: is_strict(policy.spec.mode),
         ports: ports.filter_map(|one| Some((port(one.port)?, is_strict(one.mode)))).collect(),
+        unreadable: None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{EndpointSlice, ObjectKey, SliceEndpoint, World};
+use crate::model::{EndpointSlice, Near, ObjectKey, SliceEndpoint, World};
 
 /// Where a Service port's requests can go, by zone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -39,6 +39,28 @@ impl Endpoints {
     /// Whether some endpoint is ready.
     pub fn has_ready(&self) -> bool {
         self.zones.values().flatten().any(|endpoint| endpoint.health == EndpointHealth::Ready)
+    }
+
+    /// Those that a client on this node gets, in its zone if that is known; None if that is all.
+    pub fn near(&self, near: Near, node: &str, zone: Option<&str>) -> Option<Self> {
+        let on_node = || self.only(|_, endpoint| endpoint.node.as_deref() == Some(node));
+        let in_zone = || zone.map(|zone| self.only(|of, _| of == zone));
+        let found = match near {
+            Near::Anywhere => None,
+            Near::Zone => in_zone().filter(Self::has_ready),
+            Near::Node => {
+                Some(on_node()).filter(Self::has_ready).or_else(|| in_zone().filter(Self::has_ready))
+            }
+            Near::NodeOnly => Some(on_node()),
+        };
+        found.filter(|found| found != self)
+    }
+
+    fn only(&self, is_meant: impl Fn(&str, &Endpoint) -> bool) -> Self {
+        let zones = self.zones.iter().map(|(zone, all)| {
+            (zone.clone(), all.iter().filter(|endpoint| is_meant(zone, endpoint)).cloned().collect())
+        });
+        Self { zones: zones.filter(|(_, all): &(_, Vec<_>)| !all.is_empty()).collect() }
     }
 
     /// Whether there is none at all.

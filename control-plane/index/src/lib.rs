@@ -18,6 +18,7 @@ mod store;
 mod task;
 #[cfg(test)]
 mod tests;
+mod understood;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

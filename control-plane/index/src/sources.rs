@@ -9,14 +9,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Resource};
 use meshwright_api::gateway as api;
-use meshwright_api::{AuthorizationPolicy, GatewayParameters, MeshTLSPolicy, PolicyStatus, labels};
+use meshwright_api::{GatewayParameters, PolicyStatus, labels};
 use meshwright_k8s::{Source, Update, watch};
 use meshwright_runtime::{CancellationToken, ReadyGuard};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::convert::PodView;
+use crate::convert::{AuthorizationPolicyView, MeshTlsPolicyView, PodView};
 use crate::event::{Event, Seen};
 use crate::live::Live;
 use crate::{Setup, convert};
@@ -149,14 +149,24 @@ use meshwright_core::model;
 seen!(seen_class, api::GatewayClass, api::GatewayClassStatus, model::GatewayClass, convert::gateway_class);
 seen!(seen_gateway, api::Gateway, api::GatewayStatus, model::Gateway, convert::gateway);
 seen!(seen_route, api::HttpRoute, api::HttpRouteStatus, model::HttpRoute, convert::http_route);
-seen!(
+macro_rules! seen_policy {
+    ($name:ident, $view:ty, $model:ty, $convert:path) => {
+        fn $name(object: $view) -> Seen<$model, PolicyStatus> {
+            let (model, status) = ($convert(&object), object.status());
+            let uid = object.metadata.uid.unwrap_or_default();
+            let resource_version = object.metadata.resource_version.unwrap_or_default();
+            Seen { model, live: Live { uid, resource_version, status } }
+        }
+    };
+}
+
+seen_policy!(
     seen_authorization,
-    AuthorizationPolicy,
-    PolicyStatus,
+    AuthorizationPolicyView,
     model::AuthorizationPolicy,
     convert::authorization_policy
 );
-seen!(seen_tls, MeshTLSPolicy, PolicyStatus, model::MeshTlsPolicy, convert::mesh_tls_policy);
+seen_policy!(seen_tls, MeshTlsPolicyView, model::MeshTlsPolicy, convert::mesh_tls_policy);
 seen!(seen_grpc_route, api::GrpcRoute, api::GrpcRouteStatus, model::HttpRoute, convert::grpc_route);
 
 async fn poll_version(client: kube::Client, events: mpsc::Sender<Event>) {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use meshwright_core::config::ClusterRef;
 use meshwright_core::mesh::Touched;
-use meshwright_core::model::{EndpointSlice, GatewayObservation, Pod, SecretState};
-use meshwright_core::{ObjectKey, World};
+use meshwright_core::model::{EndpointSlice, GatewayObservation, ObjectId, ObjectKind, Pod, SecretState};
+use meshwright_core::{ObjectKey, World, difference};
 use meshwright_k8s::Update;
 
 use crate::apply::{apply, map, split};
 use crate::convert::{GatewayDeployment, GatewayService, ServiceView, combined};
 use crate::event::{Event, Seen};
 use crate::live::LiveObjects;
+use crate::understood::understood;
 
 /// The model with what is needed to keep it up to date.
 pub(crate) struct Store {
@@ -101,11 +102,13 @@ impl Store {
             Event::AuthorizationPolicies(update) => {
                 let (models, live) = split(update, parts);
                 self.live.update_authorization_policies(live);
+                let models = understood(&world.authorization_policies, models);
                 return Change::policies(apply(&mut world.authorization_policies, models).into_keys());
             }
             Event::MeshTlsPolicies(update) => {
                 let (models, live) = split(update, parts);
                 self.live.update_mesh_tls_policies(live);
+                let models = understood(&world.mesh_tls_policies, models);
                 return Change::policies(apply(&mut world.mesh_tls_policies, models).into_keys());
             }
             Event::Namespaces(update) => {
@@ -144,9 +147,21 @@ impl Store {
                 std::mem::replace(&mut world.crd_bundle_version, version.clone()) != version
             }
             Event::Rejections(rejections) => {
-                let changed = world.rejections != rejections;
-                world.rejections = rejections;
-                changed
+                let before = std::mem::replace(&mut world.rejections, rejections);
+                let changed: Vec<_> = difference(&before, &world.rejections, PartialEq::eq).collect();
+                let mut change = Change::structural(!changed.is_empty());
+                // Their policies say it.
+                for (key, pod) in &world.pods {
+                    let is_of = |object: &&ObjectId| match object.kind {
+                        ObjectKind::Pod => object.key.name == pod.uid,
+                        ObjectKind::Node => object.key.name == pod.node,
+                        _ => false,
+                    };
+                    if changed.iter().any(is_of) {
+                        change.mesh.pod(key.clone(), [Some(&**pod)]);
+                    }
+                }
+                return change;
             }
         };
         Change::structural(structural)

@@ -3,13 +3,16 @@
 //! Each replica knows of its own streams only. It says so in an Event on the object at once; the replica that writes statuses hears of it
 //! by way of [`Shared`] and says so there.
 
+mod policies;
 mod shared;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use meshwright_core::ObjectKey;
+use meshwright_core::config::ServiceRoutes;
 use meshwright_core::model::{ObjectId, ObjectKind};
 use meshwright_index::Index;
 use meshwright_runtime::CancellationToken;
@@ -21,7 +24,9 @@ use crate::ads::Registry;
 use crate::snapshots::until;
 use crate::status::Events;
 
+use policies::Policies;
 pub use shared::Shared;
+use tables::Tables;
 
 /// A refusal outlives its stream by this long: the proxy comes back on another, perhaps to another replica, and refuses again.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -51,6 +56,8 @@ impl Refusal {
 #[derive(Clone)]
 pub struct Nacks {
     refused: Arc<Mutex<BTreeMap<Refused, Refusal>>>,
+    tables: Arc<Mutex<Tables>>,
+    policies: Arc<Mutex<Policies>>,
     changed: Arc<Notify>,
     registry: Registry,
 }
@@ -58,7 +65,8 @@ pub struct Nacks {
 impl Nacks {
     /// Finds the objects behind a resource in this registry.
     pub fn new(registry: Registry) -> Self {
-        Self { refused: Arc::default(), changed: Arc::default(), registry }
+        let (refused, tables, policies) = Default::default();
+        Self { refused, tables, policies, changed: Arc::default(), registry }
     }
 
     /// Takes note of what happened on a stream.
@@ -102,6 +110,18 @@ impl Nacks {
         self.changed.notify_one();
     }
 
+    /// Takes note of what happened on the stream of a node.
+    pub fn on_node_event(&self, stream: u64, node: &str, event: &Event) {
+        if self.tables().on_event(stream, event) | self.policies().on_event(stream, node, event) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Nodes' table of routes has this version from now on.
+    pub fn published(&self, version: &Arc<str>, routes: &Arc<ServiceRoutes>) {
+        self.tables().published(version, routes);
+    }
+
     /// Looks again, after the resources changed.
     pub fn recheck(&self) {
         if !self.lock().is_empty() {
@@ -125,7 +145,8 @@ impl Nacks {
 
     /// The objects to blame, with the proxies' words.
     pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
-        let mut rejections = BTreeMap::new();
+        let mut rejections = self.tables().rejections();
+        rejections.extend(self.policies().rejections());
         let now = Instant::now();
         let mut refused = self.lock();
         refused.retain(|_, refusal| !refusal.is_over(now));
@@ -165,6 +186,14 @@ impl Nacks {
                 tell(&index, shared.with_others(&own), &mut all).await;
             }
         }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Refused, Refusal>> {

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::args::Args;
 use crate::metrics::Metrics;
 use crate::nacks::Shared;
-use crate::nodes::Captured;
+use crate::nodes::{Captured, Troubles};
 use crate::server::State;
 use crate::snapshots::{NodeTranslator, Translator};
 use crate::status::{Events, Writer};
@@ -69,7 +69,7 @@ impl Args {
         let state = State::new(&self, index.output(), &metrics);
         let translator = Translator::new(state.registry.clone(), state.nacks.clone(), metrics.clone());
         named(&mut tasks, "translator", translator.run(index.clone(), drain.clone()));
-        self.spawn_nodes(&state, client.clone(), &metrics, &mut tasks, &drain);
+        self.spawn_nodes(&state, client.clone(), recorder.clone(), &metrics, &mut tasks, &drain);
         let events = Events::new(recorder, index.live().clone());
         let mut lease = lease::spawn(client.clone(), self.status_lease(), drain.clone());
         let shared = self.shared(client.clone(), lease.leadership());
@@ -111,17 +111,21 @@ impl Args {
         &self,
         state: &State,
         client: kube::Client,
+        recorder: Recorder,
         metrics: &Metrics,
         tasks: &mut JoinSet<&'static str>,
         drain: &CancellationToken,
     ) {
-        let State { nodes, followers, outputs, .. } = state;
+        let State { nodes, nacks, followers, outputs, .. } = state;
+        let (domain, telemetry) = (&self.trust_domain, self.proxy_telemetry());
         let translator =
-            NodeTranslator::new(nodes.clone(), &self.trust_domain, self.proxy_telemetry(), metrics.clone());
+            NodeTranslator::new(nodes.clone(), nacks.clone(), domain, telemetry, metrics.clone());
         named(tasks, "translator of nodes", translator.run(outputs.clone(), drain.clone()));
         let (followers, outputs) = (followers.clone(), outputs.clone());
         let captured = Captured::new(client, &self.pod_namespace, followers, outputs, metrics.clone());
         named(tasks, "writer of MeshNodes", captured.run(drain.clone()));
+        let troubles = Troubles::new(recorder, state.followers.clone(), state.outputs.clone());
+        named(tasks, "events on pods", troubles.run(drain.clone()));
     }
 }
 

@@ -189,8 +189,9 @@ pub enum PathMatchType {
 }
 
 /// A header of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.name.matches('^[^_-]*([_-][^_-]*){0,4}$')").message("a header's name with more than four of - and _ can be spelled in too many ways: choose another header"))]
 pub struct HeaderMatch {
     /// Its name, in any case.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$"))]

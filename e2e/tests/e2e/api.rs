@@ -102,6 +102,7 @@ async fn invalid_policies_are_refused_with_the_field_and_the_reason() -> Result<
         (http("{ paths: [{ value: '/a/../b' }] }"), "a path must be as applications get it"),
         (http("{ headers: [{ name: 'a b' }] }"), "name"),
         (http("{ headers: [{ name: a, value: 'x,y' }] }"), "value"),
+        (http("{ headers: [{ name: x-a-b-c-d-e }] }"), "more than four"),
         (source("{ type: SPIFFE }"), "a source has the field that its type names"),
         (
             source("{ type: ServiceAccount, spiffe: 'spiffe://a/b' }"),

@@ -132,15 +132,14 @@ async fn observe(
     let gateways = gateways(ctx).await.ok();
     let behind = |all: &Vec<_>| all.iter().filter(|g| is_behind(g)).map(describe).collect();
     measured.behind = gateways.as_ref().map(behind);
-    if p.phase == UpgradePhase::ShiftNodes {
-        judge_nodes(ctx, mesh, seen, p, asked, replicas, measured).await;
-        return;
-    }
     if let Some(since) = judged_since(p) {
         if let Some(gateways) = &gateways {
             ctx.prober.aim(probe::targets(&seen.items, gateways, &mesh.upgrade.probes));
         }
         judge(ctx, mesh, seen, (p, since.0), &observation, measured);
+    }
+    if p.phase == ShiftNodes && measured.verdict.is_none() {
+        judge_nodes(ctx, mesh, seen, p, asked, replicas, measured).await;
     }
 }
 
@@ -157,6 +156,8 @@ pub fn of_gateways(streams: &BTreeSet<String>, pods: &[Pod]) -> usize {
 fn judged_since(p: &UpgradeStatus) -> Option<&Time> {
     match p.phase {
         UpgradePhase::Shift => Some(p.measured_since.as_ref().unwrap_or(&p.since)),
+        // While the nodes go over the gateways have the last step's share.
+        UpgradePhase::ShiftNodes => Some(&p.since),
         UpgradePhase::Bake if p.strategy == Strategy::Canary && p.measured_since.is_none() => Some(&p.since),
         _ => None,
     }
@@ -177,7 +178,7 @@ fn judge(
     observation: &Observation,
     measured: &mut Measured,
 ) {
-    let gathering = p.measured_since.is_none();
+    let gathering = p.measured_since.is_none() || p.phase == UpgradePhase::ShiftNodes;
     if seen.gateways.is_empty() {
         if gathering {
             return;
@@ -195,7 +196,7 @@ fn judge(
         let times = (since.as_second(), observation.at.as_second());
         analysis::judge_step(canary, baseline, probes, settings, steps, times)
     };
-    // Of a share that is not in place only what is bad counts.
+    // Of a share that is not in place, or has been measured already, only what is bad counts.
     if gathering && verdict.result != analysis::VerdictResult::Fail {
         return;
     }

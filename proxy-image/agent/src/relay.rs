@@ -82,6 +82,12 @@ impl Relay {
         self.with(|shared| shared.pods.as_ref()?.refusal(uid))
     }
 
+    /// Whether Envoy has taken a pod's policy in this version.
+    pub fn has_taken_policy(&self, uid: &str, version: &str) -> bool {
+        let name = meshwright_xds::mesh::policy_name(uid);
+        self.with(|shared| shared.state.has_taken(TypeUrl::ExtensionConfig, &name, version))
+    }
+
     /// Whether it is that of a node's proxy.
     pub fn is_of_node(&self) -> bool {
         self.with(|shared| shared.pods.is_some())

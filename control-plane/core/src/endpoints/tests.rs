@@ -40,6 +40,7 @@ fn world(slices: Vec<Arc<EndpointSlice>>) -> World {
         kind: ServiceType::Cluster,
         headless: true,
         has_selector: false,
+        balancing: Default::default(),
         cluster_ips: Vec::new(),
         ports: vec![port("http", 8080), port("admin", 9090)],
     };
@@ -104,4 +105,63 @@ fn an_address_in_two_slices_counts_once_and_ready_wins() {
     ]);
     let found = endpoints(&world, &ObjectKey::new("shop", "cart"), 8080);
     assert_eq!(addresses(&found), [("10.0.0.1".to_owned(), 3000, EndpointHealth::Ready)]);
+}
+
+mod nearness {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Near;
+
+    fn some() -> impl Strategy<Value = Vec<(u8, u8, bool)>> {
+        proptest::collection::vec((0_u8..3, 0_u8..3, any::<bool>()), 0..8)
+    }
+
+    /// Endpoints on nodes `<zone>-<number>`; zone 0 has no name.
+    fn spread(all: &[(u8, u8, bool)]) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        for (index, (zone, node, ready)) in all.iter().enumerate() {
+            let name = if *zone == 0 { String::new() } else { format!("z{zone}") };
+            let health = if *ready { EndpointHealth::Ready } else { EndpointHealth::Draining };
+            let (address, node) = (format!("10.0.0.{index}"), Some(format!("{zone}-{node}")));
+            endpoints.zones.entry(name).or_default().push(Endpoint { address, port: 80, health, node });
+        }
+        endpoints
+    }
+
+    fn flat(endpoints: &Endpoints) -> Vec<(&String, &Endpoint)> {
+        endpoints.zones.iter().flat_map(|(zone, all)| all.iter().map(move |one| (zone, one))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_gets_what_is_near_if_there_is_any_and_never_loses_the_last_ready_one(
+            all in some(), zone in 1_u8..3, number in 0_u8..3,
+        ) {
+            let endpoints = spread(&all);
+            let (node, zone) = (format!("{zone}-{number}"), format!("z{zone}"));
+            let of = |near| endpoints.near(near, &node, Some(&zone)).unwrap_or_else(|| endpoints.clone());
+            let ready = |wanted: &dyn Fn(&String, &Endpoint) -> bool| {
+                flat(&endpoints).iter().any(|(of, one)| one.health == EndpointHealth::Ready && wanted(of, one))
+            };
+            let on_node = |_: &String, one: &Endpoint| one.node.as_ref() == Some(&node);
+            let in_zone = |of: &String, _: &Endpoint| *of == zone;
+            for near in [Near::Anywhere, Near::Zone, Near::Node, Near::NodeOnly] {
+                let found = of(near);
+                let all_of = |wanted: &dyn Fn(&String, &Endpoint) -> bool| -> Vec<(&String, &Endpoint)> {
+                    flat(&endpoints).into_iter().filter(|(of, one)| wanted(of, one)).collect()
+                };
+                let everything = |_: &String, _: &Endpoint| true;
+                let expected = match near {
+                    Near::NodeOnly => all_of(&on_node),
+                    Near::Node if ready(&on_node) => all_of(&on_node),
+                    Near::Zone | Near::Node if ready(&in_zone) => all_of(&in_zone),
+                    _ => all_of(&everything),
+                };
+                prop_assert_eq!(flat(&found), expected, "{:?}", near);
+                prop_assert!(near == Near::NodeOnly || found.has_ready() == endpoints.has_ready());
+            }
+            prop_assert_eq!(endpoints.near(Near::Zone, &node, None), None, "nobody knows its zone");
+        }
+    }
 }

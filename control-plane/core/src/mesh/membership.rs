@@ -79,6 +79,20 @@ pub enum Outside {
     NoServiceAccount,
 }
 
+impl Outside {
+    /// Whether somebody asked for the pod to be in the mesh, and something about it stands against that: its owner has to be told.
+    pub fn is_obstacle(&self) -> bool {
+        match self {
+            Self::UnknownValue(..)
+            | Self::HostNetwork
+            | Self::ForeignSidecar(_)
+            | Self::Ambient(_)
+            | Self::NoServiceAccount => true,
+            Self::NotAsked | Self::Disabled(_) | Self::ClosedNamespace(_) | Self::OwnProxy(_) => false,
+        }
+    }
+}
+
 /// Whether the pod is to be in the mesh. `namespace`: its own, None if that is not known.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The mesh between services: which pods are in it, what their proxies have to do. Pure, as everything here.
 
+mod claims;
 mod membership;
 mod nodes;
 mod peers;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use crate::config::ServiceRoutes;
 use crate::endpoints::Endpoints;
-use crate::model::ObjectKey;
+use crate::model::{Balancing, ObjectKey};
 
 pub use membership::{
     AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, On, Outside, Rules, enrolls,
@@ -43,7 +44,8 @@ pub struct Mesh {
     pub routes: Arc<ServiceRoutes>,
     /// Where those routes lead: endpoints by Service and port, whether the Service is among `services` or not.
     pub backends: Arc<BTreeMap<(ObjectKey, u16), Arc<Endpoints>>>,
-    /// Who speaks mutual TLS, by address: pods that a MeshNode lists with the very uid that the pod has, and that are members.
+    /// Who speaks mutual TLS, by address: pods that a MeshNode lists with the very uid that the pod has, and that are members. An address that
+    /// several pods claim has one of them at most.
     pub peers: Arc<BTreeMap<String, Peer>>,
     /// Every namespace, and whether its pods are members unless they say otherwise.
     pub namespaces: Arc<BTreeMap<String, bool>>,
@@ -63,8 +65,19 @@ pub struct Node {
     pub claim: Option<(String, i64)>,
     /// Uids that its MeshNode lists, members or not.
     pub listed: BTreeSet<String>,
+    /// Pods that were asked into the mesh and cannot be in it, by uid.
+    pub refused: BTreeMap<String, Refused>,
     /// What policies say about its members, by uid; only those of which they say something.
     pub policies: BTreeMap<String, Arc<PodPolicy>>,
+}
+
+/// A pod that was asked into the mesh and cannot be in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The Pod.
+    pub pod: ObjectKey,
+    /// Why, and what would help.
+    pub why: Outside,
 }
 
 /// A pod that is to be in the mesh.
@@ -98,6 +111,8 @@ pub struct MeshService {
     pub addresses: Vec<String>,
     /// Its TCP ports.
     pub ports: BTreeMap<u16, MeshPort>,
+    /// How its callers are spread.
+    pub balancing: Balancing,
 }
 
 /// One of a Service's ports.

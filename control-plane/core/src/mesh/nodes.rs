@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::policies::Policies;
-use super::{Member, Node, Rules, Touched, enrolls, membership};
+use super::{Member, Node, Refused, Rules, Touched, enrolls, membership};
 use crate::model::{ObjectKey, Pod, World};
 
 /// The touched nodes; None for those of which there is nothing to say any more.
@@ -21,6 +21,7 @@ pub(super) fn nodes(
         node.members.retain(|uid, _| !touched.has_uid(uid));
         node.policies.retain(|uid, _| !touched.has_uid(uid));
         node.outside.retain(|uid| !touched.has_uid(uid));
+        node.refused.retain(|uid, _| !touched.has_uid(uid));
         let found = world.mesh_nodes.get(name);
         node.claim = found.map(|found| (found.wanted.clone(), found.epoch));
         node.listed = found.into_iter().flat_map(|found| found.pods.keys()).cloned().collect();
@@ -33,15 +34,20 @@ pub(super) fn nodes(
         let Some(pod) = world.pods.get(key) else { continue };
         let Some(node) = nodes.get_mut(&pod.node) else { continue };
         let namespace = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
-        if membership(pod, key, namespace, rules).is_ok() {
+        let Err(why) = membership(pod, key, namespace, rules) else {
             node.members.insert(pod.uid.clone(), member(pod, key, &mut identities));
             if let Some(policy) = policies.of(key, pod) {
                 node.policies.insert(pod.uid.clone(), Arc::new(policy));
             }
-        } else if mixed.contains(&key.namespace)
+            continue;
+        };
+        if mixed.contains(&key.namespace)
             || namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules))
         {
             node.outside.insert(pod.uid.clone());
+        }
+        if why.is_obstacle() {
+            node.refused.insert(pod.uid.clone(), Refused { pod: key.clone(), why });
         }
     }
     let finished = nodes.into_iter().map(|(name, node)| {

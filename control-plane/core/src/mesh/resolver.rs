@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::claims::{Claims, Disputes};
 use super::{
     Mesh, Node, Peer, Rules, Touched, enrolls, membership, nodes, peers, policies, routes, services,
 };
@@ -21,6 +22,8 @@ pub struct MeshResolver {
     members: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// By node; put together they are the mesh's.
     peers: BTreeMap<String, Vec<(String, Peer)>>,
+    claims: Claims,
+    disputes: Disputes,
     statuses: Arc<PolicyStatuses>,
 }
 
@@ -33,6 +36,8 @@ impl MeshResolver {
             mesh: Arc::default(),
             members: BTreeMap::new(),
             peers: BTreeMap::new(),
+            claims: Claims::default(),
+            disputes: Disputes::default(),
             statuses: Arc::default(),
         }
     }
@@ -61,7 +66,11 @@ impl MeshResolver {
         let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &mixed, &self.trust_domain);
         let nodes = patched(&known.nodes, nodes.into_iter());
         let peers = self.peers(&nodes, &touched, world);
-        let namespaces_of = touched.policy_namespaces(&self.rules.root);
+        let mut namespaces_of = touched.policy_namespaces(&self.rules.root);
+        // Which of its pods a node has captured.
+        let captured = touched.nodes.iter().filter_map(|name| nodes.get(name));
+        let pods = captured.flat_map(|node| node.members.values());
+        namespaces_of.extend(pods.map(|member| member.pod.namespace.as_str()));
         let namespaces_of = namespaces_of.into_iter();
         self.statuses = policies::status::statuses(&self.statuses, namespaces_of, world, &self.rules);
         let is_same = matches!(nodes, Cow::Borrowed(_))
@@ -120,7 +129,10 @@ impl MeshResolver {
         world: &World,
     ) -> Arc<BTreeMap<String, Peer>> {
         let known = &self.mesh.peers;
-        let mut has_changed = false;
+        self.claims.update(touched.pods(), world);
+        let disputes = self.claims.disputes(nodes, world);
+        let mut has_changed = disputes != self.disputes;
+        self.disputes = disputes;
         for name in &touched.nodes {
             let both = nodes.get(name).zip(world.mesh_nodes.get(name));
             let peers = both.map(|(node, reported)| peers::of_node(node, reported));
@@ -135,7 +147,7 @@ impl MeshResolver {
         if !has_changed {
             return known.clone();
         }
-        let peers = peers::all(self.peers.values());
+        let peers = peers::all(self.peers.values(), &self.disputes);
         if **known == peers { known.clone() } else { Arc::new(peers) }
     }
 }

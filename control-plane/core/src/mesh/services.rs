@@ -25,7 +25,8 @@ pub(super) fn service(
             (port.port, mesh_port(known, key, port, is_named, world))
         })
         .collect();
-    (!ports.is_empty()).then(|| Arc::new(MeshService { addresses: service.cluster_ips.clone(), ports }))
+    let (addresses, balancing) = (service.cluster_ips.clone(), service.balancing);
+    (!ports.is_empty()).then(|| Arc::new(MeshService { addresses, ports, balancing }))
 }
 
 fn tcp(service: &Service) -> impl Iterator<Item = &ServicePort> {

@@ -64,6 +64,7 @@ fn add_service(world: &mut World, name: &str, cluster_ips: &[&str], ports: Vec<S
         kind: ServiceType::Cluster,
         headless: cluster_ips.is_empty(),
         has_selector: true,
+        balancing: Default::default(),
         cluster_ips: cluster_ips.iter().map(|ip| (*ip).to_owned()).collect(),
         ports,
     };

@@ -81,13 +81,17 @@ pub enum ObjectKind {
     HttpRoute,
     /// `gateway.networking.k8s.io/GRPCRoute`.
     GrpcRoute,
+    /// A pod of the mesh, by its uid as the name: the policies that are for it.
+    Pod,
+    /// A node, by its name: the policies about requests to its pods.
+    Node,
 }
 
 impl ObjectKind {
     /// Which kind of route this is, if it is one.
     pub fn route(self) -> Option<RouteKind> {
         match self {
-            Self::Gateway => None,
+            Self::Gateway | Self::Pod | Self::Node => None,
             Self::HttpRoute => Some(RouteKind::Http),
             Self::GrpcRoute => Some(RouteKind::Grpc),
         }
@@ -97,7 +101,7 @@ impl ObjectKind {
 /// An object whose configuration ended up in a proxy's resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId {
-    /// Gateway, HTTPRoute or GRPCRoute.
+    /// What it is.
     pub kind: ObjectKind,
     /// Namespace and name.
     pub key: ObjectKey,

@@ -20,6 +20,9 @@ pub struct Pod {
     pub host_network: bool,
     /// `status.podIPs`; empty until the pod has a network.
     pub addresses: Vec<String>,
+    /// Since when it has its network, in seconds since 1970: transition of condition PodReadyToStartContainers, else `status.startTime`, else
+    /// `metadata.creationTimestamp`.
+    pub since: i64,
     /// The first of its containers, init containers included, that [`crate::mesh::is_foreign_sidecar`] knows.
     pub sidecar: Option<String>,
     /// Ports to which the kubelet connects: of probes and of lifecycle hooks.

@@ -33,6 +33,17 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// A call matches if it matches one of these.
     pub rules: Vec<AuthorizationRule>,
+    /// Set where it is not understood.
+    pub unreadable: Option<Unreadable>,
+}
+
+/// A policy that does not decode, of another release for one. What is said of it refuses rather too much.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Unreadable {
+    /// Why not.
+    pub words: String,
+    /// Everything else is what it said when it was understood. Otherwise it lets nobody in: no rule of ALLOW, or Strict.
+    pub is_kept: bool,
 }
 
 /// Calls. All of it has to hold.
@@ -97,4 +108,6 @@ pub struct MeshTlsPolicy {
     pub strict: bool,
     /// Ports that have a mode of their own, and whether that is Strict.
     pub ports: BTreeMap<u16, bool>,
+    /// Set where it is not understood.
+    pub unreadable: Option<Unreadable>,
 }

@@ -17,6 +17,31 @@ pub struct Service {
     pub cluster_ips: Vec<String>,
     /// `spec.ports`, in order.
     pub ports: Vec<ServicePort>,
+    /// How callers within the cluster are spread over its endpoints.
+    pub balancing: Balancing,
+}
+
+/// What a Service says of the choice among its endpoints. It binds whoever balances in kube-proxy's place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Balancing {
+    /// `sessionAffinity: ClientIP`: a client stays with one endpoint.
+    pub by_client: bool,
+    /// Which endpoints a client gets at all.
+    pub near: Near,
+}
+
+/// Endpoints by their place, as seen from a client's node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Near {
+    /// All.
+    #[default]
+    Anywhere,
+    /// `trafficDistribution: PreferClose` or `PreferSameZone`: those in the zone, if one of them is ready.
+    Zone,
+    /// `trafficDistribution: PreferSameNode`: those on the node, if one of them is ready, else those in the zone.
+    Node,
+    /// `internalTrafficPolicy: Local`: those on the node and no others, even if there is none.
+    NodeOnly,
 }
 
 /// `spec.type`.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::compile::Side;
 use super::grants::{self, From, To};
 use crate::conditions::reason;
 use crate::config::{BackendProtocol, ClusterRef};
@@ -39,6 +38,15 @@ impl BackendKey {
     pub(crate) fn object(&self) -> &ObjectKey {
         &self.object
     }
+}
+
+/// Whose proxies a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// A Gateway's.
+    Gateway,
+    /// Those of the pods that call a Service.
+    Mesh,
 }
 
 /// Where each backendRef of one route leads, or why nowhere.

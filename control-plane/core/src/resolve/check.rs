@@ -1,7 +1,6 @@
 //! What a rule may not contain. The CRD's validation refuses much of it already; here is what it lets
 //! through, or an older CRD would.
 
-use super::compile::Side;
 use super::expression;
 use crate::conditions::reason;
 use crate::model::{
@@ -15,15 +14,10 @@ const MAX_STRIPPED: usize = 512;
 /// Bytes in the name of a query parameter; Envoy takes no more.
 const MAX_PARAMETER: usize = 1024;
 
-/// The first thing in a rule that this control plane cannot do for a parent of that kind.
-pub(crate) fn rule(rule: &HttpRouteRule, side: Side) -> Option<Finding> {
+/// The first thing in a rule that this control plane cannot do.
+pub(crate) fn rule(rule: &HttpRouteRule) -> Option<Finding> {
     if let Some(field) = rule.unsupported_fields.first() {
         return Some(unsupported(format!("{field} is not supported")));
-    }
-    let is_mirror = |filter: &&HttpRouteFilter| matches!(filter, HttpRouteFilter::RequestMirror(_));
-    if side == Side::Mesh && rule.filters.iter().any(|filter| is_mirror(&filter)) {
-        // Envoy sends copies without what tells whose they are: they could leave from no pod's network and in no pod's name.
-        return Some(unsupported("filter RequestMirror is not supported where the parent is a Service"));
     }
     combination(&rule.filters)
         .or_else(|| rule.matches.iter().find_map(route_match))

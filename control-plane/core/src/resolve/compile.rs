@@ -32,17 +32,8 @@ pub(crate) struct CompiledRouteRule {
     pub rule: Arc<CompiledRule>,
 }
 
-/// Whose proxies a route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Side {
-    /// A Gateway's.
-    Gateway,
-    /// Those of the pods that call a Service.
-    Mesh,
-}
-
 /// Compiles a route.
-pub(crate) fn compile(route: &HttpRoute, side: Side, backends: &BackendTable) -> CompiledRoute {
+pub(crate) fn compile(route: &HttpRoute, backends: &BackendTable) -> CompiledRoute {
     let mut compiled =
         CompiledRoute { rules: Vec::with_capacity(route.rules.len()), unresolved: None, invalid: Vec::new() };
     let mut compiler = Compiler { namespace: &route.meta.key.namespace, backends, unresolved: None };
@@ -50,7 +41,7 @@ pub(crate) fn compile(route: &HttpRoute, side: Side, backends: &BackendTable) ->
         // References are followed in invalid rules too: ResolvedRefs speaks of the whole route.
         let mut result = compiler.rule(rule);
         let mut matches = matches(rule, route.kind);
-        if let Some(finding) = check::rule(rule, side) {
+        if let Some(finding) = check::rule(rule) {
             compiled.invalid.push((index, finding));
             result = CompiledRule { name: rule.name.clone(), ..CompiledRule::default() };
             // Of requests that no proxy can tell from others nothing can be said.

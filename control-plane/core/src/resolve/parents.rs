@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::backend::{BackendTable, backend_table};
-use super::compile::{CompiledRoute, Side, compile};
+use super::backend::{BackendTable, Side, backend_table};
+use super::compile::{CompiledRoute, compile};
 use super::service::AtService;
 use super::virtual_hosts::AttachedRoute;
 use crate::model::{HttpRoute, ObjectKey, ParentRef, World};
@@ -69,7 +69,7 @@ impl RouteWork {
             let backends = backend_table(route, side, world);
             let source = match known.remove(&side) {
                 Some(known) if known.backends == backends => known,
-                _ => Source { compiled: Arc::new(compile(route, side, &backends)), backends },
+                _ => Source { compiled: Arc::new(compile(route, &backends)), backends },
             };
             sources.insert(side, source);
         }

@@ -24,7 +24,7 @@ pub(crate) use http_route::http_route;
 pub(crate) use mesh_node::mesh_node;
 pub(crate) use namespace::namespace;
 pub(crate) use pod::{PodView, pod};
-pub(crate) use policy::{authorization_policy, mesh_tls_policy};
+pub(crate) use policy::{AuthorizationPolicyView, MeshTlsPolicyView, authorization_policy, mesh_tls_policy};
 pub(crate) use reference_grant::reference_grant;
 pub(crate) use secret::secret;
 pub(crate) use service::{GatewayService, ServiceView, service};

@@ -1,7 +1,7 @@
 //! Pod. Read as little as possible of it: there are more pods than anything else, and they are large.
 
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use meshwright_core::mesh;
@@ -100,7 +100,22 @@ struct StatusView {
     phase: String,
     #[serde(rename = "podIPs")]
     pod_ips: Vec<AddressView>,
+    start_time: Option<Time>,
+    conditions: Vec<ConditionView>,
 }
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConditionView {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    status: String,
+    last_transition_time: Option<Time>,
+}
+
+/// True since the pod has its network.
+const HAS_NETWORK: &str = "PodReadyToStartContainers";
 
 #[derive(Debug, Clone, Deserialize)]
 struct AddressView {
@@ -114,6 +129,7 @@ pub(crate) fn pod(object: PodView) -> Option<Pod> {
     if has_ended || spec.node_name.is_empty() {
         return None;
     }
+    let since = since(&metadata, &status);
     let labels = metadata.labels.unwrap_or_default();
     let label = |name: &str| labels.get(name).map(String::as_str);
     let workload = mesh::workload(
@@ -133,9 +149,17 @@ pub(crate) fn pod(object: PodView) -> Option<Pod> {
         workload,
         host_network: spec.host_network,
         addresses: status.pod_ips.into_iter().map(|address| address.ip).collect(),
+        since,
         sidecar: names.find(|name| mesh::is_foreign_sidecar(name)),
         probes,
     })
+}
+
+fn since(metadata: &ObjectMeta, status: &StatusView) -> i64 {
+    let network = status.conditions.iter().find(|one| one.kind == HAS_NETWORK && one.status == "True");
+    let network = network.and_then(|one| one.last_transition_time.as_ref());
+    let since = network.or(status.start_time.as_ref()).or(metadata.creation_timestamp.as_ref());
+    since.map_or(0, |time| time.0.as_second())
 }
 
 #[cfg(test)]
@@ -176,6 +200,7 @@ mod tests {
             workload: "cart-0".to_owned(),
             host_network: false,
             addresses: vec!["10.0.0.1".to_owned(), "fd00::1".to_owned()],
+            since: 0,
             sidecar: None,
             probes: BTreeSet::new(),
         };
@@ -184,6 +209,23 @@ mod tests {
         assert_eq!(made.workload, "cart");
         assert!(with(&["spec", "hostNetwork"], json!(true)).unwrap().host_network);
         assert_eq!(with(&["status"], json!({"phase": "Pending"})).unwrap().addresses, [""; 0]);
+    }
+
+    #[test]
+    fn a_pod_is_as_old_as_its_network() {
+        let at = |second: u8| format!("1970-01-01T00:00:0{second}Z");
+        let since = |status: Value| {
+            let mut object = object();
+            object["metadata"]["creationTimestamp"] = json!(at(1));
+            object["status"] = status;
+            pod(serde_json::from_value(object).unwrap()).unwrap().since
+        };
+        let condition = |status: &str| {
+            json!({"startTime": at(2), "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at(9)},
+                {"type": "PodReadyToStartContainers", "status": status, "lastTransitionTime": at(3)}]})
+        };
+        assert_eq!(since(json!({})), 1);
+        assert_eq!((since(condition("False")), since(condition("True"))), (2, 3));
     }
 
     #[test]

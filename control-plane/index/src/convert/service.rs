@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1 as api;
 use meshwright_core::ObjectKey;
-use meshwright_core::model::{AddressType, AssignedAddress, Service, ServicePort, ServiceType};
+use meshwright_core::model::{
+    AddressType, AssignedAddress, Balancing, Near, Service, ServicePort, ServiceType,
+};
 
 /// What a Service is to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +38,20 @@ pub(crate) fn service(object: api::Service) -> ServiceView {
         headless: spec.cluster_ip.as_deref() == Some("None"),
         has_selector: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
         cluster_ips: cluster_ips(&spec),
+        balancing: balancing(&spec),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
     };
     ServiceView { service, gateway }
+}
+
+fn balancing(spec: &api::ServiceSpec) -> Balancing {
+    let near = match spec.traffic_distribution.as_deref() {
+        _ if spec.internal_traffic_policy.as_deref() == Some("Local") => Near::NodeOnly,
+        Some("PreferClose" | "PreferSameZone") => Near::Zone,
+        Some("PreferSameNode") => Near::Node,
+        _ => Near::Anywhere,
+    };
+    Balancing { by_client: spec.session_affinity.as_deref() == Some("ClientIP"), near }
 }
 
 fn port(port: api::ServicePort) -> ServicePort {
@@ -102,6 +115,23 @@ mod tests {
         assert_eq!(assigned.gateway, ObjectKey::new("shop", "edge"));
         assert_eq!(assigned.addresses[0], ip("192.0.2.1".to_owned()));
         assert_eq!(assigned.addresses[1].kind, AddressType::Hostname);
+    }
+
+    #[test]
+    fn what_is_said_of_the_choice_among_endpoints_is_kept() {
+        let of = |spec: serde_json::Value| view(spec, json!({})).service.balancing;
+        assert_eq!(
+            of(json!({"sessionAffinity": "None", "internalTrafficPolicy": "Cluster"})),
+            Balancing::default()
+        );
+        assert!(of(json!({"sessionAffinity": "ClientIP"})).by_client);
+        let near = |distribution: &str, policy: &str| {
+            of(json!({"trafficDistribution": distribution, "internalTrafficPolicy": policy})).near
+        };
+        let found =
+            ["PreferClose", "PreferSameZone", "PreferSameNode", "Later"].map(|name| near(name, "Cluster"));
+        assert_eq!(found, [Near::Zone, Near::Zone, Near::Node, Near::Anywhere]);
+        assert_eq!(near("PreferClose", "Local"), Near::NodeOnly);
     }
 
     #[test]

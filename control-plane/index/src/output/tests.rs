@@ -59,6 +59,7 @@ fn add(world: &mut World, name: &str, address: u8) {
         kind: ServiceType::Cluster,
         headless: false,
         has_selector: true,
+        balancing: Default::default(),
         cluster_ips: Vec::new(),
         ports: vec![port],
     };

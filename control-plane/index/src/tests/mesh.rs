@@ -240,6 +240,35 @@ fn event(step: Step) -> Event {
     }
 }
 
+#[test]
+fn what_proxies_refuse_of_policies_touches_the_pods_that_it_is_about() {
+    use meshwright_core::mesh::Touched;
+    use meshwright_core::model::{ObjectId, ObjectKind};
+
+    let mut store = Store::new(LiveObjects::default());
+    for (uid, node) in [("u1", "n1"), ("u2", "n1"), ("u3", "n2")] {
+        store.apply(Event::Pods(applied("shop", uid, Some(pod(uid, node, "10.0.0.1")))));
+    }
+    let mut refuse = |all: &[(ObjectKind, &str)]| {
+        let object =
+            |(kind, name): &(ObjectKind, &str)| ObjectId { kind: *kind, key: ObjectKey::new("", *name) };
+        let all = all.iter().map(|one| (object(one), "no".to_owned())).collect();
+        store.apply(Event::Rejections(all)).mesh
+    };
+    let touched = |all: &[(&str, &str)]| {
+        let mut touched = Touched::default();
+        for (uid, node) in all {
+            touched.pod(ObjectKey::new("shop", *uid), [Some(&pod(uid, node, ""))]);
+        }
+        touched
+    };
+    let both = [("u1", "n1"), ("u2", "n1")];
+    assert_eq!(refuse(&[(ObjectKind::Pod, "u3")]), touched(&[("u3", "n2")]));
+    assert_eq!(refuse(&[(ObjectKind::Pod, "u3"), (ObjectKind::Node, "n1")]), touched(&both));
+    assert_eq!(refuse(&[(ObjectKind::Pod, "u3")]), touched(&both), "not any more");
+    assert_eq!(refuse(&[(ObjectKind::Pod, "u3"), (ObjectKind::Gateway, "u1")]), Touched::default());
+}
+
 proptest! {
     #[test]
     fn whatever_happens_is_told_to_the_mesh(steps in vec((step(), any::<bool>()), 1..40)) {

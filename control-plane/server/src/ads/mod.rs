@@ -37,7 +37,7 @@ pub struct Ads {
     pub registry: Registry,
     /// Those of each node.
     pub nodes: NodeRegistry,
-    /// Where refusals of Gateways are collected.
+    /// Where refusals are collected.
     pub nacks: Nacks,
     /// Who is an agent of a node.
     pub agents: Agents,
@@ -100,9 +100,9 @@ impl Ads {
                 }
                 Event::Subscription { .. } | Event::Settled { .. } => {}
             }
-            // What a node's proxy refuses is nobody's fault that a user could mend: of all routes of Services there is one table.
-            if let Owner::Gateway(gateway) = &owner {
-                nacks.on_event(stream, gateway, &event);
+            match &owner {
+                Owner::Gateway(gateway) => nacks.on_event(stream, gateway, &event),
+                Owner::Node(node, _) => nacks.on_node_event(stream, node, &event),
             }
         }
     }

@@ -161,7 +161,8 @@ fn note(beat: u64, own: &Rejections) -> String {
 }
 
 fn rejection(entry: Entry) -> Option<(ObjectId, String)> {
-    let kinds = [ObjectKind::Gateway, ObjectKind::HttpRoute, ObjectKind::GrpcRoute];
+    use ObjectKind::{Gateway, GrpcRoute, HttpRoute, Node, Pod};
+    let kinds = [Gateway, HttpRoute, GrpcRoute, Pod, Node];
     let kind = kinds.into_iter().find(|one| kind(*one) == entry.kind)?;
     Some((ObjectId { kind, key: ObjectKey::new(entry.namespace, entry.name) }, entry.words))
 }
@@ -171,6 +172,8 @@ fn kind(kind: ObjectKind) -> &'static str {
         ObjectKind::Gateway => "Gateway",
         ObjectKind::HttpRoute => "HTTPRoute",
         ObjectKind::GrpcRoute => "GRPCRoute",
+        ObjectKind::Pod => "Pod",
+        ObjectKind::Node => "Node",
     }
 }
 
@@ -187,7 +190,8 @@ mod tests {
     #[test]
     fn a_note_is_heard_until_it_is_silent_for_too_long() {
         let object = ObjectId { kind: ObjectKind::HttpRoute, key: ObjectKey::new("shop", "cart") };
-        let own = Rejections::from([(object, "no such thing".to_owned())]);
+        let pod = ObjectId { kind: ObjectKind::Pod, key: ObjectKey::new("", "u1") };
+        let own = Rejections::from([(object, "no such thing".to_owned()), (pod, "too long".to_owned())]);
         let annotations = |beat| {
             BTreeMap::from([
                 (key("cp-2"), note(beat, &own)),

@@ -9,6 +9,7 @@ mod order;
 mod sign;
 #[cfg(test)]
 pub(crate) mod tests;
+mod troubles;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::serving::Peer;
 pub use agents::Agents;
 pub use captured::Captured;
 pub use followers::Followers;
+pub use troubles::Troubles;
 
 /// The most that a report may have; one with a thousand pods has 150 kB.
 pub const MAX_REPORT: usize = 1024 * 1024;

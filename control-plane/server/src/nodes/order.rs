@@ -56,7 +56,13 @@ impl Basis {
                 .into_iter()
                 .flat_map(|node| &node.policies)
                 .filter(|(_, policy)| policy.plaintext.refuses_any())
-                .map(|(uid, policy)| (uid.clone(), plaintext(policy)))
+                .map(|(uid, policy)| {
+                    let identity =
+                        node.and_then(|node| node.members.get(uid)).map(|member| &*member.identity);
+                    let version =
+                        meshwright_xds::mesh::policy_version(uid, identity.unwrap_or_default(), policy);
+                    (uid.clone(), plaintext(policy, version))
+                })
                 .collect(),
             callers: self.callers.iter().map(|(address, id)| (address.clone(), id.to_string())).collect(),
         }
@@ -82,12 +88,14 @@ fn callers(mesh: &Mesh, asked: &[String]) -> BTreeMap<String, Arc<str>> {
 }
 
 fn admission(rules: &mesh::RuleSet) -> Admission {
+    let http_ports = rules.http_ports().into_iter().map(u32::from).collect();
     let rules = rules.of_connections();
     let all = |rules: &[mesh::Rule]| rules.iter().map(caller_rule).collect();
     Admission {
         limited: rules.allow.is_some(),
         allow: all(rules.allow.as_deref().unwrap_or_default()),
         deny: all(&rules.deny),
+        http_ports,
     }
 }
 
@@ -106,13 +114,14 @@ fn caller_rule(rule: &mesh::Rule) -> CallerRule {
     made
 }
 
-fn plaintext(policy: &mesh::PodPolicy) -> PodPolicy {
+fn plaintext(policy: &mesh::PodPolicy, version: String) -> PodPolicy {
     let mesh::Plaintext { refused, except } = &policy.plaintext;
     PodPolicy {
         refused: *refused,
         except: except.iter().copied().map(u32::from).collect(),
         probes: policy.probes.iter().copied().map(u32::from).collect(),
         admission: Some(admission(&policy.authorization.enforced)),
+        version,
     }
 }
 
@@ -164,8 +173,11 @@ mod tests {
         let node = Node { policies, ..Node::default() };
         let strict = Mesh { nodes: [("n1".to_owned(), Arc::new(node))].into(), ..mesh.clone() };
         let admission = Some(Admission::default());
-        let expected = PodPolicy { refused: true, except: vec![80], probes: vec![8080], admission };
-        assert_eq!(Basis::of(&strict, "n1", &[]).order().policies, [("u1".to_owned(), expected)].into());
+        let policies = Basis::of(&strict, "n1", &[]).order().policies;
+        let version = policies["u1"].version.clone();
+        assert!(!version.is_empty());
+        let expected = PodPolicy { refused: true, except: vec![80], probes: vec![8080], admission, version };
+        assert_eq!(policies, [("u1".to_owned(), expected)].into());
 
         let unknown = Basis::of(&mesh, "n3", &[]).order();
         assert!(unknown.members.is_empty() && unknown.claim.is_none() && unknown.namespaces.len() == 1);
@@ -216,6 +228,15 @@ mod tests {
         assert_eq!(
             made.deny,
             [CallerRule { ids, below: vec!["b/".to_owned()], ports: vec![80], everybody: false }]
+        );
+        assert!(made.http_ports.is_empty());
+        let looks =
+            mesh::Rule { ports: [8080].into(), http: vec![mesh::Attributes::default()], callers: None };
+        let made = admission(&mesh::RuleSet { allow: None, deny: vec![looks] });
+        assert_eq!(
+            (made.http_ports, made.deny),
+            (vec![8080], Vec::new()),
+            "requests are, connections are not"
         );
     }
 }

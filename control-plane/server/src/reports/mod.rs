@@ -1,5 +1,6 @@
 //! ReportService: what proxies tell of their traffic, kept for the operator to ask for.
 
+mod bounded;
 mod check;
 mod nodes;
 mod store;

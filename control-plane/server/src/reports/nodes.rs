@@ -6,6 +6,7 @@ use meshwright_proto::inspection::ObservedNode;
 use meshwright_proto::reports::{NodeProxy, Pair, PairSlot};
 use prost::Message;
 
+use super::bounded::{Bounded, Reported};
 use super::store::{KEPT, cost, is_kept};
 
 /// Far more than any mesh has on one replica.
@@ -27,7 +28,7 @@ struct Names {
     destination: (String, String, u32),
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Known {
     proxy: NodeProxy,
     last_report: i64,
@@ -38,16 +39,13 @@ struct Known {
 }
 
 /// Proxies of nodes and their pairs.
-#[derive(Default)]
-pub struct Nodes {
-    proxies: BTreeMap<Key, Known>,
-    bytes: usize,
-}
+#[derive(Debug, Default)]
+pub struct Nodes(Bounded<Key, Known>);
 
 impl Nodes {
     /// How many proxies have reported.
     pub fn len(&self) -> usize {
-        self.proxies.len()
+        self.0.proxies.len()
     }
 
     /// Takes a report. A slot that comes again replaces what was known of it; one that is too old is left out.
@@ -56,27 +54,24 @@ impl Nodes {
     /// When too many proxies report already.
     pub fn record(&mut self, proxy: NodeProxy, pairs: Vec<Pair>, now: i64) -> Result<(), String> {
         let key = (proxy.node.clone(), proxy.instance.clone());
-        if !self.proxies.contains_key(&key) {
+        if !self.0.proxies.contains_key(&key) {
             self.make_room(&proxy.node)?;
         }
-        let known = self.proxies.entry(key).or_default();
-        (known.proxy, known.last_report) = (proxy, now);
-        self.bytes -= known.bytes;
-        for pair in pairs {
-            let names = names(&pair);
-            let kept = pair.slots.iter().filter(|slot| is_kept(slot.start, now));
-            kept.for_each(|slot| known.insert(&names, slot));
-        }
-        known.forget(now);
-        self.bytes += known.bytes;
-        self.shrink(MAX_BYTES);
+        self.0.record(key, MAX_BYTES, now, |known| {
+            (known.proxy, known.last_report) = (proxy, now);
+            for pair in pairs {
+                let names = names(&pair);
+                let kept = pair.slots.iter().filter(|slot| is_kept(slot.start, now));
+                kept.for_each(|slot| known.insert(&names, slot));
+            }
+        });
         Ok(())
     }
 
     /// Proxies of these nodes that reported within the last hour, with the slots of their pairs from `since` on.
     pub fn observe(&self, since: i64, now: i64, nodes: &BTreeSet<String>) -> Vec<ObservedNode> {
         let since = since.max(now.saturating_sub(KEPT).saturating_add(1));
-        let asked = self.proxies.iter().filter(|((node, _), _)| nodes.contains(node));
+        let asked = self.0.proxies.iter().filter(|((node, _), _)| nodes.contains(node));
         let known = asked.map(|(_, known)| known).filter(|known| is_kept(known.last_report, now));
         let observed = known.map(|known| ObservedNode {
             proxy: Some(known.proxy.clone()),
@@ -88,32 +83,14 @@ impl Nodes {
 
     /// Drops what is older than an hour.
     pub fn forget(&mut self, now: i64) {
-        self.proxies.retain(|_, known| is_kept(known.last_report, now));
-        self.proxies.values_mut().for_each(|known| known.forget(now));
-        self.bytes = self.proxies.values().map(|known| known.bytes).sum();
+        self.0.forget(now);
     }
 
     /// Room for another proxy: of its own node the one that was silent for longest has to go, never one of others.
     fn make_room(&mut self, node: &str) -> Result<(), String> {
-        let own = || self.proxies.iter().filter(|((of, _), _)| of == node);
-        if own().count() >= MAX_OF_NODE || self.proxies.len() >= MAX_NODES {
-            let silent = own().min_by_key(|(_, known)| known.last_report).map(|(key, _)| key.clone());
-            let Some(gone) = silent.and_then(|key| self.proxies.remove(&key)) else {
-                return Err(format!("{MAX_NODES} proxies of nodes report to this replica already"));
-            };
-            self.bytes -= gone.bytes;
-        }
-        Ok(())
-    }
-
-    /// Who has most loses its oldest.
-    fn shrink(&mut self, most: usize) {
-        while self.bytes > most
-            && let Some(largest) = self.proxies.values_mut().max_by_key(|known| known.bytes)
-        {
-            self.bytes -= largest.bytes;
-            largest.pop();
-            self.bytes += largest.bytes;
+        match self.0.make_room(|(of, _), _| of == node, (MAX_OF_NODE, MAX_NODES)) {
+            true => Ok(()),
+            false => Err(format!("{MAX_NODES} proxies of nodes report to this replica already")),
         }
     }
 }
@@ -138,8 +115,17 @@ impl Known {
         let slots = quietest.and_then(|names| self.pairs.remove(&names)).unwrap_or_default();
         self.bytes -= slots.values().map(|slot| cost(slot)).sum::<usize>();
     }
+}
 
-    /// Drops one of the oldest slots.
+impl Reported for Known {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn last_report(&self) -> i64 {
+        self.last_report
+    }
+
     fn pop(&mut self) {
         let first = |slots: &BTreeMap<i64, Box<[u8]>>| slots.first_key_value().map(|(start, _)| *start);
         let oldest = self.pairs.values_mut().min_by_key(|slots| first(slots));

@@ -7,6 +7,8 @@ use meshwright_proto::inspection::ObservedProxy;
 use meshwright_proto::reports::{Proxy, Slot};
 use prost::Message;
 
+use super::bounded::{Bounded, Reported};
+
 /// How long slots are kept, and proxies after their last report; seconds.
 pub const KEPT: i64 = 3600;
 /// Far more than any mesh has on one replica.
@@ -21,6 +23,7 @@ const SLOT_OVERHEAD: usize = 64;
 /// Pod and instance: another process of the same pod began to count anew.
 type Key = (ObjectKey, String);
 
+#[derive(Debug, Default)]
 struct Known {
     proxy: Proxy,
     last_report: i64,
@@ -31,43 +34,32 @@ struct Known {
 }
 
 /// Proxies and their slots.
-#[derive(Default)]
-pub struct Store {
-    proxies: BTreeMap<Key, Known>,
-    bytes: usize,
-}
+#[derive(Debug, Default)]
+pub struct Store(Bounded<Key, Known>);
 
 impl Store {
     /// How many proxies have reported.
     pub fn len(&self) -> usize {
-        self.proxies.len()
+        self.0.proxies.len()
     }
 
     /// Takes a report. A slot that comes again replaces what was known of it; one that is too old is left out.
     pub fn record(&mut self, proxy: Proxy, slots: &[Slot], now: i64) -> Result<(), String> {
         let key = (ObjectKey::new(&proxy.pod_namespace, &proxy.pod_name), proxy.instance.clone());
-        if !self.proxies.contains_key(&key) {
+        if !self.0.proxies.contains_key(&key) {
             self.make_room(&proxy)?;
         }
-        let known = self.proxies.entry(key).or_insert_with(|| Known {
-            proxy: Proxy::default(),
-            last_report: now,
-            slots: BTreeMap::new(),
-            bytes: 0,
+        self.0.record(key, MAX_BYTES, now, |known| {
+            (known.proxy, known.last_report) = (proxy, now);
+            slots.iter().filter(|slot| is_kept(slot.start, now)).for_each(|slot| known.insert(slot));
         });
-        (known.proxy, known.last_report) = (proxy, now);
-        self.bytes -= known.bytes;
-        slots.iter().filter(|slot| is_kept(slot.start, now)).for_each(|slot| known.insert(slot));
-        known.forget(now);
-        self.bytes += known.bytes;
-        self.shrink(MAX_BYTES);
         Ok(())
     }
 
     /// Proxies that reported within the last hour, with their slots from `since` on.
     pub fn observe(&self, since: i64, now: i64) -> Vec<ObservedProxy> {
         let since = since.max(now.saturating_sub(KEPT).saturating_add(1));
-        let known = self.proxies.values().filter(|known| is_kept(known.last_report, now));
+        let known = self.0.proxies.values().filter(|known| is_kept(known.last_report, now));
         let observed = known.map(|known| ObservedProxy {
             proxy: Some(known.proxy.clone()),
             last_report: known.last_report,
@@ -78,36 +70,18 @@ impl Store {
 
     /// Drops what is older than an hour.
     pub fn forget(&mut self, now: i64) {
-        self.proxies.retain(|_, known| is_kept(known.last_report, now));
-        self.proxies.values_mut().for_each(|known| known.forget(now));
-        self.bytes = self.proxies.values().map(|known| known.bytes).sum();
+        self.0.forget(now);
     }
 
     /// Room for another proxy: of its own Gateway the one that was silent for longest has to go, never one of others.
     fn make_room(&mut self, proxy: &Proxy) -> Result<(), String> {
-        let of_gateway = |known: &Known| {
+        let of_gateway = |_: &Key, known: &Known| {
             known.proxy.gateway_name == proxy.gateway_name
                 && known.proxy.gateway_namespace == proxy.gateway_namespace
         };
-        let own = || self.proxies.iter().filter(|(_, known)| of_gateway(known));
-        if own().count() >= MAX_PROXIES_OF_GATEWAY || self.proxies.len() >= MAX_PROXIES {
-            let silent = own().min_by_key(|(_, known)| known.last_report).map(|(key, _)| key.clone());
-            let Some(gone) = silent.and_then(|key| self.proxies.remove(&key)) else {
-                return Err(format!("{MAX_PROXIES} proxies report to this replica already"));
-            };
-            self.bytes -= gone.bytes;
-        }
-        Ok(())
-    }
-
-    /// Who has most loses its oldest.
-    fn shrink(&mut self, most: usize) {
-        while self.bytes > most
-            && let Some(largest) = self.proxies.values_mut().max_by_key(|known| known.bytes)
-        {
-            self.bytes -= largest.bytes;
-            largest.pop();
-            self.bytes += largest.bytes;
+        match self.0.make_room(of_gateway, (MAX_PROXIES_OF_GATEWAY, MAX_PROXIES)) {
+            true => Ok(()),
+            false => Err(format!("{MAX_PROXIES} proxies report to this replica already")),
         }
     }
 }
@@ -118,8 +92,17 @@ impl Known {
         self.bytes += cost(&encoded);
         self.bytes -= self.slots.insert(slot.start, encoded).map_or(0, |before| cost(&before));
     }
+}
 
-    /// Drops the oldest slot.
+impl Reported for Known {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn last_report(&self) -> i64 {
+        self.last_report
+    }
+
     fn pop(&mut self) {
         self.bytes -= self.slots.pop_first().map_or(0, |(_, slot)| cost(&slot));
     }

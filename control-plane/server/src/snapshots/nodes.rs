@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshwright_api::NodeSlot;
 use meshwright_core::mesh::Mesh;
@@ -11,9 +11,12 @@ use meshwright_runtime::CancellationToken;
 use meshwright_xds::mesh::{Ports, Shared, Telemetry, node};
 use meshwright_xds::{Snapshot, TypeUrl};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::ads::{NodeKey, NodeRegistry};
 use crate::metrics::Metrics;
+use crate::nacks::Nacks;
+use crate::snapshots::until;
 
 /// Least time between two passes; the first change after a pause does not wait. Every endpoint of the cluster is looked at in each.
 const SPACING: Duration = Duration::from_millis(20);
@@ -21,6 +24,7 @@ const SPACING: Duration = Duration::from_millis(20);
 /// Makes snapshots of meshes.
 pub struct NodeTranslator {
     registry: NodeRegistry,
+    nacks: Nacks,
     metrics: Metrics,
     mesh: Arc<Mesh>,
     shared: Shared,
@@ -31,10 +35,18 @@ pub struct NodeTranslator {
 }
 
 impl NodeTranslator {
-    /// Publishes to this registry what proxies of this trust domain should have; `telemetry` is what they tell.
-    pub fn new(registry: NodeRegistry, trust_domain: &str, telemetry: Telemetry, metrics: Metrics) -> Self {
+    /// Publishes to this registry what proxies of this trust domain should have; `telemetry` is what they tell. Which routes the tables of
+    /// routes have, `nacks` is told.
+    pub fn new(
+        registry: NodeRegistry,
+        nacks: Nacks,
+        trust_domain: &str,
+        telemetry: Telemetry,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             registry,
+            nacks,
             metrics,
             mesh: Arc::default(),
             shared: Shared::new(trust_domain).with_telemetry(telemetry),
@@ -52,11 +64,12 @@ impl NodeTranslator {
             if let Some(output) = output {
                 self.publish(&output.mesh);
             }
-            let due = tokio::time::Instant::now() + SPACING;
+            let (due, end) = (Instant::now() + SPACING, self.shared.next_end());
             tokio::select! {
                 () = drain.cancelled() => return,
                 changed = outputs.changed() => if changed.is_err() { return },
                 () = registry.came() => {}
+                () = until(end) => {}
             }
             tokio::select! {
                 () = drain.cancelled() => return,
@@ -74,11 +87,15 @@ impl NodeTranslator {
         }
         let known = std::mem::replace(&mut self.mesh, mesh.clone());
         if !self.shared.is_of(mesh) {
-            let start = Instant::now();
+            let start = std::time::Instant::now();
             self.shared = self.shared.next(mesh);
             self.metrics.nodes.translation_seconds.observe(start.elapsed().as_secs_f64());
+            if let Some(version) = self.shared.version_of_routes() {
+                self.nacks.published(version, &mesh.routes);
+            }
         }
-        let is_known = Arc::ptr_eq(&known, mesh);
+        let has_let_go = self.shared.let_go(Instant::now());
+        let is_known = Arc::ptr_eq(&known, mesh) && !has_let_go;
         for key in open {
             if !is_known || !self.made.contains_key(&key) {
                 self.publish_node(key);

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 
 use super::parts::{internal_address, resource};
-use super::{PORT, authorize, tls, upstream};
+use super::{PORT, authorize, mirror, tls, upstream};
 use crate::Resource;
 use crate::envoy::common::uint32;
 
@@ -54,7 +54,7 @@ pub(super) fn clusters(trust_domain: &str) -> Vec<Resource> {
     };
     let own = [NODE, DETECT, authorize::CHECKED, authorize::HTTP].map(internal);
     let outside = [mtls, passthrough, original_dst(INBOUND, CONNECT_TIMEOUT), application];
-    let all = own.into_iter().chain(outside);
+    let all = own.into_iter().chain(outside).chain(mirror::clusters());
     all.map(|cluster| resource(&cluster.name.clone(), cluster)).collect()
 }
 
@@ -69,9 +69,14 @@ fn original_dst(name: &str, connect_timeout: Duration) -> Cluster {
 
 /// Leads to the internal listener of the same name.
 fn internal(name: &str) -> Cluster {
+    leading_to(name, name)
+}
+
+/// Leads to an internal listener.
+pub(super) fn leading_to(listener: &str, name: &str) -> Cluster {
     let endpoint = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: Some(internal_address(name, "")),
+            address: Some(internal_address(listener, "")),
             ..Endpoint::default()
         })),
         ..LbEndpoint::default()

@@ -111,7 +111,7 @@ fn headers() -> TypedExtensionConfig {
 }
 
 /// Says in the handshake what the connection upstream will speak: what this request speaks. And to whom counts what fails there of whom.
-fn handed_on() -> HttpFilter {
+pub(super) fn handed_on() -> HttpFilter {
     let (http2, http1) = (tls::HTTP2, tls::HTTP1);
     let text = format!("%CEL(request.protocol == 'HTTP/2' ? '{http2}' : '{http1}')%");
     let config = set_filter_state::v3::Config {
@@ -124,12 +124,12 @@ fn handed_on() -> HttpFilter {
     http_filter("envoy.filters.http.set_filter_state", config)
 }
 
-fn router() -> HttpFilter {
+pub(super) fn router() -> HttpFilter {
     let router = Router { suppress_envoy_headers: true, ..Router::default() };
     http_filter("envoy.filters.http.router", router)
 }
 
-fn http_filter<M: Message + Name>(name: &str, config: M) -> HttpFilter {
+pub(super) fn http_filter<M: Message + Name>(name: &str, config: M) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(config))),

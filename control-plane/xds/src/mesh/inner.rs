@@ -7,7 +7,9 @@ use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3::FilterStateInput;
+use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy, hash_policy::PolicySpecifier};
 use envoy_types::pb::google::protobuf::StringValue;
 use envoy_types::pb::xds::core::v3::TypedExtensionConfig;
 use envoy_types::pb::xds::r#type::matcher::v3::matcher::matcher_list::predicate::single_predicate;
@@ -25,7 +27,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{Telemetry, authorize, endpoint, http, signals, state};
+use super::{Telemetry, authorize, endpoint, http, mirror, signals, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -35,7 +37,8 @@ const DETECTION: Duration = Duration::from_millis(200);
 
 /// All of them.
 pub(super) fn listeners(telemetry: &Telemetry) -> Vec<Resource> {
-    let all = [node(telemetry), detect(telemetry), sender()].into_iter().chain(authorize::listeners());
+    let own = [node(telemetry), detect(telemetry), sender(), mirror::listener(telemetry)];
+    let all = own.into_iter().chain(authorize::listeners());
     all.map(|listener| resource(&listener.name.clone(), listener)).collect()
 }
 
@@ -128,7 +131,12 @@ fn sender() -> Listener {
 /// To the cluster that is named like the destination.
 fn by_destination(name: &str, telemetry: &Telemetry) -> FilterChain {
     let cluster = state::value(state::CLUSTER, "%DOWNSTREAM_LOCAL_ADDRESS%");
-    let proxy = telemetry.of_connections(signals::of_connections(tcp_proxy("tcp", PASSTHROUGH)));
+    // For Services whose clients stay with one endpoint: what tells clients apart.
+    let key = state::NAMESPACE.to_owned();
+    let client =
+        HashPolicy { policy_specifier: Some(PolicySpecifier::FilterState(hash_policy::FilterState { key })) };
+    let proxy = TcpProxy { hash_policy: vec![client], ..tcp_proxy("tcp", PASSTHROUGH) };
+    let proxy = telemetry.of_connections(signals::of_connections(proxy));
     chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(proxy)])
 }
 

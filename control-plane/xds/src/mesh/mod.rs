@@ -6,6 +6,7 @@
 //!                                                 ├─ detect ─► node/detect ───────┴─► node/mtls ─► mtls ─► pod:15008
 //!                                                 ├─ peer ───────────────────────────────────────► mtls
 //!                                                 └─ direct ─► passthrough
+//! copies of requests ─► node/mirror ─► Service's cluster
 //! pod:15008 ─► pod/<uid>/inbound ─► inbound ─► the pod's application
 //! ```
 //!
@@ -23,7 +24,10 @@ mod endpoint;
 mod fixed;
 mod http;
 mod inner;
+mod linger;
 mod memo;
+mod mirror;
+mod nearby;
 mod ordered;
 mod parts;
 mod pod;
@@ -38,8 +42,10 @@ mod tests;
 pub(crate) mod tls;
 mod upstream;
 
-use meshwright_core::mesh::Mesh;
+use meshwright_core::mesh::{Mesh, PodPolicy};
 
+pub use self::authorize::{RULES, pod_of_policy, policy_name};
+pub use self::route::NAME as ROUTES;
 pub use self::shared::Shared;
 pub use self::telemetry::{Telemetry, Tracing};
 use crate::{Snapshot, TypeUrl};
@@ -65,12 +71,18 @@ pub fn caller_secret(identity: &str) -> String {
     format!("{identity}?caller")
 }
 
+/// The version of the extension by which the proxy of a pod's node enforces its policy; the pod has this SPIFFE id.
+pub fn policy_version(uid: &str, identity: &str, policy: &PodPolicy) -> String {
+    authorize::policy(uid, identity, Some(policy)).version().to_string()
+}
+
 /// What the proxy of a node should have. `shared` has to be made of the mesh's Services and peers; of the mesh itself only the node is looked at.
 pub fn node(shared: &Shared, mesh: &Mesh, node: &str, ports: Ports) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for (kind, resources) in shared.resources() {
         snapshot.share(kind, resources.clone());
     }
+    shared.endpoints(node).into_iter().for_each(|endpoints| snapshot.share(TypeUrl::Endpoint, endpoints));
     let made = shared.of_node(node, mesh.nodes.get(node), ports);
     snapshot.share(TypeUrl::Listener, made.listeners);
     snapshot.share(TypeUrl::ExtensionConfig, made.extensions);

@@ -1,25 +1,34 @@
 //! A pod's own two listeners, in its network namespace. They depend on nothing but the pod: another pod or Service changes none of them.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::core::v3::{
     Address, SocketAddress, TrafficDirection, address, socket_address::PortSpecifier,
 };
+use envoy_types::pb::envoy::config::listener::v3::Filter;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, UpstreamConnectMode};
 
 use meshwright_core::mesh::Member;
 
 use super::fixed::NODE;
-use super::parts::{BUFFER, chain, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
+use super::parts::{BUFFER, chain, filter, listener_filter, original_dst, resource, tcp_filter, tcp_proxy};
 use super::{Ports, authorize, caller_secret, signals, state, tls};
 use crate::Resource;
-use crate::envoy::common::{keepalive, uint32};
+use crate::envoy::common::{duration, keepalive, uint32, uint64};
 
 /// The network namespace of the listener that the connection came by: the pod's.
 const OWN_NAMESPACE: &str = "%FILTER_STATE(envoy.network.network_namespace:PLAIN)%";
 /// Nobody can connect there.
 const NOWHERE: &str = "127.0.0.1:0";
+/// So many connections a pod may have opened. The node's proxy takes 50,000 in all, of whatever pod: one that opens as many as it can leaves its
+/// neighbours most of them. There is no limit for what comes in: a server may have more clients than that, and each limit costs 3.5 kB.
+const MAX_CONNECTIONS: u64 = 10_000;
+/// Who connects and never shakes hands takes up a place among all of them for no longer than this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `pod/<uid>/outbound`.
 pub(super) fn outbound_name(uid: &str) -> String {
@@ -49,7 +58,7 @@ fn outbound(uid: &str, member: &Member, port: u16) -> Listener {
         )),
         state::handed_on(state::value(state::DESTINATION, "%DOWNSTREAM_LOCAL_ADDRESS%")),
     ];
-    let filters = vec![state::on_new_connection(values), tcp_filter(tcp_proxy("outbound", NODE))];
+    let filters = vec![state::on_new_connection(values), limit(), tcp_filter(tcp_proxy("outbound", NODE))];
     Listener {
         name: outbound_name(uid),
         stat_prefix: "outbound".to_owned(),
@@ -80,6 +89,7 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
     let chain = FilterChain {
         filter_chain_match: Some(is_ours),
         transport_socket: Some(tls::server(trust_domain, identity)),
+        transport_socket_connect_timeout: Some(duration(HANDSHAKE_TIMEOUT)),
         ..chain("inbound", vec![authorize::filter(uid), tcp_filter(signals::of_received(proxy))])
     };
     Listener {
@@ -97,6 +107,16 @@ fn inbound(trust_domain: &str, uid: &str, identity: &str, port: u16) -> Listener
         per_connection_buffer_limit_bytes: uint32(BUFFER),
         ..Listener::default()
     }
+}
+
+/// One connection more is closed at once, before anything is done for it.
+fn limit() -> Filter {
+    let limit = ConnectionLimit {
+        stat_prefix: "outbound".to_owned(),
+        max_connections: uint64(MAX_CONNECTIONS),
+        ..ConnectionLimit::default()
+    };
+    filter("envoy.filters.network.connection_limit", limit)
 }
 
 /// What is noted of every connection that arrives: from where it goes on, and to where.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::{
+    ClusterSpecifier, HashPolicy, hash_policy, hash_policy::PolicySpecifier,
+};
 use envoy_types::pb::envoy::config::route::v3::{
     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route_match::PathSpecifier,
 };
@@ -16,13 +18,13 @@ use meshwright_core::config::{PortProtocol, PortRoutes};
 use meshwright_core::mesh::Protocol;
 
 use super::service::{self, Port};
-use super::{fixed, http, state};
+use super::{fixed, http, mirror, state};
 use crate::Resource;
 use crate::envoy::common::{duration, uint64};
 use crate::envoy::route::{BODY_LIMIT, EncodedHost, Place, answer, assemble, route};
 
 /// The RouteConfiguration of all nodes.
-pub(super) const NAME: &str = "node/http";
+pub const NAME: &str = "node/http";
 
 /// With these virtual hosts of ports.
 pub(super) fn configuration<'a>(hosts: impl Iterator<Item = &'a Arc<EncodedHost>>) -> Resource {
@@ -50,7 +52,10 @@ pub(super) fn hosts(port: &Port, trust_domain: &str) -> Vec<Arc<EncodedHost>> {
 
 fn virtual_hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
     let with = |name: &str, domains: Vec<String>, cluster: &str| {
-        let Some(found) = &port.routes else { return host(name, domains, vec![onwards(cluster)]) };
+        let Some(found) = &port.routes else {
+            let route = if port.by_client { by_client(onwards(cluster)) } else { onwards(cluster) };
+            return host(name, domains, vec![route]);
+        };
         VirtualHost {
             request_body_buffer_limit: uint64(BODY_LIMIT),
             ..host(name, domains, routes(found, port.number, cluster, trust_domain))
@@ -68,8 +73,13 @@ fn virtual_hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
 /// First those of consumers, each for callers in its own namespace only, to whom the producer's do not matter. Who has routes, and a request
 /// that none of them matches, gets 404.
 fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> Vec<Route> {
-    let place =
-        Place { port, protocol: PortProtocol::Http, cluster: service::cluster_name, retries_unseen: false };
+    let place = Place {
+        port,
+        protocol: PortProtocol::Http,
+        cluster: service::cluster_name,
+        mirror: mirror::policy,
+        retries_unseen: false,
+    };
     let mut all = Vec::new();
     for (namespace, entries) in &found.consumers {
         let caller = caller_in(namespace, trust_domain);
@@ -84,7 +94,18 @@ fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> V
         Some(entries) => all.extend(entries.iter().map(|entry| route(entry, &place))),
         None => all.push(onwards(cluster)),
     }
-    all
+    // Where a client is to stay with one endpoint, by the backend's cluster; others do not look at it.
+    all.into_iter().map(by_client).collect()
+}
+
+/// With what tells clients apart.
+fn by_client(mut route: Route) -> Route {
+    if let Some(Action::Route(action)) = &mut route.action {
+        let key = state::NAMESPACE.to_owned();
+        let policy = PolicySpecifier::FilterState(hash_policy::FilterState { key });
+        action.hash_policy = vec![HashPolicy { terminal: false, policy_specifier: Some(policy) }];
+    }
+    route
 }
 
 /// Whether the pod that calls is in the namespace, by its identity, which its own listener has written down: the one thing that comes with

@@ -35,6 +35,8 @@ pub(super) struct Port {
     pub routes: Option<Arc<PortRoutes>>,
     /// Whether routes, of whatever Service, lead here.
     pub is_backend: bool,
+    /// Whether a client stays with one endpoint.
+    pub by_client: bool,
 }
 
 impl Port {
@@ -46,6 +48,7 @@ impl Port {
             number: port,
             routes: None,
             is_backend: false,
+            by_client: false,
         }
     }
 
@@ -67,13 +70,19 @@ impl Port {
         let mut clusters: Vec<_> = match self.protocol {
             Protocol::Http => Vec::new(),
             Protocol::Tcp | Protocol::Detect => {
-                self.destinations.iter().map(|name| cluster(name, &self.name)).collect()
+                self.destinations.iter().map(|name| self.named(name)).collect()
             }
         };
         if self.is_backend || self.protocol == Protocol::Http {
-            clusters.push(cluster(&self.name, &self.name));
+            clusters.push(self.named(&self.name));
         }
         clusters
+    }
+
+    fn named(&self, name: &str) -> Resource {
+        // What is hashed is the network that the client calls from: each pod has its own.
+        let policy = if self.by_client { LbPolicy::RingHash } else { LbPolicy::LeastRequest };
+        cluster(name, &self.name, policy)
     }
 }
 
@@ -94,7 +103,7 @@ pub(super) fn destination(address: &str, port: u16) -> Option<String> {
 
 /// Nothing of it depends on who the endpoints are: they bring their own identities along, and whether they take mutual TLS. Nor on the
 /// protocol: while that changes, HTTP comes to the cluster of what is TCP.
-fn cluster(name: &str, endpoints: &str) -> Resource {
+fn cluster(name: &str, endpoints: &str, policy: LbPolicy) -> Resource {
     let cluster = Cluster {
         alt_stat_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
@@ -102,7 +111,7 @@ fn cluster(name: &str, endpoints: &str) -> Resource {
             eds_config: Some(ads()),
             service_name: if name == endpoints { String::new() } else { endpoints.to_owned() },
         }),
-        lb_policy: LbPolicy::LeastRequest as i32,
+        lb_policy: policy as i32,
         common_lb_config: Some(CommonLbConfig {
             // As for gateways: pods that drain get nothing new, however many they are.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use meshwright_core::config::ServiceRoutes;
 use meshwright_core::endpoints::Endpoints;
 use meshwright_core::mesh::{Mesh, MeshService, Node, Peer};
-use meshwright_core::model::ObjectKey;
+use meshwright_core::model::{Balancing, Near, ObjectKey};
+use tokio::time::Instant;
 
+use super::linger::{Clusters, Lingering};
 use super::memo::{Made, Memo};
+use super::nearby::{Nearby, zones};
 use super::service::Port;
 use super::{Ports, Telemetry, destinations, endpoint, fixed, inner, route};
 use crate::envoy::route::EncodedHost;
@@ -27,10 +30,15 @@ pub struct Shared {
     backends: Arc<Backends>,
     peers: Arc<Peers>,
     ports: BTreeMap<Arc<str>, Known>,
+    clusters: Clusters,
+    lingering: Lingering,
     resources: BTreeMap<TypeUrl, Arc<Resources>>,
     listeners: Vec<Arc<Resource>>,
     telemetry: Telemetry,
     memo: Arc<Memo>,
+    /// Zones of nodes, as far as they matter.
+    zones: Arc<BTreeMap<String, String>>,
+    nearby: Arc<Nearby>,
 }
 
 /// A Service's port of which some endpoint takes mutual TLS, or that routes are about, or lead to.
@@ -38,6 +46,8 @@ pub struct Shared {
 struct Known {
     port: Port,
     endpoints: Arc<Endpoints>,
+    /// Which of them the pods of a node get.
+    near: Near,
     /// As whom the endpoints take mutual TLS, in their order.
     who: Vec<Option<Peer>>,
     assignment: Arc<Resource>,
@@ -54,13 +64,18 @@ impl Shared {
             backends: Arc::default(),
             peers: Arc::default(),
             ports: BTreeMap::new(),
+            clusters: Clusters::new(),
+            lingering: Lingering::default(),
             resources: BTreeMap::new(),
             listeners: inner::listeners(&Telemetry::default()).into_iter().map(Arc::new).collect(),
             telemetry: Telemetry::default(),
             memo: Arc::default(),
+            zones: Arc::default(),
+            nearby: Arc::default(),
         };
         shared.encode_ports();
-        shared.put(TypeUrl::Endpoint, []);
+        shared.put_clusters();
+        shared.put_endpoints();
         shared.put_extension(destinations::peers(&shared.peers));
         shared
     }
@@ -71,7 +86,7 @@ impl Shared {
         self.listeners = inner::listeners(&telemetry).into_iter().map(Arc::new).collect();
         self.telemetry = telemetry;
         self.memo = Arc::default();
-        self.encode_ports();
+        self.put_clusters();
         self
     }
 
@@ -79,6 +94,7 @@ impl Shared {
     #[must_use]
     pub fn next(&self, mesh: &Mesh) -> Self {
         self.memo.retain(|node| mesh.nodes.contains_key(node));
+        self.nearby.retain(|node| mesh.nodes.contains_key(node));
         let mut next = self.clone();
         if self.is_of(mesh) {
             return next;
@@ -88,19 +104,47 @@ impl Shared {
         next.backends = mesh.backends.clone();
         next.peers = mesh.peers.clone();
         next.ports = self.ports_of(mesh);
+        next.zones = match next.ports.values().any(|known| matches!(known.near, Near::Zone | Near::Node)) {
+            true => Arc::new(zones(mesh)),
+            false => Arc::default(),
+        };
         let as_before = |one: &Known, other: &Known| one.port == other.port;
         if !is_same(&self.ports, &next.ports, as_before) {
             next.encode_ports();
+            let assignment = |name: &str| self.ports.get(name).map(|known| known.assignment.clone());
+            next.lingering = self.lingering.next(&self.clusters, &next.clusters, assignment);
+            next.put_clusters();
         }
-        let as_before = |one: &Known, other: &Known| Arc::ptr_eq(&one.assignment, &other.assignment);
+        let as_before = |one: &Known, other: &Known| {
+            Arc::ptr_eq(&one.assignment, &other.assignment) && one.near == other.near
+        };
         if !is_same(&self.ports, &next.ports, as_before) {
-            let all: Vec<_> = next.ports.values().map(|known| known.assignment.clone()).collect();
-            next.put(TypeUrl::Endpoint, all);
+            next.put_endpoints();
         }
         if !self.peers.keys().eq(next.peers.keys()) {
             next.put_extension(destinations::peers(&next.peers));
         }
         next
+    }
+
+    /// Version of the table of routes that all nodes have.
+    pub fn version_of_routes(&self) -> Option<&Arc<str>> {
+        self.resources.get(&TypeUrl::Route)?.get(route::NAME).map(|table| table.version())
+    }
+
+    /// Forgets clusters that nothing leads to any more for long enough. Returns whether there was one.
+    pub fn let_go(&mut self, now: Instant) -> bool {
+        let changed = self.lingering.let_go(now);
+        if changed {
+            self.put_clusters();
+            self.put_endpoints();
+        }
+        changed
+    }
+
+    /// When there will be something to let go.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.lingering.next_end()
     }
 
     /// Whether there is nothing in the mesh that it was not made of.
@@ -120,6 +164,23 @@ impl Shared {
         self.memo.of_node(&self.trust_domain, (&self.listeners, &shared), name, node, ports)
     }
 
+    /// The endpoints of all Services, for the pods of a node.
+    pub(super) fn endpoints(&self, node: &str) -> Option<Arc<Resources>> {
+        let all = self.resources.get(&TypeUrl::Endpoint)?;
+        let mut ports = self.ports.values().filter(|known| known.near != Near::Anywhere).peekable();
+        if ports.peek().is_none() {
+            return Some(all.clone());
+        }
+        let zone = self.zones.get(node).map(String::as_str);
+        Some(self.nearby.of(node, zone, all, || {
+            let changed = ports.filter_map(|known| {
+                let near = known.endpoints.near(known.near, node, zone)?;
+                Some(endpoint::assignment(&known.port.name, &near, |address| self.peers.get(address)))
+            });
+            changed.collect()
+        }))
+    }
+
     fn ports_of(&self, mesh: &Mesh) -> BTreeMap<Arc<str>, Known> {
         let mut all = BTreeMap::new();
         for (key, service) in mesh.services.iter() {
@@ -129,19 +190,22 @@ impl Shared {
                 let who = who(&port.endpoints, &mesh.peers);
                 if routes.is_some() || who.iter().any(Option::is_some) {
                     let shape = Port::new(key, *number, &service.addresses, port.protocol);
-                    let shape = Port { routes, ..shape };
-                    let known = self.known(shape, &port.endpoints, who, &mesh.peers);
+                    let Balancing { by_client, near } = service.balancing;
+                    let shape = Port { routes, by_client, ..shape };
+                    let known = self.known(shape, &port.endpoints, near, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
         }
         for ((key, number), endpoints) in mesh.backends.iter() {
-            let shape = Port::backend(key, *number);
+            let balancing = mesh.services.get(key).map(|service| service.balancing);
+            let Balancing { by_client, near } = balancing.unwrap_or_default();
+            let shape = Port { by_client, ..Port::backend(key, *number) };
             match all.get_mut(&shape.name) {
                 Some(known) => known.port.is_backend = true,
                 None => {
                     let who = who(endpoints, &mesh.peers);
-                    let known = self.known(shape, endpoints, who, &mesh.peers);
+                    let known = self.known(shape, endpoints, near, who, &mesh.peers);
                     all.insert(known.port.name.clone(), known);
                 }
             }
@@ -156,7 +220,14 @@ impl Shared {
     }
 
     /// Without its hosts.
-    fn known(&self, port: Port, endpoints: &Arc<Endpoints>, who: Vec<Option<Peer>>, peers: &Peers) -> Known {
+    fn known(
+        &self,
+        port: Port,
+        endpoints: &Arc<Endpoints>,
+        near: Near,
+        who: Vec<Option<Peer>>,
+        peers: &Peers,
+    ) -> Known {
         let before = self.ports.get(&port.name).filter(|before| {
             before.who == who && (Arc::ptr_eq(&before.endpoints, endpoints) || before.endpoints == *endpoints)
         });
@@ -164,20 +235,39 @@ impl Shared {
             Some(before) => before.assignment.clone(),
             None => Arc::new(endpoint::assignment(&port.name, endpoints, |address| peers.get(address))),
         };
-        Known { port, endpoints: endpoints.clone(), who, assignment, hosts: Vec::new() }
+        Known { port, endpoints: endpoints.clone(), near, who, assignment, hosts: Vec::new() }
     }
 
-    /// Clusters, routes, and the list of destinations.
+    /// Clusters, routes, and the list of destinations; what lingers is another thing.
     fn encode_ports(&mut self) {
         let ports = || self.ports.values().map(|known| &known.port);
-        let clusters: Vec<_> = ports().flat_map(Port::clusters).map(Arc::new).collect();
+        let of_port = |port: &Port| {
+            let clusters = port.clusters().into_iter().map(Arc::new);
+            let named = clusters.map(|cluster| (cluster.name().clone(), (cluster, port.name.clone())));
+            named.collect::<Vec<_>>()
+        };
+        let clusters = ports().flat_map(of_port).collect();
         let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
         let services = destinations::services(ports());
-        let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
-        let collector = self.telemetry.cluster().map(Arc::new);
-        self.put(TypeUrl::Cluster, fixed.chain(collector).chain(clusters));
+        self.clusters = clusters;
         self.put(TypeUrl::Route, [Arc::new(routes)]);
         self.put_extension(services);
+    }
+
+    fn put_clusters(&mut self) {
+        let fixed = fixed::clusters(&self.trust_domain).into_iter().map(Arc::new);
+        let own = self.clusters.values().map(|(cluster, _)| cluster.clone());
+        let collector = self.telemetry.cluster().map(Arc::new);
+        let all: Vec<_> =
+            fixed.chain(collector).chain(own).chain(self.lingering.clusters().cloned()).collect();
+        self.put(TypeUrl::Cluster, all);
+    }
+
+    fn put_endpoints(&mut self) {
+        let own = self.ports.values().map(|known| &known.assignment);
+        // Of a port that is there again, or still is and is called in another way, its own come last, and count.
+        let all: Vec<_> = self.lingering.assignments().chain(own).cloned().collect();
+        self.put(TypeUrl::Endpoint, all);
     }
 
     fn put(&mut self, kind: TypeUrl, resources: impl IntoIterator<Item = Arc<Resource>>) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
 use meshwright_core::mesh::{Member, Mesh, MeshPort, MeshService, Peer, PodPolicy, Protocol};
-use meshwright_core::model::ObjectKey;
+use meshwright_core::model::{Balancing, Near, ObjectKey};
 use prost::Message;
 
 use super::*;
@@ -67,10 +67,25 @@ impl Cluster {
             Arc::new(MeshService {
                 addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
                 ports: BTreeMap::new(),
+                balancing: Default::default(),
             })
         });
         let port_of = MeshPort { protocol, endpoints: Arc::new(of(endpoints)) };
         Arc::make_mut(service).ports.insert(port, port_of);
+        self
+    }
+
+    /// With endpoints that are on nodes, and a Service that says which of them its callers get.
+    fn balanced(mut self, name: &str, balancing: Balancing, nodes: &[(&str, &str)]) -> Self {
+        let services = Arc::make_mut(&mut self.mesh.services);
+        let service = Arc::make_mut(services.get_mut(&ObjectKey::new("shop", name)).unwrap());
+        service.balancing = balancing;
+        for port in service.ports.values_mut() {
+            for endpoint in Arc::make_mut(&mut port.endpoints).zones.values_mut().flatten() {
+                let node = nodes.iter().find(|(address, _)| *address == endpoint.address);
+                endpoint.node = node.map(|(_, node)| (*node).to_owned());
+            }
+        }
         self
     }
 

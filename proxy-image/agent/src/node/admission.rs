@@ -2,20 +2,34 @@
 //!
 //! The proxy decides once for each connection. So when rules change, who is connected is looked up (by address: the kernel knows no
 //! certificates), and who may not be any more on some port is cut off, on all of them: which port it is the kernel does not know either. It is done
-//! twice, because the proxy may have taken up the new rules a moment later. Who nobody knows is taken for one who may not be: it connects anew
-//! and shows its certificate.
+//! at once, and again every few seconds until the proxy has said that it has the new rules. Who nobody knows is taken for one who may not be: it
+//! connects anew and shows its certificate.
+//!
+//! A port at which rules look at requests from now on is another way through the proxy, which is chosen once for each connection, too. Whoever is
+//! connected connects anew, once: when the proxy has the rules.
+//!
+//! Under which rules there may be connections is written down, for the next process and for who serves the node next.
+
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use meshwright_proto::nodes::{Admission, CallerRule, NodeOrder};
+use meshwright_proto::nodes::{Admission, NodeOrder};
 use tokio::time::Instant;
 
-/// The second look, when every proxy has the new rules.
+use refused::is_refused;
+
+/// Between looks. Nobody knows how far the other proxy of this node is, which may still have connections: so there are two at least.
 const AGAIN: Duration = Duration::from_secs(3);
 /// So long may the control plane take to say who callers are.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Of more rules than these one after the other nobody keeps account: everybody may be connected.
+const MOST: usize = 8;
+
+/// By uid, rules under which connections may have been taken; where a pod is not named, nobody was refused.
+pub type Stored = BTreeMap<String, Vec<Admission>>;
 
 /// What to do in a pod's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +40,28 @@ pub enum Act {
     End(BTreeSet<IpAddr>),
 }
 
+/// What the rest of the world says at one moment.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// The control plane's last word.
+    pub order: &'a NodeOrder,
+    /// Pods that take mutual TLS here.
+    pub captured: &'a BTreeSet<String>,
+    /// Whether a pod is still here.
+    pub is_here: &'a dyn Fn(&str) -> bool,
+    /// Whether the proxy has a pod's rules, in this version.
+    pub has_taken: &'a dyn Fn(&str, &str) -> bool,
+}
+
 #[derive(Debug)]
 struct Change {
-    before: Admission,
-    since: Instant,
-    looks: u8,
+    /// Under one of these connections may have been taken.
+    before: Vec<Admission>,
+    due: Instant,
+    looked: bool,
     under_way: bool,
+    /// The proxy had the new rules before this look began, which is not the first one.
+    is_last: bool,
     /// From where it is connected, once that is known, and since when.
     callers: Option<(BTreeSet<IpAddr>, Instant)>,
 }
@@ -41,38 +71,86 @@ struct Change {
 pub struct Admissions {
     known: BTreeMap<String, Admission>,
     changes: BTreeMap<String, Change>,
+    restored: Stored,
+    unsaved: bool,
 }
 
 impl Admissions {
-    /// What to do now, for these pods. What is seen for the first time was so before: the process before us has done what was to be done.
-    pub fn advance<'a>(
-        &mut self,
-        order: &NodeOrder,
-        pods: impl Iterator<Item = &'a String>,
-        now: Instant,
-    ) -> Vec<(String, Act)> {
-        let pods: BTreeSet<&String> = pods.collect();
-        self.known.retain(|uid, _| pods.contains(uid));
-        self.changes.retain(|uid, _| pods.contains(uid));
-        for uid in pods {
-            let wanted =
-                order.policies.get(uid).and_then(|policy| policy.admission.clone()).unwrap_or_default();
-            let before = self.known.insert(uid.clone(), wanted.clone());
-            if let Some(before) = before.filter(|before| *before != wanted) {
-                // Of several changes the first counts that was not carried out yet.
-                let before = self.changes.remove(uid).map_or(before, |change| change.before);
-                let change = Change { before, since: now, looks: 0, under_way: false, callers: None };
-                self.changes.insert(uid.clone(), change);
+    /// Takes up what a process before us wrote down, of the pods that were captured then. Of those that come from now on nobody can be connected.
+    pub fn restore<'a>(&mut self, mut stored: Stored, captured: impl Iterator<Item = &'a String>) {
+        let mut before = |uid: &String| stored.remove(uid).unwrap_or_else(|| vec![Admission::default()]);
+        let restored = captured.map(|uid| (uid.clone(), before(uid))).collect();
+        *self = Self { restored, unsaved: true, ..Self::default() };
+    }
+
+    /// What to do now.
+    pub fn advance(&mut self, scene: Scene<'_>, now: Instant) -> Vec<(String, Act)> {
+        let Scene { order, captured, is_here, .. } = scene;
+        let count = self.known.len() + self.restored.len();
+        self.known.retain(|uid, _| is_here(uid));
+        self.restored.retain(|uid, _| is_here(uid));
+        self.changes.retain(|uid, _| is_here(uid));
+        self.unsaved |= count != self.known.len() + self.restored.len();
+        for uid in captured {
+            let policy = order.policies.get(uid);
+            let wanted = policy.and_then(|policy| policy.admission.as_ref());
+            let is_known = self.known.get(uid).is_some_and(|known| match wanted {
+                Some(wanted) => known == wanted,
+                None => *known == Admission::default(),
+            });
+            if !is_known {
+                self.want(uid, wanted.cloned().unwrap_or_default(), now);
             }
         }
         let (known, mut acts) = (&self.known, Vec::new());
-        for (uid, change) in &mut self.changes {
+        for (uid, change) in self.changes.iter_mut().filter(|(uid, _)| captured.contains(*uid)) {
             let Some(after) = known.get(uid) else { continue };
-            if let Some(act) = change.act(after, order, now) {
+            let version = order.policies.get(uid).map_or("", |policy| &policy.version);
+            let is_taken = version.is_empty() || (scene.has_taken)(uid, version);
+            if let Some(act) = change.act(after, order, is_taken, now) {
                 acts.push((uid.clone(), act));
             }
         }
         acts
+    }
+
+    fn want(&mut self, uid: &str, wanted: Admission, now: Instant) {
+        let known = self.known.insert(uid.to_owned(), wanted.clone());
+        let pending = self.changes.remove(uid).map(|change| change.before).unwrap_or_default();
+        let mut before = self.restored.remove(uid).unwrap_or_default();
+        for one in pending.into_iter().chain(known) {
+            if !before.contains(&one) {
+                before.push(one);
+            }
+        }
+        if before.len() > MOST {
+            before = vec![Admission::default()];
+        }
+        self.unsaved = true;
+        if before.iter().any(|one| *one != wanted) {
+            let (looked, under_way, is_last) = (false, false, false);
+            let change = Change { before, due: now, looked, under_way, is_last, callers: None };
+            self.changes.insert(uid.to_owned(), change);
+        }
+    }
+
+    /// What is to be written down, if it is not what was last asked for.
+    pub fn unsaved(&mut self) -> Option<Stored> {
+        if !std::mem::take(&mut self.unsaved) {
+            return None;
+        }
+        let mut stored = self.restored.clone();
+        for (uid, known) in &self.known {
+            let before = self.changes.get(uid).map(|change| change.before.clone()).unwrap_or_default();
+            stored.insert(uid.clone(), before.into_iter().chain([known.clone()]).collect());
+        }
+        stored.retain(|_, all| all.iter().any(|one| *one != Admission::default()));
+        Some(stored)
+    }
+
+    /// What was to be written down was not.
+    pub fn is_unsaved(&mut self) {
+        self.unsaved = true;
     }
 
     /// Addresses of which the control plane is to say who has them.
@@ -90,33 +168,36 @@ impl Admissions {
     }
 
     /// What was to be ended has been, or could not be.
-    pub fn ended(&mut self, uid: &str, is_done: bool) {
+    pub fn ended(&mut self, uid: &str, is_done: bool, now: Instant) {
         let Some(change) = self.changes.get_mut(uid) else { return };
         (change.under_way, change.callers) = (false, None);
-        change.looks += u8::from(is_done);
-        if change.looks == 2 {
+        if !is_done {
+            return;
+        }
+        (change.looked, change.due) = (true, now + AGAIN);
+        if change.is_last {
             self.changes.remove(uid);
+            self.unsaved = true;
         }
     }
 
     /// When to look again, if nothing happens.
     pub fn wakes(&self) -> Option<Instant> {
         let times = self.changes.values().filter(|change| !change.under_way);
-        times.map(|change| change.callers.as_ref().map_or(change.due(), |(_, since)| *since + PATIENCE)).min()
+        times.map(|change| change.callers.as_ref().map_or(change.due, |(_, since)| *since + PATIENCE)).min()
     }
 }
 
 impl Change {
-    fn due(&self) -> Instant {
-        if self.looks == 0 { self.since } else { self.since + AGAIN }
-    }
-
-    fn act(&mut self, after: &Admission, order: &NodeOrder, now: Instant) -> Option<Act> {
+    fn act(&mut self, after: &Admission, order: &NodeOrder, is_taken: bool, now: Instant) -> Option<Act> {
         if self.under_way {
             return None;
         }
         let act = match &self.callers {
-            None if now >= self.due() => Act::Look,
+            None if now >= self.due => {
+                self.is_last = self.looked && is_taken;
+                Act::Look
+            }
             None => return None,
             Some((callers, since)) => {
                 let who = |caller: &IpAddr| order.callers.get(&caller.to_string());
@@ -124,8 +205,8 @@ impl Change {
                     return None;
                 }
                 let refused = callers.iter().filter(|caller| {
-                    let id = who(caller).filter(|id| !id.is_empty());
-                    is_refused(&self.before, after, id.map(String::as_str))
+                    let id = who(caller).filter(|id| !id.is_empty()).map(String::as_str);
+                    self.before.iter().any(|before| is_refused(before, after, id, self.is_last))
                 });
                 Act::End(refused.copied().collect())
             }
@@ -133,37 +214,6 @@ impl Change {
         self.under_way = true;
         Some(act)
     }
-}
-
-/// Whether a caller may not call some port that it could call before.
-fn is_refused(before: &Admission, after: &Admission, id: Option<&str>) -> bool {
-    let rules = [before, after].into_iter().flat_map(|one| one.allow.iter().chain(&one.deny));
-    // And any port that no rule names.
-    let mut ports: BTreeSet<u32> = rules.flat_map(|rule| rule.ports.iter().copied()).collect();
-    ports.insert(0);
-    ports.iter().any(|port| admits(before, id, *port, true) && !admits(after, id, *port, false))
-}
-
-/// `unknown`: what is so for somebody of whom it cannot be said.
-fn admits(admission: &Admission, id: Option<&str>, port: u32, unknown: bool) -> bool {
-    let matches = |rule: &CallerRule, unclear: bool| {
-        (rule.ports.is_empty() || rule.ports.contains(&port)) && is_about(rule, id).unwrap_or(unclear)
-    };
-    !admission.deny.iter().any(|rule| matches(rule, !unknown))
-        && (!admission.limited || admission.allow.iter().any(|rule| matches(rule, unknown)))
-}
-
-/// None where that depends on who it is.
-fn is_about(rule: &CallerRule, id: Option<&str>) -> Option<bool> {
-    if rule.everybody {
-        return Some(true);
-    }
-    if rule.ids.is_empty() && rule.below.is_empty() {
-        return Some(false);
-    }
-    let id = id?;
-    let below = |prefix: &String| id.starts_with(prefix.as_str());
-    Some(rule.ids.iter().any(|one| one == id) || rule.below.iter().any(below))
 }
 
 #[cfg(test)]

@@ -19,14 +19,14 @@ use tokio::{
 };
 
 use super::{
-    admission::{Act, Admissions},
+    admission::{Act, Admissions, Scene},
     args::Args,
     claim::Claims,
     duty::Duty,
     farewell::Farewell,
     find,
     follow::Heard,
-    hands::Hands,
+    hands::{Hands, Takers},
     keep::{Keep, Task},
     metrics::Metrics,
     naming::Naming,
@@ -48,6 +48,9 @@ const SEARCH: Duration = Duration::from_millis(500);
 const PROBES: Duration = Duration::from_millis(50);
 /// How often connections are counted while we wait for their end.
 const COUNT: Duration = Duration::from_millis(500);
+
+/// Under which rules pods may have taken the connections that they have, see [`Admissions`].
+const ADMISSIONS: &str = "admissions.json";
 
 /// What others tell the driver and hear from it.
 pub struct Outlets {
@@ -144,7 +147,7 @@ impl Driver {
         let claims = Arc::new(Claims::open(&args.paths.node_dir, &args.workload.revision)?);
         let ports = Ports { outbound: args.outbound_port, inbound: args.inbound_port };
         let (nft, wallet) = (Nft::new(args.paths.nft.clone()), outlets.wallet.clone());
-        let hands = Hands { nft, claims, ports, wallet };
+        let hands = Hands { nft, claims, ports, wallet, takers: Takers::default() };
         let mut keep = Keep::new([ports.outbound, ports.inbound]);
         let namespaces: BTreeMap<String, String> = store::read_json(&namespaces_file(args));
         for (uid, path) in &namespaces {
@@ -245,12 +248,12 @@ impl Driver {
                         "ended connections of callers that are refused now"
                     );
                 }
-                self.admissions.ended(&uid, true);
+                self.admissions.ended(&uid, true, now);
             }
             Event::Looked(uid, Err(e)) | Event::Cut(uid, Err(e)) => {
                 self.metrics.failures.inc();
                 tracing::warn!(uid, error = %format!("{e:#}"), "end connections of callers that are refused now");
-                self.admissions.ended(&uid, false);
+                self.admissions.ended(&uid, false, now);
             }
             Event::Connected(count) => {
                 self.count.under_way = false;
@@ -293,7 +296,22 @@ impl Driver {
             return;
         }
         let pods: BTreeMap<_, _> = self.keep.captured_in().collect();
-        for (uid, act) in self.admissions.advance(order, pods.keys(), now) {
+        let (keep, relay) = (&self.keep, &self.relay);
+        let scene = Scene {
+            order,
+            captured: &pods.keys().cloned().collect(),
+            is_here: &|uid| keep.knows(uid),
+            has_taken: &|uid, version| relay.has_taken_policy(uid, version),
+        };
+        let acts = self.admissions.advance(scene, now);
+        if let Some(stored) = self.admissions.unsaved() {
+            let path = self.args.paths.node_dir.join(ADMISSIONS);
+            if let Err(e) = self.hands.claims.acting(|| store::write_json(&path, &stored)) {
+                tracing::warn!(error = %format!("{e:#}"), "write down who may be connected");
+                self.admissions.is_unsaved();
+            }
+        }
+        for (uid, act) in acts {
             let Some(namespace) = pods.get(&uid).cloned() else { continue };
             let hands = self.hands.clone();
             self.spawn(move || match act {

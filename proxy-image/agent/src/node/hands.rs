@@ -1,20 +1,27 @@
 //! Does in pods' namespaces what was decided.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{
     claim::Claims,
     keep::{Task, pod::Job},
-    netns::Netns,
+    netns::{Netns, is_namespace},
     nft::Nft,
     probe::{handshake, probe},
-    rules::{Guard, Ports, Rules},
+    rules::{Guard, Ports, Rules, SLOTS},
     sockets::Sockets,
     wallet::Wallet,
 };
 
 /// Where mutual TLS arrives, whichever proxy took it.
-const INBOUND: [u16; 2] = [15108, 15208];
+const INBOUND: [u16; 2] = [SLOTS[0].inbound, SLOTS[1].inbound];
+/// Of so many namespaces it is known what they listened on, before those are forgotten that are gone.
+const TAKERS: usize = 512;
 
 /// What it takes. Cheap to clone; everything here blocks.
 #[derive(Debug, Clone)]
@@ -27,6 +34,30 @@ pub struct Hands {
     pub ports: Ports,
     /// With what pods call.
     pub wallet: Wallet,
+    /// What pods listened on when they began to refuse plaintext, by namespace.
+    pub takers: Takers,
+}
+
+/// Ports by namespace. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Takers(Arc<Mutex<BTreeMap<PathBuf, BTreeSet<u16>>>>);
+
+impl Takers {
+    fn of(&self, namespace: &Path) -> BTreeSet<u16> {
+        self.lock().get(namespace).cloned().unwrap_or_default()
+    }
+
+    fn note(&self, namespace: &Path, ports: impl IntoIterator<Item = u16>) {
+        let mut all = self.lock();
+        if all.len() >= TAKERS {
+            all.retain(|path, _| is_namespace(path));
+        }
+        all.entry(namespace.to_owned()).or_default().extend(ports);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, BTreeSet<u16>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Hands {
@@ -36,6 +67,10 @@ impl Hands {
     /// When it could not be done; then it is to be tried again.
     pub fn perform(&self, task: &Task) -> anyhow::Result<usize> {
         let netns = Netns::open(&task.namespace)?;
+        let refuses = matches!(task.job.0, Job::Redirect | Job::Guard | Job::Refuse | Job::Check);
+        if refuses && task.guard.refuses_any() {
+            self.takers.note(&task.namespace, Sockets::of(&netns)?.listening());
+        }
         let Ports { outbound, inbound } = self.ports;
         let (captured, leaving) = (Rules::Captured(self.ports), Rules::Leaving(self.ports));
         match task.job.0 {
@@ -65,9 +100,13 @@ impl Hands {
                 }
                 Ok(())
             }),
+            Job::Refuse => self.act(|| self.nft.refuse(&netns, &task.guard)),
             Job::Guard => self.act(|| self.nft.apply(&netns, captured, &task.guard)),
             Job::Cut => self.act(|| {
-                let cut = Sockets::end_plaintext(&netns, &task.guard, &[outbound, inbound])?;
+                let own = SLOTS.map(|slot| [slot.outbound, slot.inbound]).concat();
+                let own = [own, vec![outbound, inbound]].concat();
+                let taken = self.takers.of(&task.namespace);
+                let cut = Sockets::end_plaintext(&netns, &task.guard, &own, &taken)?;
                 if cut > 0 {
                     tracing::info!(
                         uid = task.uid,

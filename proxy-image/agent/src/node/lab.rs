@@ -124,6 +124,37 @@ impl Lab {
         }
     }
 
+    /// Another one behind this node, which has this address too and sends everything there.
+    pub fn client(&self, address: std::net::Ipv4Addr) -> Self {
+        let client = Self::new();
+        let (own, node) = (&client.name, &self.name);
+        run(&["link", "add", "eth0", "netns", own, "type", "veth", "peer", "name", "eth1", "netns", node]);
+        run(&["-n", own, "addr", "add", &format!("{address}/32"), "dev", "eth0"]);
+        run(&["-n", own, "addr", "add", "10.78.0.2/24", "dev", "eth0"]);
+        run(&["-n", node, "addr", "add", "10.78.0.1/24", "dev", "eth1"]);
+        run(&["-n", own, "link", "set", "eth0", "up"]);
+        run(&["-n", node, "link", "set", "eth1", "up"]);
+        run(&["-n", own, "route", "add", "default", "via", "10.78.0.1"]);
+        run(&["-n", node, "route", "add", &format!("{address}/32"), "dev", "eth1"]);
+        let forwards = || Ok(std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?);
+        self.netns.within(forwards).unwrap();
+        client
+    }
+
+    /// Who answers one that comes from this address.
+    pub fn reaches_from(&self, source: IpAddr, address: IpAddr, port: u16) -> String {
+        let connected = self.netns.within(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            let target = SocketAddr::from((address, port));
+            Ok(socket.connect_timeout(&target.into(), Duration::from_millis(700)).map(|()| socket))
+        });
+        match connected.unwrap() {
+            Ok(socket) => Talk(socket.into()).greeting(),
+            Err(e) => e.kind().to_string(),
+        }
+    }
+
     /// Connects from here, with a mark if there is one.
     pub fn connect(&self, address: IpAddr, port: u16, mark: u32) -> std::io::Result<Talk> {
         let connected = self.netns.within(|| {

@@ -10,8 +10,10 @@ use std::{
 use anyhow::{Context, ensure};
 use rustix::{
     fs::{fstat, statfs},
+    io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+use socket2::{Domain, Socket, Type};
 
 /// The file system of namespaces.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -58,6 +60,13 @@ impl Netns {
         // Who can bind to an address has it.
         self.within(move || Ok(addresses.iter().any(|address| UdpSocket::bind((*address, 0)).is_ok())))
     }
+}
+
+/// Whether the kernel was booted without IPv6; then nobody has a socket of it, in any namespace. Where it is only switched off for interfaces
+/// (by sysctl) there are sockets.
+pub fn lacks_ipv6() -> bool {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None);
+    socket.is_err_and(|error| error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()))
 }
 
 /// Whether there is a namespace at this path. The file is there for a moment longer than what is mounted on it.

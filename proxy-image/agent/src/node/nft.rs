@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{
     netns::Netns,
-    rules::{Guard, Rules, TABLE, creating, remove, replacing},
+    rules::{Guard, Rules, TABLE, creating, refusing, remove, replacing},
 };
 
 /// More kinds of rules than a node's pods have at a time.
@@ -50,6 +50,14 @@ impl Nft {
             Ok(()) => self.learn(netns, rules, guard),
             Err(_) => self.apply(netns, rules, guard),
         }
+    }
+
+    /// Has the namespace refuse this plaintext, and changes none of our other rules.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refuse(&self, netns: &Netns, guard: &Guard) -> anyhow::Result<()> {
+        self.script(netns, &refusing(guard)).context("refuse plaintext")
     }
 
     fn learn(&self, netns: &Netns, rules: Rules, guard: &Guard) -> anyhow::Result<()> {

@@ -17,6 +17,10 @@ pub const TABLE: &str = "meshwright";
 
 const NEW: &str = "tcp flags & (fin | syn | rst | ack) == syn";
 
+/// The ports of both slots: another revision's proxy may have connections, too.
+pub const SLOTS: [Ports; 2] =
+    [Ports { outbound: 15101, inbound: 15108 }, Ports { outbound: 15201, inbound: 15208 }];
+
 /// Where connections go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ports {
@@ -99,24 +103,37 @@ fn table(rules: Rules, guard: &Guard) -> String {
     chain("output", "type nat hook output priority -100", &output);
     let taken = format!("tcp dport {PORT} {NEW} redirect to :{inbound}");
     chain("prerouting", "type nat hook prerouting priority -100", &[taken]);
-    // Who dials this port by itself asks the proxy to dial it again, and so on.
-    let own = format!("tcp dport {outbound} {NEW} ct status & dnat != dnat drop");
-    let input = [vec![own], plaintext(inbound, guard)].concat();
-    chain("input", "type filter hook input priority 0", &input);
+    chain("input", INPUT, &input(&[ports], guard));
     text.push_str("}\n");
     text
 }
 
+const INPUT: &str = "type filter hook input priority 0";
+
+fn input(all: &[Ports], guard: &Guard) -> Vec<String> {
+    // Who dials this port by itself asks the proxy to dial it again, and so on.
+    let own =
+        |Ports { outbound, .. }: &Ports| format!("tcp dport {outbound} {NEW} ct status & dnat != dnat drop");
+    let inbound: Vec<_> = all.iter().map(|ports| ports.inbound).collect();
+    all.iter().map(own).chain(plaintext(&inbound, guard)).collect()
+}
+
+/// What nft does to refuse this plaintext and no other, wherever connections are redirected.
+pub fn refusing(guard: &Guard) -> String {
+    let chain = format!("table inet {TABLE} {{\n\tchain input {{\n\t\t{INPUT}; policy accept;\n");
+    let rules = input(&SLOTS, guard).join("\n\t\t");
+    // It is there, but for somebody who took it away.
+    format!("{chain}\t}}\n}}\nflush chain inet {TABLE} input\n{chain}\t\t{rules}\n\t}}\n}}\n")
+}
+
 /// What comes from outside the pod, and is not mutual TLS, at ports that refuse it.
-fn plaintext(inbound: u16, guard: &Guard) -> Vec<String> {
+fn plaintext(inbound: &[u16], guard: &Guard) -> Vec<String> {
     if !guard.refuses_any() {
         return Vec::new();
     }
-    let mut rules = vec![
-        // Its own processes, and the proxy on its last step.
-        "iifname \"lo\" return".to_owned(),
-        format!("tcp dport {inbound} return"),
-    ];
+    // Its own processes, and the proxy on its last step.
+    let mut rules = vec!["iifname \"lo\" return".to_owned()];
+    rules.extend(inbound.iter().map(|port| format!("tcp dport {port} return")));
     if !guard.probes.is_empty() {
         let probes = list(&guard.probes);
         let (four, six) = KUBELET;
@@ -138,7 +155,8 @@ fn list<T: ToString>(all: &BTreeSet<T>) -> String {
 }
 
 /// What nft does on the node itself, so that its probes come from addresses that pods know: ports by pods' addresses. Only what is begun on
-/// the node passes the first hook; what others send through it, and comes from its address for that reason, does not.
+/// the node passes the first hook; what others send through it, and comes from its address for that reason, does not. What others send from
+/// these addresses goes nowhere.
 pub fn probes(pods: &BTreeMap<IpAddr, BTreeSet<u16>>) -> String {
     let mut text = forget_probes();
     if pods.is_empty() {
@@ -163,14 +181,19 @@ pub fn probes(pods: &BTreeMap<IpAddr, BTreeSet<u16>>) -> String {
             );
             let _ =
                 writeln!(output, "\t\t{NEW} {family} daddr . tcp dport @{name} ct mark set ct mark | {OWN}");
-            let _ =
-                writeln!(snat, "\t\tmeta nfproto {kind} ct mark & {OWN} == {OWN} snat {family} to {source}");
+            // Others may set the same bit.
+            let _ = writeln!(
+                snat,
+                "\t\t{family} daddr . tcp dport @{name} ct mark & {OWN} == {OWN} snat {family} to {source}"
+            );
         }
     }
     let _ = write!(
         text,
-        "table inet {PROBES} {{\n{sets}\tchain output {{\n\t\ttype filter hook output priority 0; policy accept;\n{output}\t}}\n\
-         \tchain postrouting {{\n\t\ttype nat hook postrouting priority 90; policy accept;\n{snat}\t}}\n}}\n"
+        "table inet {PROBES} {{\n{sets}\tchain prerouting {{\n\t\ttype filter hook prerouting priority -300; policy accept;\n\
+         \t\tip saddr {} drop\n\t\tip6 saddr {} drop\n\t}}\n\tchain output {{\n\t\ttype filter hook output priority 0; policy accept;\n{output}\t}}\n\
+         \tchain postrouting {{\n\t\ttype nat hook postrouting priority 90; policy accept;\n{snat}\t}}\n}}\n",
+        KUBELET.0, KUBELET.1
     );
     text
 }
@@ -191,6 +214,31 @@ mod tests {
     use super::*;
 
     const A: Ports = Ports { outbound: 15101, inbound: 15108 };
+
+    #[test]
+    fn what_is_refused_is_refused_on_whichever_ways_a_pod_has() {
+        let guard = Guard { refused: true, except: [80].into(), probes: [8080].into() };
+        let text = refusing(&guard);
+        for slot in SLOTS {
+            let full = replacing(Rules::Captured(slot), &guard);
+            let (_, input) = full.split_once("chain input").unwrap();
+            let rules = input.lines().skip(2).map(str::trim).filter(|line| !line.starts_with('}'));
+            assert!(
+                rules.clone().count() > 4 && rules.clone().all(|rule| text.contains(rule)),
+                "{text}{full}"
+            );
+        }
+        assert!(!text.contains("redirect to"));
+    }
+
+    #[test]
+    fn nobody_else_has_the_kubelets_address() {
+        let pods = [("10.0.0.7".parse().unwrap(), [8080].into())].into();
+        let text = probes(&pods);
+        assert!(text.contains("ip saddr 169.254.15.8 drop") && text.contains("ip6 saddr fd15:8::1 drop"));
+        let snat: Vec<_> = text.lines().filter(|line| line.contains("snat")).collect();
+        assert!(snat.len() == 1 && snat[0].contains("ip daddr . tcp dport @four"), "{text}");
+    }
 
     #[test]
     fn rules_of_a_captured_pod() {

@@ -14,6 +14,7 @@ use super::{
     follow::{self, Heard},
     health,
     metrics::Metrics,
+    netns,
     traffic::{self, Traffic},
     wallet::Wallet,
 };
@@ -66,7 +67,12 @@ fn start(
     stop: &CancellationToken,
     ending: CancellationToken,
 ) -> anyhow::Result<(Parts, Driver)> {
-    let relay = Relay::of_node(Pods::new(&args.run_dir.join(BLACK_HOLE).display().to_string()));
+    let ipv4_only = netns::lacks_ipv6();
+    if ipv4_only {
+        tracing::info!("this kernel has no IPv6, the proxy listens and connects over IPv4 only");
+    }
+    let pods = Pods::new(&args.run_dir.join(BLACK_HOLE).display().to_string()).for_ipv4_only(ipv4_only);
+    let relay = Relay::of_node(pods);
     let (metrics, own) = (Metrics::default(), identity::Metrics::default());
     let registry = metrics.registry(&own, &relay.restarts());
     let credentials = Credentials::own(&args.workload, args.id()?, own)?;

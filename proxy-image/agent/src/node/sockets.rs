@@ -59,18 +59,23 @@ impl Sockets {
     }
 
     /// Ends what is connected in plaintext to ports that refuse it, by whatever process: both ends hear of it at once. What stays within the
-    /// pod, and what is at the proxy's own ports, is left alone. Returns how many.
+    /// pod, and what is at the proxies' own ports, is left alone. Somebody listens there, or did: at `taken`. Returns how many.
     ///
     /// # Errors
     /// When the namespace cannot be entered, or the kernel refuses.
-    pub fn end_plaintext(netns: &Netns, guard: &Guard, own: &[u16]) -> anyhow::Result<usize> {
+    pub fn end_plaintext(
+        netns: &Netns,
+        guard: &Guard,
+        own: &[u16],
+        taken: &BTreeSet<u16>,
+    ) -> anyhow::Result<usize> {
         let (four, six) = KUBELET;
         let kubelet = [IpAddr::V4(four), IpAddr::V6(six)];
         end(netns, |connection| {
             let within = connection.local == connection.remote || connection.remote.is_loopback();
             let ours = own.contains(&connection.port);
             // Its own connections to others have an end here, too; nobody listens at that.
-            connection.is_taken
+            (connection.is_taken || taken.contains(&connection.port))
                 && !within
                 && !ours
                 && !kubelet.contains(&connection.remote)
@@ -99,6 +104,11 @@ impl Sockets {
     /// Whether somebody listens on each of these ports.
     pub fn listen_on(&self, ports: &[u16]) -> bool {
         ports.iter().all(|port| self.0.contains(&(*port, LISTEN)))
+    }
+
+    /// Ports on which somebody listens.
+    pub fn listening(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().filter(|(_, state)| *state == LISTEN).map(|(port, _)| *port)
     }
 
     /// Whether nobody listens on any of these ports.
@@ -300,6 +310,7 @@ mod tests {
                 && !sockets.listen_on(&[15101, 15201])
                 && !sockets.listen_on(&[8080])
         );
+        assert_eq!(sockets.listening().collect::<Vec<_>>(), [15101, 15108]);
         assert!(sockets.listen_on_none(&[8080, 15201]) && !sockets.listen_on_none(&[8080, 15108]));
         assert_eq!(sockets.connected(&[15101]), 2, "neither the listener nor what nobody has any more");
         assert_eq!(sockets.connected(&[15101, 15108]), 3, "one side has closed, the other has not");

@@ -13,7 +13,9 @@ use std::{
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::{cluster::v3::Cluster, listener::v3::Listener};
+use envoy_types::pb::envoy::config::{
+    cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
+};
 use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl};
 use places::{Places, edited};
 
@@ -24,11 +26,15 @@ const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
 
 /// The types that can have placeholders.
 const RENDERED: [TypeUrl; 2] = [TypeUrl::Cluster, TypeUrl::Listener];
+/// Those that have to be changed where there is no IPv6.
+const RENDERED_FOR_IPV4: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener];
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Pods {
     black_hole: String,
+    /// The kernel has no IPv6.
+    ipv4_only: bool,
     /// Paths by uid.
     namespaces: BTreeMap<String, String>,
     /// Those of them in which Envoy may have listeners from before this process, as long as they are the same.
@@ -59,6 +65,12 @@ impl Pods {
         Self { black_hole: black_hole.to_owned(), out: Snapshot::unknown(), ..Self::default() }
     }
 
+    /// The same for a kernel that has no IPv6: what the control plane sent for both families is made for IPv4.
+    #[must_use]
+    pub fn for_ipv4_only(self, ipv4_only: bool) -> Self {
+        Self { ipv4_only, ..self }
+    }
+
     /// Where pods' namespaces were, by uid, when a process before this one told Envoy so.
     pub fn inherit(&mut self, namespaces: BTreeMap<String, String>) {
         self.inherited.clone_from(&namespaces);
@@ -75,9 +87,10 @@ impl Pods {
 
     /// What Envoy should have. Of a higher generation than the one before if anything changed.
     pub fn render(&mut self, source: &Snapshot) -> Snapshot {
+        let changed: &[_] = if self.ipv4_only { &RENDERED_FOR_IPV4 } else { &RENDERED };
         for kind in TypeUrl::ALL.iter().copied() {
             let Some(resources) = source.resources(kind) else { continue };
-            if !RENDERED.contains(&kind) {
+            if !changed.contains(&kind) {
                 self.out.share(kind, resources.clone());
             } else if !self.sources.get(&kind).is_some_and(|known| Arc::ptr_eq(known, resources)) {
                 let rendered = self.render_all(kind, resources, source.generation());
@@ -153,10 +166,14 @@ impl Pods {
             black_hole: &self.black_hole,
             pod: uid.map(|uid| format!("pod:{uid}")),
             path: path.as_deref(),
+            ipv4_only: self.ipv4_only,
         };
         let body = match kind {
             TypeUrl::Listener => {
                 edited(source.body(), |listener: &mut Listener| places.in_listener(listener))
+            }
+            TypeUrl::Endpoint => {
+                edited(source.body(), |all: &mut ClusterLoadAssignment| places.in_assignment(all))
             }
             _ => edited(source.body(), |cluster: &mut Cluster| places.in_cluster(cluster)),
         };

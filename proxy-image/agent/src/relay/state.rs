@@ -92,6 +92,12 @@ impl State {
         }
     }
 
+    /// Whether Envoy has taken this version of a resource.
+    pub fn has_taken(&self, kind: TypeUrl, name: &str, version: &str) -> bool {
+        let taken = self.accepted.get(&(kind, name.into()));
+        taken.is_some_and(|taken| **taken.version() == *version)
+    }
+
     // Not only what was refused: until Envoy has judged, nobody knows. Behind a listener that was refused nobody even asks for routes.
     fn lacks_something(&self) -> bool {
         let refused = |key: &(TypeUrl, Name)| WILDCARDS.contains(&key.0) && !self.accepted.contains_key(key);

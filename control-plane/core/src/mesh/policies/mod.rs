@@ -109,6 +109,12 @@ impl RuleSet {
         }
     }
 
+    /// Ports of which some rule looks at requests.
+    pub fn http_ports(&self) -> BTreeSet<u16> {
+        let rules = self.rules().filter(|rule| !rule.http.is_empty());
+        rules.flat_map(|rule| rule.ports.iter().copied()).collect()
+    }
+
     /// All rules.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.allow.iter().flatten().chain(&self.deny)
@@ -119,8 +125,7 @@ impl Authorization {
     /// Ports that take HTTP only, because some rule looks at requests there.
     pub fn http_ports(&self) -> BTreeSet<u16> {
         let sets = self.tried.iter().chain([&self.enforced]);
-        let rules = sets.flat_map(RuleSet::rules).filter(|rule| !rule.http.is_empty());
-        rules.flat_map(|rule| rule.ports.iter().copied()).collect()
+        sets.flat_map(RuleSet::http_ports).collect()
     }
 }
 

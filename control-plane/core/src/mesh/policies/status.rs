@@ -1,6 +1,6 @@
 //! What each policy's status says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::of_namespace;
@@ -8,7 +8,9 @@ use super::plaintext::{deciding, nearness};
 use super::requests;
 use crate::conditions::{ACCEPTED, PARTIALLY_INVALID, reason};
 use crate::mesh::{Rules, membership};
-use crate::model::{AuthorizationPolicy, MeshTlsPolicy, Meta, ObjectKey, Pod, World};
+use crate::model::{
+    AuthorizationPolicy, MeshTlsPolicy, Meta, ObjectId, ObjectKey, ObjectKind, Pod, Unreadable, World,
+};
 use crate::status::{ConditionUpdate, Finding, PolicyStatus, PolicyStatuses};
 
 /// How many names a message has.
@@ -53,11 +55,13 @@ fn replace(
     }
 }
 
+type Named<'a> = (&'a ObjectKey, &'a Pod);
+
 /// Pods that policies of one namespace can be for.
 struct Pods<'a> {
     world: &'a World,
     root: &'a str,
-    members: Vec<(&'a ObjectKey, &'a Pod)>,
+    members: Vec<Named<'a>>,
     /// Of the namespace, and not in the mesh.
     outside: Vec<&'a Pod>,
 }
@@ -76,10 +80,15 @@ impl<'a> Pods<'a> {
     }
 
     fn authorization(&self, policy: &AuthorizationPolicy) -> PolicyStatus {
+        let closed = "it allows nothing to the pods that it selects";
+        understood(&policy.meta, policy.unreadable.as_ref(), closed, self.of_authorization(policy))
+    }
+
+    fn of_authorization(&self, policy: &AuthorizationPolicy) -> PolicyStatus {
         let here = |key: &ObjectKey| key.namespace == policy.meta.key.namespace;
         let selected =
             self.members.iter().filter(|(key, pod)| here(key) && policy.target.selects(&pod.labels));
-        let selected: Vec<_> = selected.map(|(_, pod)| *pod).collect();
+        let selected: Vec<_> = selected.copied().collect();
         let count = selected.len();
         let outside = self.outside.iter().filter(|pod| policy.target.selects(&pod.labels)).count();
         if count == 0 {
@@ -87,12 +96,15 @@ impl<'a> Pods<'a> {
         }
         let mut says = Vec::new();
         says.push(match (policy.dry_run, policy.denies) {
-            (true, _) => format!("dry run: what it would refuse at {} is counted, and let in", pods(count)),
-            (false, true) => {
-                format!("enforced at {}, which take no plaintext on the ports it names", pods(count))
+            (true, _) => {
+                format!("dry run: what it would refuse at {} is counted, and let in", self.at(&selected))
             }
-            (false, false) => format!("enforced at {}, which take no plaintext", pods(count)),
+            (false, true) => {
+                format!("enforced at {}, which take no plaintext on the ports it names", self.at(&selected))
+            }
+            (false, false) => format!("enforced at {}, which take no plaintext", self.at(&selected)),
         });
+        says.extend(self.not_captured(&selected));
         let http: Vec<_> = policy.rules.iter().filter(|rule| !rule.http.is_empty()).collect();
         if !http.is_empty() {
             let mut ports: Vec<_> = http.iter().flat_map(|rule| &rule.ports).map(u16::to_string).collect();
@@ -113,8 +125,54 @@ impl<'a> Pods<'a> {
             ));
         }
         let mut status = status(&policy.meta, count, Ok(says.join("; ")));
-        status.conditions.extend(self.not_http(policy, &selected));
+        let partly = self.refused(policy, &selected).or_else(|| {
+            let selected: Vec<_> = selected.iter().map(|(_, pod)| *pod).collect();
+            self.not_http(policy, &selected)
+        });
+        status.conditions.extend(partly);
         status
+    }
+
+    /// Whether a node's proxy has it.
+    fn is_captured(&self, pod: &Pod) -> bool {
+        self.world.mesh_nodes.get(&pod.node).is_some_and(|node| node.pods.contains_key(&pod.uid))
+    }
+
+    /// At how many of them a policy does something.
+    fn at(&self, selected: &[Named<'_>]) -> String {
+        let captured = selected.iter().filter(|(_, pod)| self.is_captured(pod)).count();
+        match captured == selected.len() {
+            true => pods(captured),
+            false => format!("{captured} of {}", pods(selected.len())),
+        }
+    }
+
+    /// Those at which it does not.
+    fn not_captured(&self, selected: &[Named<'_>]) -> Option<String> {
+        let others = selected.iter().filter(|(_, pod)| !self.is_captured(pod)).map(|(key, _)| *key);
+        let names = names(others)?;
+        Some(format!("not captured by the proxy of their node yet, and open: {names}"))
+    }
+
+    /// Proxies that refuse what is made of it.
+    fn refused(&self, policy: &AuthorizationPolicy, selected: &[Named<'_>]) -> Option<ConditionUpdate> {
+        let words =
+            |kind, name: &str| self.world.rejections.get(&ObjectId { kind, key: ObjectKey::new("", name) });
+        let looks = policy.rules.iter().any(|rule| !rule.http.is_empty());
+        let of = |pod: &Pod| {
+            let of_node = looks.then(|| words(ObjectKind::Node, &pod.node)).flatten();
+            words(ObjectKind::Pod, &pod.uid).or(of_node)
+        };
+        let refused = || selected.iter().filter_map(|(key, pod)| Some((*key, of(pod)?)));
+        let (_, words) = refused().next()?;
+        let message = format!(
+            "proxies refuse what it and the others for these pods are together, and do what they did before: at {}: {words}. \
+             Make rules fewer or shorter, and tell the mesh's authors",
+            names(refused().map(|(key, _)| key)).unwrap_or_default()
+        );
+        let reason = reason::REJECTED_BY_PROXY;
+        let generation = policy.meta.generation;
+        Some(ConditionUpdate { message, ..ConditionUpdate::ok(PARTIALLY_INVALID, reason, generation) })
     }
 
     /// Ports that take HTTP only for the policy's sake, and are something else.
@@ -137,6 +195,11 @@ impl<'a> Pods<'a> {
     }
 
     fn tls(&self, policy: &MeshTlsPolicy) -> PolicyStatus {
+        let closed = "it is Strict for the pods that it selects";
+        understood(&policy.meta, policy.unreadable.as_ref(), closed, self.of_tls(policy))
+    }
+
+    fn of_tls(&self, policy: &MeshTlsPolicy) -> PolicyStatus {
         let near = |(key, pod): &&(&ObjectKey, &Pod)| nearness(policy, self.root, key, pod);
         let selected: Vec<_> = self.members.iter().filter(|one| near(one).is_some()).collect();
         if selected.is_empty() {
@@ -153,20 +216,42 @@ impl<'a> Pods<'a> {
         });
         let lost: Vec<_> = lost.collect();
         if lost.is_empty() {
-            return status(&policy.meta, count, Ok(format!("in force for {}", pods(count))));
+            let selected: Vec<_> = selected.into_iter().copied().collect();
+            let says = [Some(format!("in force for {}", self.at(&selected))), self.not_captured(&selected)];
+            let says: Vec<_> = says.into_iter().flatten().collect();
+            return status(&policy.meta, count, Ok(says.join("; ")));
         }
-        let mut names: Vec<_> = lost.iter().map(ToString::to_string).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.truncate(NAMED);
         let text = format!(
             "for {} of {} an older policy decides ({}): give each pod to one of them",
             lost.len(),
             pods(count),
-            names.join(", ")
+            names(lost.iter().copied()).unwrap_or_default()
         );
         status(&policy.meta, count, Err(Finding::new(reason::CONFLICTED, text)))
     }
+}
+
+/// Some of these names, the first ones; None where there are none.
+fn names<'a>(all: impl Iterator<Item = &'a ObjectKey>) -> Option<String> {
+    let all: BTreeSet<String> = all.map(ToString::to_string).collect();
+    let more = all.len().saturating_sub(NAMED);
+    let named: Vec<_> = all.into_iter().take(NAMED).collect();
+    let named = (!named.is_empty()).then(|| named.join(", "))?;
+    Some(if more > 0 { format!("{named} and {more} more") } else { named })
+}
+
+/// The status, if this program understands the policy; otherwise what follows from that.
+fn understood(
+    meta: &Meta,
+    unreadable: Option<&Unreadable>,
+    closed: &str,
+    status: PolicyStatus,
+) -> PolicyStatus {
+    let Some(Unreadable { words, is_kept }) = unreadable else { return status };
+    let meanwhile = if *is_kept { "what it said before stays in force" } else { closed };
+    let text = format!("this control plane does not understand it, until then {meanwhile}: {words}");
+    let finding = Finding::new(reason::INVALID, text);
+    PolicyStatus { conditions: vec![ConditionUpdate::bad(ACCEPTED, &finding, meta.generation)], ..status }
 }
 
 fn nothing(outside: usize) -> Finding {

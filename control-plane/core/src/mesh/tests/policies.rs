@@ -10,6 +10,7 @@ pub fn authorization(namespace: &str, name: &str) -> AuthorizationPolicy {
         denies: false,
         dry_run: false,
         rules: Vec::new(),
+        unreadable: None,
     }
 }
 
@@ -37,6 +38,7 @@ fn add_tls(
         target: app.map(by_app).unwrap_or_default(),
         strict,
         ports: ports.iter().copied().collect(),
+        unreadable: None,
     };
     world.mesh_tls_policies.insert(policy.meta.key.clone(), Arc::new(policy));
 }
@@ -60,6 +62,7 @@ fn world() -> World {
         };
         add_pod(&mut world, namespace, app, pod);
     }
+    add_mesh_node(&mut world, "n1", 1, &[("u-cart", &[]), ("u-pay", &[]), ("u-front", &[])]);
     world
 }
 
@@ -281,4 +284,84 @@ fn rules_about_requests_on_a_port_that_is_not_http_say_so_and_are_enforced() {
     add_authorization(&mut world, looks(&[3306, 8080]));
     let (.., message) = said(&world).unwrap();
     assert!(message.contains("3306 (where servers speak first)") && !message.contains("8080"), "{message}");
+}
+
+#[test]
+fn a_status_counts_pods_that_are_captured_and_names_the_others() {
+    let mut world = world();
+    add_authorization(&mut world, authorization("shop", "p"));
+    add_tls(&mut world, "shop", "t", 0, None, true, &[]);
+    let said = |statuses: &PolicyStatuses| {
+        let authorization = &statuses.authorization[&ObjectKey::new("shop", "p")];
+        let tls = &statuses.tls[&ObjectKey::new("shop", "t")];
+        assert_eq!((authorization.pods, tls.pods), (2, 2));
+        [authorization, tls].map(|status| condition(status).2.to_owned())
+    };
+    let mut resolver = MeshResolver::new(rules(), "example.org");
+    resolver.resolve(&world, &Touched::all(&world), &routes(&world));
+    let [authorization, tls] = said(&resolver.statuses());
+    assert!(authorization.starts_with("enforced at 2 pods, which"), "{authorization}");
+    assert_eq!(tls, "in force for 2 pods");
+    // The node's proxy is another, and has not everything yet: nothing else has changed.
+    add_mesh_node(&mut world, "n1", 1, &[("u-cart", &[]), ("u-of-before", &[])]);
+    let mut touched = Touched::default();
+    touched.nodes.insert("n1".to_owned());
+    resolver.resolve(&world, &touched, &routes(&world));
+    let [authorization, tls] = said(&resolver.statuses());
+    assert!(authorization.starts_with("enforced at 1 of 2 pods, which"), "{authorization}");
+    assert!([authorization, tls].iter().all(|said| said.contains("and open: shop/pay")));
+}
+
+#[test]
+fn what_a_proxy_refuses_the_policies_of_that_pod_say() {
+    let mut world = world();
+    add_authorization(
+        &mut world,
+        AuthorizationPolicy { target: by_app("cart"), ..authorization("shop", "p") },
+    );
+    let http = vec![HttpAttributes { methods: vec!["GET".to_owned()], ..HttpAttributes::default() }];
+    let rules = vec![AuthorizationRule { ports: vec![8080], http, ..AuthorizationRule::default() }];
+    add_authorization(&mut world, AuthorizationPolicy { rules, ..authorization("shop", "http") });
+    let said = |world: &World| {
+        let statuses = fresh_statuses(world);
+        ["p", "http"].map(|name| {
+            let found = statuses.authorization[&ObjectKey::new("shop", name)].conditions.get(1).cloned();
+            found.map(|found| (found.reason, found.message))
+        })
+    };
+    let refuse = |world: &mut World, kind, name: &str| {
+        world.rejections = [(ObjectId { kind, key: ObjectKey::new("", name) }, "too long".to_owned())].into();
+    };
+    assert_eq!(said(&world), [None, None]);
+    refuse(&mut world, ObjectKind::Pod, "u-pay");
+    let [one, other] = said(&world);
+    assert!(one.is_none() && other.is_some_and(|(_, message)| message.contains("at shop/pay: too long")));
+    refuse(&mut world, ObjectKind::Node, "n1");
+    let [one, other] = said(&world);
+    assert!(one.is_none(), "it is not about requests");
+    let (reason, message) = other.unwrap();
+    assert_eq!(reason, "RejectedByProxy");
+    assert!(message.contains("shop/cart, shop/pay: too long"), "{message}");
+}
+
+#[test]
+fn a_policy_that_nobody_understands_says_so() {
+    let mut world = world();
+    let unreadable = |is_kept| Some(Unreadable { words: "unknown variant".to_owned(), is_kept });
+    add_authorization(
+        &mut world,
+        AuthorizationPolicy { unreadable: unreadable(false), ..authorization("shop", "p") },
+    );
+    add_authorization(
+        &mut world,
+        AuthorizationPolicy { unreadable: unreadable(true), ..authorization("shop", "k") },
+    );
+    let statuses = fresh_statuses(&world);
+    let of = |name: &str| condition(&statuses.authorization[&ObjectKey::new("shop", name)]);
+    for (name, meanwhile) in [("p", "it allows nothing"), ("k", "what it said before")] {
+        let (accepted, reason, message) = of(name);
+        assert!(!accepted && reason == "Invalid", "{reason}");
+        assert!(message.contains(meanwhile) && message.ends_with(": unknown variant"), "{message}");
+    }
+    assert_eq!(policy(&world, "cart").authorization.enforced.allow.as_deref(), Some(&[][..]));
 }

@@ -15,8 +15,8 @@ const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"];
 enum Step {
     Namespace(usize, Option<&'static str>),
     NamespaceGone(usize),
-    /// Namespace, name, incarnation, node, label, addresses, account, obstacle.
-    Pod(usize, u8, u8, usize, Option<&'static str>, Vec<&'static str>, u8, u8),
+    /// Namespace, name, incarnation, node, label, addresses, account, obstacle, since when it has its network.
+    Pod(usize, u8, u8, usize, Option<&'static str>, Vec<&'static str>, u8, u8, i64),
     PodGone(usize, u8),
     /// What the agent of a node reports: who has which address, by namespace, name and incarnation.
     Listed(usize, i64, Vec<(usize, u8, u8, &'static str)>),
@@ -37,12 +37,22 @@ fn step() -> impl Strategy<Value = Step> {
     let value = || proptest::sample::select(&VALUES[..]);
     let address = || proptest::sample::select(&ADDRESSES[..]);
     let application = proptest::option::of(proptest::sample::select(&["http", "tcp"][..]));
-    let pod = (0_usize..3, 0_u8..2, 0_u8..2, 0_usize..2, value(), vec(address(), 0..3), 0_u8..3, 0_u8..12);
+    let pod = (
+        0_usize..3,
+        0_u8..2,
+        0_u8..2,
+        0_usize..2,
+        value(),
+        vec(address(), 0..3),
+        0_u8..3,
+        0_u8..12,
+        0_i64..3,
+    );
     prop_oneof![
         2 => (0_usize..3, value()).prop_map(|(name, value)| Step::Namespace(name, value)),
         1 => (0_usize..3).prop_map(Step::NamespaceGone),
-        6 => pod.prop_map(|(namespace, name, life, node, label, addresses, account, obstacle)| {
-            Step::Pod(namespace, name, life, node, label, addresses, account, obstacle)
+        6 => pod.prop_map(|(namespace, name, life, node, label, addresses, account, obstacle, since)| {
+            Step::Pod(namespace, name, life, node, label, addresses, account, obstacle, since)
         }),
         2 => (0_usize..3, 0_u8..2).prop_map(|(namespace, name)| Step::PodGone(namespace, name)),
         6 => (0_usize..2, 0_i64..2, vec((0_usize..3, 0_u8..2, 0_u8..2, address()), 0..6))
@@ -79,12 +89,13 @@ fn take(world: &mut World, step: Step) {
             add_namespace(world, NAMESPACES[namespace], &label);
         }
         Step::NamespaceGone(namespace) => drop(world.namespaces.remove(NAMESPACES[namespace])),
-        Step::Pod(namespace, number, life, node, label, addresses, account, obstacle) => {
+        Step::Pod(namespace, number, life, node, label, addresses, account, obstacle, since) => {
             let label: Vec<_> = label.map(|value| ("meshwright.io/mesh", value)).into_iter().collect();
             let pod = Pod {
                 labels: labels(&label),
                 service_account: ["a", "b", ""][usize::from(account)].to_owned(),
                 host_network: obstacle == 0,
+                since,
                 sidecar: (obstacle == 1).then(|| "istio-proxy".to_owned()),
                 ..pod(&uid(namespace, number, life), NODES[node], &addresses)
             };
@@ -130,7 +141,7 @@ fn take(world: &mut World, step: Step) {
         }
         Step::Tls(namespace, number, label, created, strict, ports) => {
             let meta = Meta::new(NAMESPACES[namespace], name(number), 1, created);
-            let policy = MeshTlsPolicy { meta, target: target(label), strict, ports };
+            let policy = MeshTlsPolicy { meta, target: target(label), strict, ports, unreadable: None };
             world.mesh_tls_policies.insert(policy.meta.key.clone(), Arc::new(policy));
         }
         Step::TlsGone(namespace, number) => {
@@ -149,13 +160,29 @@ fn target(label: Option<&str>) -> Target {
     Target(label.map(selector).into_iter().collect())
 }
 
-/// Written from the pod's side, in words of its own: may it be in the mesh?
-fn may_join(world: &World, key: &ObjectKey, pod: &Pod) -> bool {
+/// No pod of these namespaces may be in the mesh.
+fn is_closed(namespace: &str) -> bool {
+    ["kube-system", "mesh"].contains(&namespace)
+}
+
+/// What its label says, or its namespace's.
+fn asks(world: &World, key: &ObjectKey, pod: &Pod) -> Option<String> {
     let of = |labels: &BTreeMap<String, String>| labels.get("meshwright.io/mesh").cloned();
     let around = || world.namespaces.get(&key.namespace).and_then(|namespace| of(&namespace.labels));
-    of(&pod.labels).or_else(around).as_deref() == Some("enabled")
-        && !["kube-system", "mesh"].contains(&key.namespace.as_str())
+    of(&pod.labels).or_else(around)
+}
+
+/// Written from the pod's side, in words of its own: may it be in the mesh?
+fn may_join(world: &World, key: &ObjectKey, pod: &Pod) -> bool {
+    asks(world, key, pod).as_deref() == Some("enabled")
+        && !is_closed(&key.namespace)
         && !(pod.host_network || pod.sidecar.is_some() || pod.service_account.is_empty())
+}
+
+/// Every pod that has this address for its own.
+fn claimants<'a>(world: &'a World, address: &str) -> Vec<(&'a ObjectKey, &'a Pod)> {
+    let pods = world.pods.iter().map(|(key, pod)| (key, &**pod));
+    pods.filter(|(_, pod)| !pod.host_network && pod.addresses.iter().any(|own| own == address)).collect()
 }
 
 /// Every pod that may have this address and take mutual TLS there: current uid, on the node that lists it.
@@ -217,23 +244,38 @@ proptest! {
                 prop_assert_eq!(mesh.mixed.contains(&key.namespace), some_join && !enrolled, "{}", key);
                 let expected = !is_member && (enrolled || some_join);
                 prop_assert_eq!(is_outside, expected, "{} {:?}", key, pod);
+                let is_refused = node.is_some_and(|node| node.refused.contains_key(&pod.uid));
+                let asked = asks(&world, key, pod).is_some_and(|value| value != "disabled");
+                prop_assert_eq!(is_refused, asked && !is_member && !is_closed(&key.namespace), "{}", key);
                 told += usize::from(is_member) + usize::from(is_outside);
             }
             let all = mesh.nodes.values().map(|node| node.members.len() + node.outside.len());
             prop_assert_eq!(told, all.sum::<usize>(), "nobody else is told of");
             for address in ADDRESSES {
-                let takers = takers(&world, address);
-                let mut identities: Vec<String> = takers
-                    .iter()
-                    .map(|(key, pod)| format!("spiffe://example.org/ns/{}/sa/{}", key.namespace, pod.service_account))
-                    .collect();
-                identities.dedup();
+                let (takers, has) = (takers(&world, address), claimants(&world, address));
+                let newest = has.iter().map(|(_, pod)| pod.since).max();
+                let is_newest = |(_, pod): &&(&ObjectKey, &Pod)| Some(pod.since) == newest;
+                let of_the_mesh = has.iter().filter(is_newest).any(|(key, pod)| may_join(&world, key, pod));
+                // Nodes of those who void older claims, if anybody does: of their own nodes.
+                let strangers = || has.iter().filter(is_newest).map(|(_, pod)| &pod.node);
+                let latest = |off: Option<&String>| {
+                    let all = takers.iter().filter(|(_, pod)| Some(&pod.node) != off);
+                    all.map(|(_, pod)| pod.since).max()
+                };
                 match mesh.peers.get(address) {
                     Some(peer) => {
-                        prop_assert!(takers.iter().any(|(_, pod)| pod.uid == *peer.uid));
-                        prop_assert_eq!(identities, [peer.identity.to_string()]);
+                        let (key, own) = takers.iter().find(|(_, pod)| pod.uid == *peer.uid).unwrap();
+                        let is_last = |off| latest(off) == Some(own.since) && Some(&own.node) != off;
+                        let last = if of_the_mesh { is_last(None) } else { strangers().any(|node| is_last(Some(node))) };
+                        prop_assert!(last, "the latest of those who count");
+                        let named = format!("spiffe://example.org/ns/{}/sa/{}", key.namespace, own.service_account);
+                        prop_assert_eq!(named.as_str(), &*peer.identity);
                     }
-                    None => prop_assert!(identities.len() != 1, "{} {:?}", address, identities),
+                    // Plaintext: only where nobody takes anything else, or a stranger has got the address on the very node.
+                    None => {
+                        let voided = !of_the_mesh && strangers().any(|node| latest(Some(node)).is_none());
+                        prop_assert!(takers.is_empty() || voided, "{} {:?}", address, takers);
+                    }
                 }
             }
         }

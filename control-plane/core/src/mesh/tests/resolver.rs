@@ -73,6 +73,9 @@ fn pods_that_stay_outside_are_told_where_they_might_be_taken_for_members() {
     add_pod(&mut world, "shop", "host", Pod { uid: "u-again".to_owned(), node: "n3".to_owned(), ..host });
     let mesh = resolver.resolve(&world);
     assert_eq!((outside(&mesh, "n1"), outside(&mesh, "n3")), (vec![], vec!["u-again".to_owned()]));
+    let refused = Refused { pod: ObjectKey::new("shop", "host"), why: Outside::HostNetwork };
+    assert_eq!(mesh.nodes["n3"].refused, [("u-again".to_owned(), refused)].into());
+    assert!(mesh.nodes["n1"].refused.is_empty(), "nobody asked for the others");
     add_namespace(&mut world, "shop", &[]);
     assert!(!resolver.resolve(&world).nodes.contains_key("n3"));
 }
@@ -174,17 +177,45 @@ fn without_its_mesh_node_a_pod_is_a_member_and_no_peer() {
     assert!(!resolver.resolve(&world).nodes.contains_key("n2"));
 }
 
-#[test]
-fn an_address_that_two_identities_claim_is_nobodys() {
+/// Node n2 is lost, with `u-pay` that got its network at 10, and its address is given to this pod of n1.
+fn reused(newer: Pod) -> World {
     let mut world = world();
-    // Node n2 is lost; its pod's address is given to a pod of n1.
-    add_pod(&mut world, "shop", "new", pod("u-new", "n1", &["10.0.2.1"]));
-    add_mesh_node(&mut world, "n1", 3, &[("u-new", &["10.0.2.1"])]);
-    assert_eq!(addresses(&fresh(&world)), [""; 0]);
-    // Another replica of the same workload is as good.
-    let account = "pay".to_owned();
-    add_pod(&mut world, "shop", "new", Pod { service_account: account, ..pod("u-new", "n1", &["10.0.2.1"]) });
-    assert_eq!(addresses(&fresh(&world)), ["10.0.2.1"]);
+    let pay = Pod { service_account: "pay".to_owned(), since: 10, ..pod("u-pay", "n2", &["10.0.2.1"]) };
+    add_pod(&mut world, "shop", "pay-0", pay);
+    add_pod(&mut world, "shop", "new", newer);
+    world
+}
+
+#[test]
+fn of_two_who_claim_an_address_the_newer_one_is_expected() {
+    let newer = Pod { since: 11, ..pod("u-new", "n1", &["10.0.2.1"]) };
+    let mut world = reused(newer.clone());
+    let mut resolver = resolver();
+    let expected = |mesh: &Mesh| mesh.peers.get("10.0.2.1").map(|peer| peer.uid.to_string());
+    // It is on its way: nothing goes there in plaintext.
+    assert_eq!(expected(&resolver.resolve(&world)).as_deref(), Some("u-pay"));
+    let listed: &[(&str, &[&str])] = &[("u-cart", &["10.0.1.1"]), ("u-new", &["10.0.2.1"])];
+    add_mesh_node(&mut world, "n1", 3, listed);
+    assert_eq!(expected(&resolver.resolve(&world)).as_deref(), Some("u-new"));
+    // Were it the older one, it would not matter.
+    add_pod(&mut world, "shop", "new", Pod { since: 9, ..newer.clone() });
+    assert_eq!(expected(&resolver.resolve(&world)).as_deref(), Some("u-pay"));
+    // Who has ended claims nothing.
+    world.pods.remove(&ObjectKey::new("shop", "pay-0"));
+    assert_eq!(expected(&resolver.resolve(&world)).as_deref(), Some("u-new"));
+}
+
+#[test]
+fn an_address_that_went_to_a_pod_outside_the_mesh_is_a_strangers_on_the_same_node() {
+    let out = labels(&[("meshwright.io/mesh", "disabled")]);
+    let stranger =
+        |node: &str, since: i64| Pod { since, labels: out.clone(), ..pod("u-new", node, &["10.0.2.1"]) };
+    let is_peer = |newer: Pod| fresh(&reused(newer)).peers.contains_key("10.0.2.1");
+    assert!(!is_peer(stranger("n2", 11)));
+    assert!(is_peer(stranger("n2", 10)) && is_peer(stranger("n2", 9)), "as long as it is not surely newer");
+    assert!(is_peer(stranger("n1", 11)), "another node's word lays nothing bare");
+    let on_the_node = Pod { host_network: true, ..stranger("n2", 11) };
+    assert!(is_peer(on_the_node), "that address is its node's");
 }
 
 #[test]

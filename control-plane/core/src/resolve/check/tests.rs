@@ -6,7 +6,7 @@ use crate::model::{UrlRewrite, ValueMatch};
 fn with(filter: HttpRouteFilter, prefix: &str) -> Option<Finding> {
     let matches =
         vec![HttpRouteMatch { path: PathMatch::Prefix(prefix.to_owned()), ..HttpRouteMatch::default() }];
-    rule(&HttpRouteRule { matches, filters: vec![filter], ..HttpRouteRule::default() }, Side::Gateway)
+    rule(&HttpRouteRule { matches, filters: vec![filter], ..HttpRouteRule::default() })
 }
 
 fn headers(set: &[(&str, &str)], remove: &[&str]) -> Option<Finding> {
@@ -40,7 +40,7 @@ fn header_names_are_tokens_and_values_have_no_control_characters() {
 
 fn matching(matches: HttpRouteMatch) -> Option<&'static str> {
     let rule = HttpRouteRule { matches: vec![matches], ..HttpRouteRule::default() };
-    super::rule(&rule, Side::Mesh).map(|finding| finding.reason)
+    super::rule(&rule).map(|finding| finding.reason)
 }
 
 #[test]

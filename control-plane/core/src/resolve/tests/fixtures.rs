@@ -33,6 +33,7 @@ pub(super) fn add_service(world: &mut World, namespace: &str, name: &str, app_pr
         kind: ServiceType::Cluster,
         headless: false,
         has_selector: true,
+        balancing: Default::default(),
         cluster_ips: Vec::new(),
         ports: vec![ServicePort {
             name: "http".to_owned(),

@@ -284,26 +284,18 @@ fn in_the_mesh_no_grant_is_needed() {
 }
 
 #[test]
-fn a_mirror_is_refused_where_the_parent_is_a_service() {
+fn a_mirror_is_the_same_whether_the_parent_is_a_service_or_a_gateway() {
     let mut world = with_echo();
     let mirror = RequestMirror { backend_ref: backend_ref(None, "v2"), fraction: None };
     let mirrored = HttpRouteRule { filters: vec![HttpRouteFilter::RequestMirror(mirror)], ..rule("/", "v1") };
-    let mut both = route("infra", "r", vec![mirrored, rule("/a", "v1")]);
+    let mut both = route("infra", "r", vec![mirrored]);
     both.parent_refs.push(service("echo", Some(80)));
     add(&mut world, both);
     let resolution = run(&world);
-    let partly = |parent: usize| {
-        let status = &resolution.statuses.http_routes[&ObjectKey::new("infra", "r")].parents[parent];
-        status.conditions.iter().find(|condition| condition.kind == "PartiallyInvalid").cloned()
-    };
-    assert_eq!(partly(0), None);
-    assert!(
-        partly(1).unwrap().message.contains("RequestMirror is not supported where the parent is a Service")
-    );
     let producer = at(&resolution, 80).producer.as_ref().unwrap();
-    assert_eq!(names(producer), ["r/1", "r/0"]);
-    assert_eq!(producer[1].rule.action, RuleAction::Fail);
-    assert!(producer[1].rule.mirrors.is_empty());
+    let names = producer[0].rule.clusters().map(|cluster| cluster.service.name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["v1", "v2"]);
+    assert_eq!(producer[0].rule.mirrors.len(), 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::status::Said;
+pub(super) use self::status::serves;
 use self::write::{Context, Error, Written, write};
 use super::followers::Followers;
 use crate::metrics::{Metrics, count};

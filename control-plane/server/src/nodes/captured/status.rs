@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use meshwright_api::conditions::{self, Finding, reason};
 use meshwright_api::{AwaitingPod, MeshNode, MeshNodeStatus, MeshPod, Standby};
 use meshwright_core::mesh::{Member, Mesh, Node};
 use meshwright_proto::nodes::NodeReport;
@@ -23,7 +26,7 @@ pub enum Next {
 }
 
 /// What there is to say of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Said {
     /// By who serves it.
     Serves(MeshNodeStatus),
@@ -38,11 +41,28 @@ impl Said {
             Self::Serves(status) => {
                 let other = before.and_then(|b| b.standby.clone());
                 let standby = other.filter(|standby| standby.revision != status.revision);
-                MeshNodeStatus { standby, ..status.clone() }
+                let known = before.map_or(&[][..], |before| &before.conditions);
+                let conditions = status.conditions.iter().map(|condition| dated(condition, known)).collect();
+                MeshNodeStatus { standby, conditions, ..status.clone() }
             }
             Self::StandsBy(standby) => {
                 MeshNodeStatus { standby: Some(standby.clone()), ..before.cloned().unwrap_or_default() }
             }
+        }
+    }
+}
+
+/// The condition with the time since when its status is what it is.
+fn dated(condition: &Condition, known: &[Condition]) -> Condition {
+    let same = known.iter().find(|known| known.type_ == condition.type_ && known.status == condition.status);
+    match same {
+        Some(known) => {
+            Condition { last_transition_time: known.last_transition_time.clone(), ..condition.clone() }
+        }
+        // As precise as the API keeps it, or the object would never say what it should.
+        None => {
+            let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+            Condition { last_transition_time: Time(now), ..condition.clone() }
         }
     }
 }
@@ -82,12 +102,8 @@ fn standby(mesh: &Mesh, node: &Node, report: &NodeReport) -> Option<Standby> {
 /// believed about pods of its own node only, and about addresses that Kubernetes says they have: it must not turn others' connections to
 /// a port where nobody listens.
 pub fn wanted(node: Option<&Node>, report: &NodeReport) -> Option<MeshNodeStatus> {
-    let node = node?;
+    let node = node.filter(|node| serves(node, report))?;
     let (revision, epoch) = node.claim.as_ref()?;
-    // Zero says that it does not serve.
-    if report.serving_epoch <= 0 || report.serving_epoch != *epoch || report.revision != *revision {
-        return None;
-    }
     let captured = report.captured.iter().filter_map(|captured| {
         let addresses = agreed(node.members.get(&captured.uid)?, &captured.addresses);
         (!addresses.is_empty()).then(|| MeshPod { uid: captured.uid.clone(), addresses })
@@ -101,7 +117,37 @@ pub fn wanted(node: Option<&Node>, report: &NodeReport) -> Option<MeshNodeStatus
         awaiting.map(|(uid, why)| AwaitingPod { uid: uid.clone(), reason: cut(why) }).collect();
     awaiting.sort();
     awaiting.truncate(AWAITING);
-    Some(MeshNodeStatus { revision: revision.clone(), epoch: *epoch, pods, awaiting, standby: None })
+    let mut conditions = Vec::new();
+    // Its time comes with the writing, see `dated`.
+    conditions::set(&mut conditions, finding(node, &awaiting), None, Timestamp::UNIX_EPOCH);
+    let revision = revision.clone();
+    Some(MeshNodeStatus { revision, epoch: *epoch, pods, awaiting, conditions, standby: None })
+}
+
+/// Whether all pods are in the mesh that are to be. Those that cannot be come first: somebody has to do something.
+fn finding(node: &Node, awaiting: &[AwaitingPod]) -> Finding {
+    let of = |status, reason, message| Finding::new(conditions::PODS_CAPTURED, Some(status), reason, message);
+    let more =
+        |count: usize| if count > 1 { format!(" ({} more like it)", count - 1) } else { String::new() };
+    if let Some(first) = node.refused.values().next() {
+        let text = format!("pod {}: {}{}", first.pod, first.why, more(node.refused.len()));
+        return of(false, reason::PODS_REFUSED, text);
+    }
+    match awaiting.first() {
+        None => of(true, reason::ALL_CAPTURED, String::new()),
+        Some(first) => {
+            let pod = node.members.get(&first.uid).map(|member| member.pod.to_string()).unwrap_or_default();
+            let text = format!("pod {pod}: {}{}", first.reason, more(awaiting.len()));
+            of(false, reason::PODS_AWAITED, text)
+        }
+    }
+}
+
+/// Whether the report is of who is to serve the node, and does. Epoch zero says that it does not.
+pub fn serves(node: &Node, report: &NodeReport) -> bool {
+    node.claim.as_ref().is_some_and(|(revision, epoch)| {
+        report.serving_epoch > 0 && report.serving_epoch == *epoch && report.revision == *revision
+    })
 }
 
 fn cut(text: &str) -> String {
@@ -154,7 +200,8 @@ mod tests {
     use std::sync::Arc;
 
     use meshwright_api::MeshNodeSpec;
-    use meshwright_core::mesh::Peer;
+    use meshwright_core::ObjectKey;
+    use meshwright_core::mesh::{Outside, Peer, Refused};
 
     use super::super::super::tests::{mesh, report};
     use super::*;
@@ -168,7 +215,16 @@ mod tests {
             addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
         };
         let pods = pods.iter().map(pod).collect();
-        MeshNodeStatus { revision: "mesh-1".to_owned(), epoch: 3, pods, ..MeshNodeStatus::default() }
+        let mut conditions = Vec::new();
+        let all = Finding::new(conditions::PODS_CAPTURED, Some(true), reason::ALL_CAPTURED, "");
+        conditions::set(&mut conditions, all, None, Timestamp::UNIX_EPOCH);
+        MeshNodeStatus {
+            revision: "mesh-1".to_owned(),
+            epoch: 3,
+            pods,
+            conditions,
+            ..MeshNodeStatus::default()
+        }
     }
 
     #[test]
@@ -277,6 +333,42 @@ mod tests {
         assert_eq!(next(&object, &standby), Next::NotItsTurn);
         let serves = Said::Serves(status(&[]));
         assert_eq!(serves.within(object.status.as_ref()).standby, None, "who serves does not stand by");
+    }
+
+    #[test]
+    fn a_condition_says_whether_all_pods_are_in_the_mesh_and_since_when() {
+        let condition = |node: &Node, awaiting: &[(&str, &str)]| {
+            let awaiting = awaiting.iter().map(|(uid, why)| ((*uid).to_owned(), (*why).to_owned())).collect();
+            let mut said = wanted(Some(node), &NodeReport { awaiting, ..report(3, &[]) }).unwrap();
+            said.conditions.remove(0)
+        };
+        let mut node = (*mesh(&[("n1", "u1", "10.0.0.1")], Some(("mesh-1", 3))).nodes["n1"]).clone();
+        let says = |condition: &Condition| format!("{} {}", condition.status, condition.reason);
+        assert_eq!(says(&condition(&node, &[])), "True AllCaptured");
+        let waits = condition(&node, &[("u1", "envoy is away"), ("u9", "of another node")]);
+        assert_eq!(says(&waits), "False PodsAwaited");
+        assert_eq!(waits.message, "pod shop/pod-u1: envoy is away");
+        for uid in ["u5", "u6"] {
+            let refused = Refused { pod: ObjectKey::new("shop", uid), why: Outside::HostNetwork };
+            node.refused.insert(uid.to_owned(), refused);
+        }
+        let refused = condition(&node, &[("u1", "envoy is away")]);
+        assert_eq!(says(&refused), "False PodsRefused");
+        assert!(refused.message.starts_with("pod shop/u5: the pod uses the network of its node"));
+        assert!(refused.message.ends_with("(1 more like it)"));
+
+        let status = |condition: &Condition| MeshNodeStatus {
+            conditions: vec![condition.clone()],
+            ..MeshNodeStatus::default()
+        };
+        let first = Said::Serves(status(&waits)).within(None);
+        let since = &first.conditions[0].last_transition_time;
+        assert!(since.0 > Timestamp::UNIX_EPOCH && since.0.subsec_nanosecond() == 0);
+        let mut old = first.clone();
+        old.conditions[0].last_transition_time = Time(Timestamp::from_second(7).unwrap());
+        let again = Said::Serves(status(&refused)).within(Some(&old));
+        assert_eq!(again.conditions[0].last_transition_time.0.as_second(), 7, "it was False before");
+        assert_eq!(again.conditions[0].reason, "PodsRefused");
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn an_hour_is_kept_and_silent_proxies_go() {
     assert_eq!(nodes.len(), 1);
     assert_eq!(observed(&nodes, 0, later + 30)[0].pairs, [of("web", &[(later, 1)])]);
     nodes.forget(later + KEPT);
-    assert_eq!((nodes.len(), nodes.bytes), (0, 0));
+    assert_eq!((nodes.len(), nodes.0.bytes), (0, 0));
 }
 
 #[test]
@@ -59,10 +59,10 @@ fn a_node_has_room_for_its_own_only() {
     for instance in 0..20 {
         nodes.record(proxy("n1", &instance.to_string()), vec![], NOW + instance).unwrap();
     }
-    let left: Vec<_> = nodes.proxies.keys().map(|(node, _)| node.as_str()).collect();
+    let left: Vec<_> = nodes.0.proxies.keys().map(|(node, _)| node.as_str()).collect();
     assert_eq!(left.iter().filter(|node| **node == "n1").count(), MAX_OF_NODE);
     assert!(left.contains(&"n2"));
-    assert!(nodes.proxies.contains_key(&("n1".to_owned(), "19".to_owned())));
+    assert!(nodes.0.proxies.contains_key(&("n1".to_owned(), "19".to_owned())));
 }
 
 #[test]
@@ -84,10 +84,10 @@ fn what_is_too_much_in_all_loses_the_oldest_of_who_has_most() {
         .record(proxy("n1", "1"), vec![of("a", &[(NOW - 60, 1), (NOW, 1)]), of("b", &[(NOW - 30, 1)])], NOW)
         .unwrap();
     nodes.record(proxy("n2", "1"), vec![of("a", &[(NOW - 90, 1)])], NOW).unwrap();
-    let most = nodes.bytes - 1;
-    nodes.shrink(most);
+    let most = nodes.0.bytes - 1;
+    nodes.0.shrink(most);
     assert_eq!(observed(&nodes, 0, NOW)[0].pairs, [of("a", &[(NOW, 1)]), of("b", &[(NOW - 30, 1)])]);
-    nodes.shrink(0);
-    assert_eq!(nodes.bytes, 0);
+    nodes.0.shrink(0);
+    assert_eq!(nodes.0.bytes, 0);
     assert!(observed(&nodes, 0, NOW).iter().all(|node| node.pairs.is_empty()));
 }

@@ -72,7 +72,7 @@ fn slots_and_proxies_are_forgotten_after_an_hour() {
     assert_eq!(store.len(), 1);
     assert!(seen(&store, 0, NOW + KEPT).is_empty());
     store.forget(NOW + KEPT);
-    assert_eq!((store.len(), store.bytes), (0, 0));
+    assert_eq!((store.len(), store.0.bytes), (0, 0));
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn a_gateway_with_too_many_proxies_loses_the_most_silent_of_its_own() {
         let time = NOW + i64::try_from(number).unwrap();
         store.record(proxy("edge", &format!("p{number}"), "1"), &[slot(NOW, 1)], time).unwrap();
     }
-    let bytes = store.bytes;
+    let bytes = store.0.bytes;
     store.record(proxy("edge", "new", "1"), &[slot(NOW, 1)], NOW + 900).unwrap();
-    assert_eq!((store.len(), store.bytes), (MAX_PROXIES_OF_GATEWAY + 1, bytes));
+    assert_eq!((store.len(), store.0.bytes), (MAX_PROXIES_OF_GATEWAY + 1, bytes));
     let pods: Vec<_> = seen(&store, 0, NOW + 900).into_iter().map(|(pod, ..)| pod).collect();
     assert!(
         !pods.contains(&"p0".to_owned())
@@ -117,12 +117,12 @@ fn when_memory_is_short_who_has_most_pays_with_the_oldest() {
         store.record(proxy("edge", pod, "1"), &hour(&full), NOW).unwrap();
     }
     store.record(proxy("small", "s", "1"), &hour(&|start| slot(start, 1)), NOW).unwrap();
-    let before = store.bytes;
-    store.shrink(before);
-    assert_eq!(store.bytes, before, "there is room");
+    let before = store.0.bytes;
+    store.0.shrink(before);
+    assert_eq!(store.0.bytes, before, "there is room");
     let most = before / 2;
-    store.shrink(most);
-    assert!(store.bytes <= most && store.bytes > most - 1000);
+    store.0.shrink(most);
+    assert!(store.0.bytes <= most && store.0.bytes > most - 1000);
     let observed = store.observe(0, NOW);
     let slots: Vec<_> = observed.iter().map(|proxy| proxy.slots.len()).collect();
     assert_eq!(slots[2], 720, "it has its share and less");
@@ -158,9 +158,9 @@ proptest! {
                 })
                 .collect();
             prop_assert_eq!(seen(&store, 0, now), expected);
-            let slots = store.proxies.values().flat_map(|known| known.slots.values());
+            let slots = store.0.proxies.values().flat_map(|known| known.slots.values());
             let bytes: usize = slots.map(|slot| cost(slot)).sum();
-            prop_assert_eq!(store.bytes, bytes, "what is counted is what is there");
+            prop_assert_eq!(store.0.bytes, bytes, "what is counted is what is there");
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::nodes::tests::{member, mesh};
 fn start() -> (NodeTranslator, NodeRegistry) {
     let registry = NodeRegistry::default();
     let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    (NodeTranslator::new(registry.clone(), "cluster.local", Telemetry::default(), metrics), registry)
+    let nacks = Nacks::new(crate::ads::Registry::default());
+    let telemetry = Telemetry::default();
+    (NodeTranslator::new(registry.clone(), nacks, "cluster.local", telemetry, metrics), registry)
 }
 
 #[test]
@@ -93,6 +95,48 @@ async fn a_stream_that_opens_while_nothing_happens_is_served() {
     early.changed().await.unwrap();
     let mut late = registry.subscribe("n1", NodeSlot::B);
     late.wait_for(|snapshot| snapshot.generation() > 0).await.unwrap();
+    drain.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_that_nothing_leads_to_go_after_a_while_by_themselves() {
+    use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
+    use meshwright_core::mesh::{MeshPort, MeshService, Protocol};
+    let (translator, registry) = start();
+    let bare = mesh(&[("n1", "u1", "10.0.0.1")], None);
+    let health = EndpointHealth::Ready;
+    let endpoint = Endpoint { address: "10.0.0.1".to_owned(), port: 8080, health, node: None };
+    let endpoints = Arc::new(Endpoints { zones: [(String::new(), vec![endpoint])].into() });
+    let port = MeshPort { protocol: Protocol::Http, endpoints };
+    let service = MeshService {
+        addresses: vec!["10.96.0.1".to_owned()],
+        ports: [(80, port)].into(),
+        balancing: Default::default(),
+    };
+    let key = meshwright_core::ObjectKey::new("shop", "web");
+    let identity = "spiffe://cluster.local/ns/shop/sa/of-u1".into();
+    let peer = Peer { uid: "u1".into(), identity, workload: "web".into() };
+    let full = Mesh {
+        services: Arc::new([(key, Arc::new(service))].into()),
+        peers: Arc::new([("10.0.0.1".to_owned(), peer)].into()),
+        ..bare.clone()
+    };
+    let (outputs, receiver) = watch::channel(None);
+    let drain = CancellationToken::new();
+    let running = tokio::spawn(translator.run(receiver, drain.clone()));
+    let mut node = registry.subscribe("n1", NodeSlot::A);
+    let has = |snapshot: &Arc<Snapshot>| snapshot.get(TypeUrl::Cluster, "outbound|80|web|shop").is_some();
+    let publish = |mesh: Mesh| {
+        outputs.send_replace(Some(Arc::new(Output { mesh: Arc::new(mesh), ..Output::default() })))
+    };
+    publish(full);
+    node.wait_for(has).await.unwrap();
+    publish(bare);
+    let gone = Instant::now();
+    node.wait_for(|snapshot| !has(snapshot)).await.unwrap();
+    let lasted = gone.elapsed().as_secs_f64();
+    assert!((59.0..62.0).contains(&lasted), "{lasted} s");
     drain.cancel();
     running.await.unwrap();
 }

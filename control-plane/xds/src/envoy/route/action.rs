@@ -21,7 +21,8 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use envoy_types::util::pack_any;
 use meshwright_core::config::{
-    CompiledRule, Forward, Mirror, PortProtocol, RetryConfig, RouteEntry, RuleAction, WeightedBackend,
+    BackendProtocol, CompiledRule, Forward, Mirror, PortProtocol, RetryConfig, RouteEntry, RuleAction,
+    WeightedBackend,
 };
 use meshwright_core::model::{PathMatch, RequestRedirect, RouteKind};
 
@@ -71,7 +72,7 @@ fn forward_to(forward: &Forward, entry: &RouteEntry, place: &Place) -> RouteActi
         // Zero switches off Envoy's limit of 15 seconds.
         timeout: Some(duration(rule.request_timeout.unwrap_or(Duration::ZERO))),
         retry_policy: retry_policy(rule, place),
-        request_mirror_policies: rule.mirrors.iter().map(|one| mirror(one, place)).collect(),
+        request_mirror_policies: rule.mirrors.iter().map(|one| mirror(one, entry.kind, place)).collect(),
         host_rewrite_specifier: rewrite
             .and_then(|rewrite| rewrite.hostname.clone())
             .map(HostRewriteSpecifier::HostRewriteLiteral),
@@ -97,9 +98,9 @@ fn backend(backend: &WeightedBackend, place: &Place) -> ClusterWeight {
     }
 }
 
-fn mirror(mirror: &Mirror, place: &Place) -> RequestMirrorPolicy {
+fn mirror(mirror: &Mirror, kind: RouteKind, place: &Place) -> RequestMirrorPolicy {
+    let is_http2 = kind == RouteKind::Grpc || mirror.cluster.protocol == BackendProtocol::H2c;
     RequestMirrorPolicy {
-        cluster: (place.cluster)(&mirror.cluster),
         runtime_fraction: mirror.fraction.map(|(numerator, denominator)| RuntimeFractionalPercent {
             default_value: Some(FractionalPercent {
                 numerator: per_million(numerator, denominator),
@@ -109,7 +110,7 @@ fn mirror(mirror: &Mirror, place: &Place) -> RequestMirrorPolicy {
         }),
         // The copy is the same request, its Host included.
         disable_shadow_host_suffix_append: true,
-        ..RequestMirrorPolicy::default()
+        ..(place.mirror)((place.cluster)(&mirror.cluster), is_http2)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What shapes a route apart from itself.
 
+use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 use meshwright_core::config::{ClusterRef, PortConfig, PortProtocol};
 
 use crate::envoy::cluster;
@@ -13,12 +14,20 @@ pub(crate) struct Place {
     pub protocol: PortProtocol,
     /// Name of the cluster of a backend.
     pub cluster: fn(&ClusterRef) -> String,
+    /// How copies get to a cluster; the second says whether they are HTTP/2.
+    pub mirror: fn(String, bool) -> RequestMirrorPolicy,
     /// Whether what no backend can have seen is tried again, where the user says nothing of retries.
     pub retries_unseen: bool,
 }
 
 impl From<&PortConfig> for Place {
     fn from(port: &PortConfig) -> Self {
-        Self { port: port.port, protocol: port.protocol, cluster: cluster::name, retries_unseen: true }
+        Self {
+            port: port.port,
+            protocol: port.protocol,
+            cluster: cluster::name,
+            mirror: |cluster, _| RequestMirrorPolicy { cluster, ..RequestMirrorPolicy::default() },
+            retries_unseen: true,
+        }
     }
 }

@@ -10,8 +10,10 @@ use super::super::fixed::INBOUND;
 use super::super::{pod, state};
 use super::{ADMITTED, APART, CALLED, CALLER, CHECKED, HTTP, POD, PORT, REFUSED, TRIED, VERDICT, plain};
 
-/// An expression may have 100,000 characters; what is longer is put together of several.
-const MAX: usize = 40_000;
+/// An expression may have 100,000 characters, and the verdict has up to four lists of conditions in it: DENY and ALLOW of what is enforced and of
+/// what is tried. A list that is longer than this is put together of several expressions.
+const MAX: usize = 20_000;
+const OR: &str = " || ";
 
 const ID: &str = "connection.uri_san_peer_certificate";
 const SNI: &str = "connection.requested_server_name";
@@ -115,13 +117,14 @@ fn any(conditions: Vec<String>, name: &str, holds: &str, values: &mut Vec<Filter
     if conditions.is_empty() {
         return "false".to_owned();
     }
-    if conditions.iter().map(String::len).sum::<usize>() < MAX {
-        return conditions.join(" || ");
+    let length = |condition: &String| condition.len() + OR.len();
+    if conditions.iter().map(length).sum::<usize>() < MAX {
+        return conditions.join(OR);
     }
     let mut parts: Vec<String> = Vec::new();
     for condition in conditions {
-        match parts.last_mut().filter(|last| last.len() + condition.len() < MAX) {
-            Some(last) => last.extend([" || ", &condition]),
+        match parts.last_mut().filter(|last| last.len() + length(&condition) < MAX) {
+            Some(last) => last.extend([OR, &condition]),
             None => parts.push(condition),
         }
     }
@@ -130,5 +133,37 @@ fn any(conditions: Vec<String>, name: &str, holds: &str, values: &mut Vec<Filter
         values.push(state::string(&name, &format!("%CEL({part} ? 'yes' : 'no')%")));
         format!("filter_state['{name}'] {holds}")
     });
-    named.collect::<Vec<_>>().join(" || ")
+    named.collect::<Vec<_>>().join(OR)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    /// About as long as that.
+    fn rules(length: usize) -> Vec<Rule> {
+        let id = |number: usize| Caller::Id(format!("spiffe://td/ns/shop/sa/{number:040}").into());
+        let one = |number: usize| Rule { callers: Some([id(number)].into()), ..Rule::default() };
+        (0..).map(one).take(length / 110).collect()
+    }
+
+    #[test]
+    fn no_expression_is_too_long_for_envoy() {
+        for length in [19_000, 38_000, 39_900, 60_000, 400_000] {
+            let set = || RuleSet { allow: Some(rules(length)), deny: rules(length) };
+            let short = || RuleSet {
+                allow: Some(vec![Rule { callers: Some([].into()), ..Rule::default() }; length / 8]),
+                deny: Vec::new(),
+            };
+            for (enforced, tried) in [(set(), set()), (short(), short())] {
+                let all = config("u", "spiffe://td/x", Some(&Authorization { enforced, tried: Some(tried) }));
+                let values = all.on_downstream_tls_handshake;
+                assert!(values.len() > 5);
+                let longest = values.iter().map(Message::encoded_len).max();
+                assert!(longest.is_some_and(|longest| longest < 99_000), "{length}: {longest:?}");
+            }
+        }
+    }
 }

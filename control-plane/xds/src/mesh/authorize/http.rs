@@ -35,7 +35,8 @@ use crate::envoy::common::{ads, boolean, duration, uint32};
 
 /// As on the way out.
 const HTTP10_HOST: &str = "localhost";
-const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tcp"];
+/// Others are connections without requests, where rules look at requests.
+const UPGRADES: [&str; 1] = ["websocket"];
 
 pub(super) fn listener() -> Listener {
     Listener { filter_chains: vec![chain("http", vec![connection_manager()])], ..internal_listener(HTTP) }

@@ -35,7 +35,7 @@ pub(super) const HTTP: &str = "inbound/http";
 /// The cluster from requests to the application of the pod that was called.
 pub(super) const APPLICATION: &str = "inbound/app";
 /// The extension with the rules about requests, of all pods of the node.
-pub(super) const RULES: &str = "inbound/rules";
+pub const RULES: &str = "inbound/rules";
 
 /// Filter state for the connection manager and for what counts: the pod, the port that was called, SPIFFE ids of caller and called.
 const POD: &str = "meshwright.io/pod";
@@ -51,9 +51,14 @@ const ADMITTED: &str = "admitted";
 const TRIED: &str = "tried";
 const REFUSED: &str = "refused";
 
-/// The extension of a pod.
-pub(super) fn policy_name(uid: &str) -> String {
+/// The name of a pod's extension.
+pub fn policy_name(uid: &str) -> String {
     format!("pod/{uid}/policy")
+}
+
+/// The uid of the pod whose extension this is.
+pub fn pod_of_policy(name: &str) -> Option<&str> {
+    name.strip_prefix("pod/")?.strip_suffix("/policy")
 }
 
 /// The filter that decides about connections to a pod. Without its extension there are none.

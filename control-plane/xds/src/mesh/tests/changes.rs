@@ -1,6 +1,9 @@
 //! What a change of the mesh changes, and what it leaves alone.
 
+use std::time::Duration;
+
 use meshwright_core::mesh::{Authorization, Rule, RuleSet};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -32,7 +35,7 @@ fn equal_telemetry_gives_equal_bytes() {
     for _ in 0..10 {
         assert_eq!(differences(&one, &made()), [""; 0]);
     }
-    let added = ["Cluster otlp", "Listener node", "Listener node/detect"];
+    let added = ["Cluster otlp", "Listener node", "Listener node/detect", "Listener node/mirror"];
     assert_eq!(differences(&one, &snapshot(&shop(), "n1")), added, "and is the only difference");
 }
 
@@ -41,9 +44,17 @@ fn equal_telemetry_gives_equal_bytes() {
 fn change(before: &Cluster, after: &Cluster, name: &str) -> [Snapshot; 2] {
     let known = shared(before);
     let first = node(&known, &before.mesh, name, PORTS);
-    let second = node(&known.next(&after.mesh), &after.mesh, name, PORTS);
+    let second = node(&settled(known.next(&after.mesh)), &after.mesh, name, PORTS);
     assert_eq!(differences(&second, &snapshot(after, name)), [""; 0], "made from nothing it is another");
     [first, second]
+}
+
+/// Without what lingers.
+fn settled(mut shared: Shared) -> Shared {
+    let now = Instant::now();
+    shared.let_go(now);
+    shared.let_go(now + Duration::from_secs(60));
+    shared
 }
 
 pub fn changed(before: &Cluster, after: &Cluster, name: &str) -> Vec<String> {
@@ -183,6 +194,40 @@ fn what_did_not_change_is_shared_by_all_nodes_and_with_what_was_before() {
     assert!(Arc::ptr_eq(&db(&first), &db(&second)));
     assert_ne!(*of(&first, "n1", TypeUrl::Endpoint), *of(&second, "n1", TypeUrl::Endpoint));
     assert!(Arc::ptr_eq(&of(&second, "n1", TypeUrl::Listener), &of(&second, "n1", TypeUrl::Listener)));
+}
+
+#[test]
+fn a_cluster_lingers_with_its_endpoints_when_nothing_leads_there_any_more() {
+    let (before, after) = (shop(), shop().without_service("web").without_service("db"));
+    let of = |shared: &Shared, mesh: &Cluster| node(shared, &mesh.mesh, "n1", PORTS);
+    let mut gone = shared(&before).next(&after.mesh);
+    let first = of(&shared(&before), &before);
+    let clusters = |snapshot: &Snapshot| names(snapshot, TypeUrl::Cluster);
+    let endpoints = |snapshot: &Snapshot| names(snapshot, TypeUrl::Endpoint);
+    let second = of(&gone, &after);
+    assert_eq!((clusters(&second), endpoints(&second)), (clusters(&first), endpoints(&first)));
+    assert!(differences(&first, &second).contains(&"RouteConfiguration node/http".to_owned()));
+    let (start, minute) = (Instant::now(), Duration::from_secs(60));
+    assert_eq!(gone.next_end(), None, "nobody has looked at the clock");
+    assert!(!gone.let_go(start) && !gone.let_go(start + minute / 2));
+    assert_eq!(gone.next_end(), Some(start + minute));
+
+    // One comes back, called in another way: of its endpoints there is one version, the present one.
+    let cluster =
+        before.clone().without_service("db").service("web", &[], 80, Protocol::Tcp, &[("10.0.1.2", 8081)]);
+    let mut back = gone.next(&cluster.mesh);
+    let third = of(&back, &cluster);
+    let is_there = |name: &str| clusters(&third).contains(&name.to_owned());
+    assert!(is_there("10.96.0.1:80") && is_there("outbound|80|web|shop") && is_there("10.96.0.2:3306"));
+    let name = "outbound|80|web|shop";
+    let own = of(&shared(&cluster), &cluster).get(TypeUrl::Endpoint, name).unwrap().version().clone();
+    assert_eq!(*third.get(TypeUrl::Endpoint, name).unwrap().version(), own);
+
+    assert!(back.let_go(start + minute));
+    assert_eq!(back.next_end(), None);
+    assert_eq!(differences(&of(&back, &cluster), &snapshot(&cluster, "n1")), [""; 0]);
+    assert!(gone.let_go(start + minute));
+    assert_eq!(differences(&of(&gone, &after), &snapshot(&after, "n1")), [""; 0]);
 }
 
 #[test]

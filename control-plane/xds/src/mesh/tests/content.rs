@@ -27,6 +27,7 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
             "inbound/http",
             "node",
             "node/detect",
+            "node/mirror",
             "node/mtls",
             "pod/uid-cart/inbound",
             "pod/uid-cart/outbound",
@@ -47,6 +48,8 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
             "mtls",
             "node",
             "node/detect",
+            "node/mirror",
+            "node/mirror/2",
             "outbound|80|web|shop",
             "passthrough",
         ]
@@ -61,7 +64,7 @@ fn a_node_without_pods_has_what_all_have() {
     let snapshot = snapshot(&shop(), "n3");
     assert_eq!(
         names(&snapshot, TypeUrl::Listener),
-        ["inbound/checked", "inbound/http", "node", "node/detect", "node/mtls"]
+        ["inbound/checked", "inbound/http", "node", "node/detect", "node/mirror", "node/mtls"]
     );
     assert!(snapshot.get(TypeUrl::Cluster, "mtls").is_some());
 }

@@ -42,7 +42,7 @@ impl Chance {
 }
 
 const METHODS: [&str; 3] = ["GET", "POST", "DELETE"];
-const PATHS: [&str; 7] = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/b", "/b.c"];
+const PATHS: [&str; 9] = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/b", "/b.c", "/a:b", "/b/$(c)"];
 const HOSTS: [&str; 4] = ["a.example", "b.a.example", "x.b.a.example", "b.example"];
 const HOST_RULES: [&str; 4] = ["a.example", "b.example", "*.a.example", "*.example"];
 const VALUES: [&str; 3] = ["root", "user", "a.b"];
@@ -56,8 +56,21 @@ pub struct Call {
     /// With port 8080 only.
     pub method: &'static str,
     pub path: &'static str,
+    /// In percent-encoding where Envoy leaves it at that.
+    pub encoded: bool,
     pub host: &'static str,
     pub roles: Vec<&'static str>,
+}
+
+impl Call {
+    /// The path as Envoy sees it.
+    fn seen(&self) -> String {
+        let encode = |char: char| match char {
+            ':' | '$' | '(' | ')' if self.encoded => format!("%{:X}", u32::from(char)),
+            _ => char.to_string(),
+        };
+        self.path.chars().map(encode).collect()
+    }
 }
 
 pub fn call(chance: &mut Chance) -> Call {
@@ -66,6 +79,7 @@ pub fn call(chance: &mut Chance) -> Call {
         port: if chance.one_in(6) { 3306 } else { 8080 },
         method: chance.of(&METHODS),
         path: chance.of(&PATHS),
+        encoded: chance.one_in(2),
         host: chance.of(&HOSTS),
         roles: chance.some(&VALUES, 2),
     }
@@ -73,15 +87,16 @@ pub fn call(chance: &mut Chance) -> Call {
 
 /// A way to write it that means the same.
 pub fn on_the_wire(call: &Call, chance: &mut Chance) -> String {
+    let seen = call.seen();
     let path = match chance.below(8) {
-        0 => format!("/x/..{}", call.path),
-        1 => format!("/.{}", call.path),
-        2 => format!("/{}", call.path),
-        3 => call.path.replace('a', "%61"),
-        4 => format!("/%2e{}", call.path),
-        5 => format!("{}?a=/b", call.path),
-        6 => format!("http://{}{}", call.host, call.path),
-        _ => call.path.to_owned(),
+        0 => format!("/x/..{seen}"),
+        1 => format!("/.{seen}"),
+        2 => format!("/{seen}"),
+        3 => seen.replace('a', "%61"),
+        4 => format!("/%2e{seen}"),
+        5 => format!("{seen}?a=/b"),
+        6 => format!("http://{}{seen}", call.host),
+        _ => seen,
     };
     let host = match chance.below(4) {
         0 => call.host.to_uppercase(),
@@ -115,6 +130,7 @@ pub fn policies(chance: &mut Chance) -> Vec<AuthorizationPolicy> {
             denies,
             dry_run: chance.one_in(6),
             rules: (0..chance.below(3) + usize::from(denies)).map(|_| rule(chance)).collect(),
+            unreadable: None,
         }
     };
     (0..count).map(|index| one(index, chance)).collect()
@@ -184,12 +200,14 @@ fn is_about(rule: &AuthorizationRule, call: &Call, denies: bool) -> bool {
     };
     let any = |all: &[String], is: &dyn Fn(&str) -> bool| all.is_empty() || all.iter().any(|one| is(one));
     let is_request = |http: &HttpAttributes| {
+        // What DENY means it means in any encoding.
+        let called = if denies { call.path.to_owned() } else { call.seen() };
         let path = |path: &AuthorizedPath| match path {
-            AuthorizedPath::Exact(text) => text == call.path,
+            AuthorizedPath::Exact(text) => *text == called,
             AuthorizedPath::Prefix(text) if text == "/" => true,
             AuthorizedPath::Prefix(text) => {
-                call.path == text
-                    || call.path.strip_prefix(text.as_str()).is_some_and(|rest| rest.starts_with('/'))
+                called == *text
+                    || called.strip_prefix(text.as_str()).is_some_and(|rest| rest.starts_with('/'))
             }
         };
         let host = |host: &str| match host.strip_prefix('*') {

@@ -4,12 +4,15 @@
 mod ads;
 mod application;
 mod authorization;
+mod balancing;
 mod client;
 mod crowd;
 mod envoy;
 mod gateway;
 mod generated;
+mod limits;
 mod measure;
+mod mirrors;
 mod network;
 mod paths;
 mod refusals;

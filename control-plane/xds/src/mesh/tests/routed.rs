@@ -62,6 +62,7 @@ fn as_object(key: &ObjectKey, service: &MeshService) -> Service {
         kind: ServiceType::Cluster,
         headless: false,
         has_selector: true,
+        balancing: Default::default(),
         cluster_ips: service.addresses.clone(),
         ports: service.ports.iter().map(port).collect(),
     }

@@ -1,4 +1,4 @@
-use meshwright_proto::nodes::PodPolicy;
+use meshwright_proto::nodes::{CallerRule, PodPolicy};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn rule(ids: &[&str], ports: &[u32]) -> CallerRule {
 }
 
 fn allow(rules: &[CallerRule]) -> Admission {
-    Admission { limited: true, allow: rules.to_vec(), deny: Vec::new() }
+    Admission { limited: true, allow: rules.to_vec(), ..Admission::default() }
 }
 
 fn deny(rules: &[CallerRule]) -> Admission {
@@ -19,7 +19,8 @@ fn deny(rules: &[CallerRule]) -> Admission {
 }
 
 fn order(admission: &Admission, callers: &[(&str, &str)]) -> NodeOrder {
-    let policy = PodPolicy { admission: Some(admission.clone()), ..PodPolicy::default() };
+    let (admission, version) = (Some(admission.clone()), "v".to_owned());
+    let policy = PodPolicy { admission, version, ..PodPolicy::default() };
     NodeOrder {
         policies: [("u".to_owned(), policy)].into(),
         callers: callers.iter().map(|(address, id)| ((*address).to_owned(), (*id).to_owned())).collect(),
@@ -35,7 +36,7 @@ fn addresses(all: &[&str]) -> BTreeSet<IpAddr> {
 fn who_may_not_call_a_port_any_more_is_refused_and_nobody_else() {
     let open = Admission::default();
     let refused = |before: &Admission, after: &Admission| {
-        [Some(FRONT), Some(CART), None].map(|id| is_refused(before, after, id))
+        [Some(FRONT), Some(CART), None].map(|id| is_refused(before, after, id, false))
     };
     assert_eq!(refused(&open, &open), [false; 3]);
     assert_eq!(refused(&open, &allow(&[])), [true; 3]);
@@ -58,46 +59,158 @@ fn who_may_not_call_a_port_any_more_is_refused_and_nobody_else() {
 }
 
 #[test]
-fn a_change_is_carried_out_twice_and_what_was_there_at_first_never() {
-    let (mut all, now, uid) = (Admissions::default(), Instant::now(), "u".to_owned());
-    let after = allow(&[rule(&[FRONT], &[])]);
-    let advance = |all: &mut Admissions, order: &NodeOrder, now| all.advance(order, [&uid].into_iter(), now);
-    assert_eq!(advance(&mut all, &order(&Admission::default(), &[]), now), []);
-    for pass in [Duration::ZERO, AGAIN] {
-        let now = now + pass;
-        let look = [("u".to_owned(), Act::Look)];
-        assert_eq!(advance(&mut all, &order(&after, &[]), now), look);
-        assert_eq!(advance(&mut all, &order(&after, &[]), now), [], "it is under way");
-        all.looked("u", addresses(&["10.0.0.1", "10.0.0.2", "fd00::9"]), now);
-        assert_eq!(all.asks(), ["10.0.0.1", "10.0.0.2", "fd00::9"]);
-        assert_eq!(
-            advance(&mut all, &order(&after, &[("10.0.0.1", FRONT)]), now),
-            [],
-            "not everything was said"
-        );
-        let told = order(&after, &[("10.0.0.1", FRONT), ("10.0.0.2", CART), ("fd00::9", "")]);
-        let end = Act::End(addresses(&["10.0.0.2", "fd00::9"]));
-        assert_eq!(advance(&mut all, &told, now), [("u".to_owned(), end)]);
-        all.ended("u", true);
-        assert_eq!(advance(&mut all, &told, now), []);
+fn a_port_where_requests_are_looked_at_is_connected_anew() {
+    let open = Admission::default();
+    let http = |ports: &[u32]| Admission { http_ports: ports.to_vec(), ..Admission::default() };
+    let refused = |before: &Admission, after: &Admission| {
+        [Some(FRONT), None].map(|id| is_refused(before, after, id, true))
+    };
+    assert_eq!(refused(&open, &http(&[8080])), [true; 2]);
+    assert!(!is_refused(&open, &http(&[8080]), Some(FRONT), false), "the proxy may not have the rules yet");
+    assert_eq!(refused(&http(&[8080]), &http(&[8080])), [false; 2]);
+    assert_eq!(refused(&http(&[8080]), &http(&[8080, 80])), [true; 2]);
+    assert_eq!(refused(&http(&[8080]), &open), [false; 2]);
+    let before = deny(&[rule(&[FRONT], &[8080])]);
+    assert_eq!(refused(&before, &http(&[8080])), [false, true], "who could not call the port is not there");
+}
+
+const UID: &str = "u";
+
+/// Everything there is about one pod, and when.
+struct One {
+    all: Admissions,
+    now: Instant,
+    taken: bool,
+    captured: bool,
+}
+
+impl One {
+    fn new() -> Self {
+        Self { all: Admissions::default(), now: Instant::now(), taken: true, captured: true }
     }
-    assert!(all.wakes().is_none() && all.asks().is_empty());
-    // Another process begins anew.
-    let mut other = Admissions::default();
-    assert_eq!(advance(&mut other, &order(&after, &[]), now), []);
+
+    fn advance(&mut self, order: &NodeOrder) -> Option<Act> {
+        let taken = self.taken;
+        let captured = [UID.to_owned()].into_iter().filter(|_| self.captured).collect();
+        let has_taken = |uid: &str, version: &str| taken && uid == UID && version == "v";
+        let scene = Scene { order, captured: &captured, is_here: &|uid| uid == UID, has_taken: &has_taken };
+        self.all.advance(scene, self.now).pop().map(|(_, act)| act)
+    }
+
+    /// Whom a look ends of these callers; None if there is none now.
+    fn look(&mut self, admission: &Admission, callers: &[(&str, &str)]) -> Option<BTreeSet<IpAddr>> {
+        let told = order(admission, callers);
+        if self.advance(&told) != Some(Act::Look) {
+            return None;
+        }
+        let from: Vec<_> = callers.iter().map(|(address, _)| *address).collect();
+        self.all.looked(UID, addresses(&from), self.now);
+        let Some(Act::End(ended)) = self.advance(&told) else { panic!("it ends somebody, or nobody") };
+        self.all.ended(UID, true, self.now);
+        Some(ended)
+    }
+}
+
+#[test]
+fn a_change_is_carried_out_twice_and_what_was_there_at_first_never() {
+    let mut one = One::new();
+    let after = allow(&[rule(&[FRONT], &[])]);
+    assert_eq!(one.advance(&order(&Admission::default(), &[])), None);
+    for _ in 0..2 {
+        assert_eq!(one.advance(&order(&after, &[])), Some(Act::Look));
+        assert_eq!(one.advance(&order(&after, &[])), None, "it is under way");
+        one.all.looked(UID, addresses(&["10.0.0.1", "10.0.0.2", "fd00::9"]), one.now);
+        assert_eq!(one.all.asks(), ["10.0.0.1", "10.0.0.2", "fd00::9"]);
+        assert_eq!(one.advance(&order(&after, &[("10.0.0.1", FRONT)])), None, "not everything was said");
+        let told = order(&after, &[("10.0.0.1", FRONT), ("10.0.0.2", CART), ("fd00::9", "")]);
+        assert_eq!(one.advance(&told), Some(Act::End(addresses(&["10.0.0.2", "fd00::9"]))));
+        one.all.ended(UID, true, one.now);
+        assert_eq!(one.advance(&told), None);
+        one.now += AGAIN;
+    }
+    assert!(one.all.wakes().is_none() && one.all.asks().is_empty());
+    assert_eq!(One::new().advance(&order(&after, &[])), None, "of a pod that comes");
+}
+
+#[test]
+fn it_goes_on_until_the_proxy_has_the_rules_and_only_then_is_a_way_another() {
+    let mut one = One::new();
+    one.advance(&order(&Admission::default(), &[]));
+    one.taken = false;
+    let after = Admission { http_ports: vec![8080], ..deny(&[rule(&[CART], &[])]) };
+    let callers = [("10.0.0.1", FRONT), ("10.0.0.2", CART)];
+    for _ in 0..5 {
+        assert_eq!(one.look(&after, &callers), Some(addresses(&["10.0.0.2"])));
+        assert_eq!(one.look(&after, &callers), None);
+        one.now += AGAIN;
+    }
+    one.taken = true;
+    assert_eq!(one.look(&after, &callers), Some(addresses(&["10.0.0.1", "10.0.0.2"])));
+    one.now += AGAIN;
+    assert_eq!(one.look(&after, &callers), None, "that was the last one");
+}
+
+#[test]
+fn who_was_let_in_for_a_moment_is_cut_off_too() {
+    let mut one = One::new();
+    let (shut, open) = (deny(&[rule(&[CART], &[])]), Admission::default());
+    one.advance(&order(&shut, &[]));
+    one.advance(&order(&open, &[]));
+    assert_eq!(one.look(&shut, &[("10.0.0.2", CART)]), Some(addresses(&["10.0.0.2"])));
+    for number in 0..20 {
+        one.advance(&order(&deny(&[rule(&[FRONT], &[number])]), &[]));
+    }
+    assert!(one.all.changes[UID].before.len() <= MOST);
+}
+
+#[test]
+fn the_next_process_carries_out_what_this_one_did_not() {
+    let shut = deny(&[rule(&[CART], &[])]);
+    let callers = [("10.0.0.1", FRONT), ("10.0.0.2", CART)];
+    let uids = [UID.to_owned()];
+    let restored = |stored: Stored| {
+        let mut one = One::new();
+        one.all.restore(stored, uids.iter());
+        one
+    };
+    // It was changed while nobody ran, in the middle of a change, and not at all.
+    let mut one = restored(Stored::new());
+    assert_eq!(one.look(&shut, &callers), Some(addresses(&["10.0.0.2"])));
+    let under_way = one.all.unsaved().unwrap();
+    assert_eq!(under_way, [(UID.to_owned(), vec![Admission::default(), shut.clone()])].into());
+    assert!(one.all.unsaved().is_none(), "once");
+    let text = serde_json::to_string(&under_way).unwrap();
+    let mut one = restored(serde_json::from_str(&text).unwrap());
+    for _ in 0..2 {
+        assert_eq!(one.look(&shut, &callers), Some(addresses(&["10.0.0.2"])));
+        one.now += AGAIN;
+    }
+    let done = one.all.unsaved().unwrap();
+    assert_eq!(done, [(UID.to_owned(), vec![shut.clone()])].into());
+    let mut one = restored(done.clone());
+    assert_eq!(one.look(&shut, &callers), None);
+    // It is not captured for a moment, as after another start of Envoy, and nothing of it is forgotten.
+    let mut one = restored(done);
+    one.captured = false;
+    assert_eq!(one.advance(&order(&Admission::default(), &[])), None);
+    one.captured = true;
+    assert_eq!(one.look(&allow(&[]), &callers), Some(addresses(&["10.0.0.1"])));
+    // Nobody is refused anything.
+    let mut one = restored(Stored::new());
+    assert_eq!(one.look(&Admission::default(), &callers), None);
+    assert_eq!(one.all.unsaved(), Some(Stored::new()));
 }
 
 #[test]
 fn without_an_answer_who_is_not_known_is_refused_and_what_failed_is_done_again() {
-    let (mut all, now, uid) = (Admissions::default(), Instant::now(), "u".to_owned());
-    let advance = |order: &NodeOrder, now, all: &mut Admissions| all.advance(order, [&uid].into_iter(), now);
-    advance(&order(&Admission::default(), &[]), now, &mut all);
-    let after = allow(&[rule(&[FRONT], &[])]);
-    advance(&order(&after, &[]), now, &mut all);
-    all.looked("u", addresses(&["10.0.0.1"]), now);
-    assert_eq!(all.wakes(), Some(now + PATIENCE));
-    let end = [("u".to_owned(), Act::End(addresses(&["10.0.0.1"])))];
-    assert_eq!(advance(&order(&after, &[]), now + PATIENCE, &mut all), end);
-    all.ended("u", false);
-    assert_eq!(advance(&order(&after, &[]), now + PATIENCE, &mut all), [("u".to_owned(), Act::Look)]);
+    let mut one = One::new();
+    one.advance(&order(&Admission::default(), &[]));
+    let after = order(&allow(&[rule(&[FRONT], &[])]), &[]);
+    one.advance(&after);
+    one.all.looked(UID, addresses(&["10.0.0.1"]), one.now);
+    assert_eq!(one.all.wakes(), Some(one.now + PATIENCE));
+    one.now += PATIENCE;
+    assert_eq!(one.advance(&after), Some(Act::End(addresses(&["10.0.0.1"]))));
+    one.all.ended(UID, false, one.now);
+    assert_eq!(one.advance(&after), Some(Act::Look));
 }

@@ -1,16 +1,22 @@
 //! One look at everything, and what follows from it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use meshwright_proto::nodes::{NodeOrder, NodeReport};
 use tokio::time::Instant;
 
-use super::{Driver, Serving, TICK, namespaces_file};
+use super::{ADMISSIONS, Driver, Serving, TICK, namespaces_file};
 use crate::node::{
     duty::{Duty, Named, Situation, duty},
     farewell::Word,
     keep::World,
-    netns, rules, store,
+    netns,
+    rules::{self, Ports},
+    store,
 };
 
 /// So long may a pod that cannot be captured keep the others from being reported, after a restart or a hand-over.
@@ -187,6 +193,8 @@ impl Driver {
         self.serving = Some(Serving { since: now, settled: false });
         let redirected = store::read_json(&self.redirected_file());
         self.keep.restore(&redirected, now);
+        let admitted = store::read_json(&self.args.paths.node_dir.join(ADMISSIONS));
+        self.admissions.restore(admitted, redirected.keys());
         self.stored.redirected = redirected;
         true
     }
@@ -205,6 +213,9 @@ impl Driver {
         warn_of(self.hands.probes(&rules::forget_probes()), "forget the kubelet's probes");
         if let Err(e) = store::remove(&self.redirected_file()) {
             tracing::warn!(error = %e, "forget what was redirected");
+        }
+        if let Err(e) = store::remove(&self.args.paths.node_dir.join(ADMISSIONS)) {
+            tracing::warn!(error = %e, "forget who may be connected");
         }
         match self.hands.claims.give_up() {
             Ok(()) => tracing::info!("this node is as it was before"),
@@ -246,6 +257,17 @@ impl Driver {
         }
     }
 
+    /// What members wait for, with what Envoy says of their listeners.
+    fn awaiting(&self, said: &Said) -> HashMap<String, String> {
+        let mut awaiting = self.keep.awaiting(self.world(said));
+        for (uid, why) in &mut awaiting {
+            if let Some(refusal) = self.relay.refusal(uid) {
+                *why = refused(&refusal, self.hands.ports);
+            }
+        }
+        awaiting
+    }
+
     fn tell(&mut self, said: &Said) {
         let settled = self.serving.as_ref().is_some_and(|serving| serving.settled);
         let (serving_epoch, captured) = match self.duty {
@@ -259,7 +281,7 @@ impl Driver {
             captured,
             callers: self.admissions.asks(),
             prepared: self.keep.prepared(self.world(said)),
-            awaiting: self.keep.awaiting(self.world(said)),
+            awaiting: self.awaiting(said),
         };
         self.outlets.report.send_if_modified(|known| {
             let changed = *known != report;
@@ -278,5 +300,31 @@ impl Driver {
 fn warn_of(outcome: anyhow::Result<()>, what: &str) {
     if let Err(e) = outcome {
         tracing::warn!(error = %format!("{e:#}"), "{what}");
+    }
+}
+
+/// Why Envoy does not listen in a pod, with the remedy where we know one.
+fn refused(refusal: &str, ports: Ports) -> String {
+    let Ports { outbound, inbound } = ports;
+    match refusal.contains("in use") {
+        true => format!(
+            "something in the pod listens on port {outbound} or {inbound}, which the mesh needs there: give it another port, \
+             and create the pod anew"
+        ),
+        false => format!("envoy refuses to listen in it: {refusal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_has_a_remedy() {
+        let ports = Ports { outbound: 15101, inbound: 15108 };
+        let taken = refused("error adding listener: cannot bind '[::]:15108': Address already in use", ports);
+        assert!(taken.contains("15101 or 15108") && taken.contains("another port"), "{taken}");
+        assert!(taken.len() <= 200, "the control plane cuts it");
+        assert!(refused("no such file", ports).ends_with("no such file"));
     }
 }

@@ -318,7 +318,9 @@ impl Keep {
 }
 
 fn guard(policy: Option<&PodPolicy>) -> Guard {
-    let Some(PodPolicy { refused, except, probes, admission: _ }) = policy else { return Guard::default() };
+    let Some(PodPolicy { refused, except, probes, admission: _, version: _ }) = policy else {
+        return Guard::default();
+    };
     let ports = |all: &[u32]| all.iter().filter_map(|port| u16::try_from(*port).ok()).collect();
     Guard { refused: *refused, except: ports(except), probes: ports(probes) }
 }

@@ -42,6 +42,8 @@ pub enum Job {
     Check,
     /// Refuse other plaintext than before.
     Guard,
+    /// The same before its redirection is ours: where that leads stays as it is.
+    Refuse,
     /// End what is connected in plaintext that is refused now.
     Cut,
     /// Leave new connections alone.
@@ -179,6 +181,10 @@ impl Pod {
             (self.problem, self.due, self.tried) = (None, now, true);
         }
         let (job, timer) = match self.stage {
+            // Neither Envoy nor a certificate is needed for that.
+            Stage::Opening if self.redirected && seen.serves && !self.guarded && self.guard.refuses_any() => {
+                (Some(Job::Refuse), None)
+            }
             Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
             Stage::Open if seen.serves => (Some(Job::Redirect), None),
             Stage::Open => (Some(Job::Try).filter(|_| !self.tried), None),
@@ -203,7 +209,7 @@ impl Pod {
         // From here on it may be; after a crash nobody knows.
         self.redirected |= job == Job::Redirect;
         // What is said while it is under way is another thing to do.
-        self.guarded |= matches!(job, Job::Redirect | Job::Guard);
+        self.guarded |= matches!(job, Job::Redirect | Job::Guard | Job::Refuse);
         self.jobs += 1;
         self.job = Some((job, self.jobs));
         self.job
@@ -275,11 +281,13 @@ impl Pod {
                         self.redirected = false;
                         Stage::Gone
                     }
-                    Job::Check | Job::Guard | Job::Cut | Job::Try => self.stage,
+                    Job::Check | Job::Guard | Job::Refuse | Job::Cut | Job::Try => self.stage,
                 };
                 self.go(next, now);
                 match job.0 {
                     Job::Redirect | Job::Guard => self.cut = self.guard.refuses_any().then_some(now + NOTICE),
+                    // Sockets that were handed over, and such, are seen late.
+                    Job::Check if self.guard.refuses_any() => self.cut = self.cut.or(Some(now)),
                     Job::Cut => self.cut = None,
                     _ => {}
                 }
@@ -293,7 +301,7 @@ impl Pod {
             Ok(_) if job.0 == Job::Count => self.due = now + self.backoff.next_delay().max(COUNT),
             Ok(_) => self.due = now + self.backoff.next_delay().min(COUNT),
             Err(problem) => {
-                self.guarded &= job.0 != Job::Guard;
+                self.guarded &= !matches!(job.0, Job::Guard | Job::Refuse);
                 self.problem = Some(problem);
                 self.due = now + self.backoff.next_delay();
             }

@@ -232,11 +232,11 @@ fn what_is_connected_in_plaintext_stays_until_it_is_ended_and_nothing_else_is() 
         ];
         nft.apply(&pod.netns, Rules::Captured(A), &strict).unwrap();
         assert!(old.lives(), "it has time");
-        let own = [A.outbound, A.inbound];
-        assert_eq!(Sockets::end_plaintext(&pod.netns, &strict, &own).unwrap(), 1);
+        let (own, nobody) = ([A.outbound, A.inbound], Default::default());
+        assert_eq!(Sockets::end_plaintext(&pod.netns, &strict, &own, &nobody).unwrap(), 1);
         assert!(!old.lives());
         assert!(kept.iter_mut().all(|talk| talk.lives()));
-        assert_eq!(Sockets::end_plaintext(&pod.netns, &strict, &own).unwrap(), 0);
+        assert_eq!(Sockets::end_plaintext(&pod.netns, &strict, &own, &nobody).unwrap(), 0);
     }
 }
 
@@ -247,6 +247,7 @@ fn probes_of_the_node_pass_and_nothing_else_that_comes_from_it() {
     let [pod, node] = pods();
     pod.serves(9001, "probed app");
     pod.routes_through(&node);
+    let client = node.client(crate::node::rules::KUBELET.0);
     let here = |script: &str| {
         let run = || {
             let mut child = std::process::Command::new("nft")
@@ -264,6 +265,9 @@ fn probes_of_the_node_pass_and_nothing_else_that_comes_from_it() {
     for address in &pod.addresses {
         assert_eq!(node.reaches(*address, 9001, 0), "connection refused", "the pod knows nobody");
     }
+    let source = crate::node::rules::KUBELET.0.into();
+    let pretends = || client.reaches_from(source, pod.addresses[0], 9001);
+    assert_eq!(pretends(), "probed app", "the pod alone cannot tell");
     let probes = |all: &[std::net::IpAddr]| all.iter().map(|address| (*address, [9001].into())).collect();
     here(&crate::node::rules::probes(&probes(&pod.addresses)));
     for address in &pod.addresses {
@@ -273,6 +277,8 @@ fn probes_of_the_node_pass_and_nothing_else_that_comes_from_it() {
     here(&crate::node::rules::probes(&probes(&pod.addresses[..1])));
     assert_eq!(node.reaches(pod.addresses[0], 9001, 0), "probed app");
     assert_eq!(node.reaches(pod.addresses[1], 9001, 0), "connection refused");
+    // Nobody else comes from there, also where the node would hand it on.
+    assert_eq!(pretends(), "timed out");
     here(&crate::node::rules::forget_probes());
     assert_eq!(node.reaches(pod.addresses[0], 9001, 0), "connection refused");
 }
@@ -291,4 +297,46 @@ fn callers_are_cut_off_by_their_address() {
     let lives: Vec<_> = talks.iter_mut().map(|talk| talk.lives()).collect();
     assert_eq!((lives, plain.lives()), (vec![false, true], true));
     assert_eq!(Sockets::callers(&pod.netns, &ports).unwrap(), [peer.addresses[1]].into());
+}
+
+#[test]
+fn plaintext_is_refused_before_the_redirection_is_ours_and_that_stays_as_it_is() {
+    let Some(nft) = nft() else { return };
+    let [pod, peer] = pods();
+    let to = pod.addresses[0];
+    nft.apply(&pod.netns, Rules::Captured(B), &guard(false, &[9001], &[])).unwrap();
+    pod.serves(9001, "other app");
+    nft.refuse(&pod.netns, &guard(true, &[9001], &[])).unwrap();
+    assert_eq!(peer.reaches(to, 8080, 0), "connection refused");
+    assert_eq!(peer.reaches(to, 9001, 0), "other app", "not any more");
+    assert_eq!(
+        (peer.reaches(to, PORT, 0), pod.reaches(peer.addresses[0], 9000, 0)),
+        ("B in".into(), "B out".into())
+    );
+    assert_eq!([A, B].map(|slot| peer.reaches(to, slot.outbound, 0)), ["timed out"; 2]);
+    // Also where somebody took the rules away.
+    pod.nft("flush ruleset");
+    nft.refuse(&pod.netns, &guard(true, &[], &[])).unwrap();
+    assert_eq!(peer.reaches(to, 9001, 0), "connection refused");
+}
+
+#[test]
+fn what_was_accepted_ends_also_where_nobody_listens_any_more() {
+    let Some(nft) = nft() else { return };
+    let [pod, peer] = pods();
+    let mut talk = {
+        let listener = pod.netns.within(|| Ok(std::net::TcpListener::bind(("::", 9001))?)).unwrap();
+        let accepted = std::thread::spawn(move || listener.accept().map(|(stream, _)| stream));
+        let talk = peer.connect(pod.addresses[0], 9001, 0).unwrap();
+        (talk, accepted.join().unwrap().unwrap())
+    };
+    let strict = guard(true, &[], &[]);
+    nft.apply(&pod.netns, Rules::Captured(A), &strict).unwrap();
+    let end = |taken: &[u16]| {
+        let taken = taken.iter().copied().collect();
+        Sockets::end_plaintext(&pod.netns, &strict, &[A.outbound, A.inbound], &taken).unwrap()
+    };
+    assert_eq!(end(&[]), 0, "it could be one of its own");
+    assert_eq!(end(&[9001]), 1);
+    assert!(std::io::Read::read(&mut talk.1, &mut [0]).is_err());
 }

@@ -5,8 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use meshwright_core::{
     ObjectKey,
     endpoints::{Endpoint, EndpointHealth, Endpoints},
-    mesh::{Member, Mesh, MeshPort, MeshService, Node, Peer, Protocol},
+    mesh::{
+        self, Attributes, Authorization, Member, Mesh, MeshPort, MeshService, Node, Peer, Protocol, Rule,
+        RuleSet,
+    },
+    model::AuthorizedPath,
 };
+use meshwright_xds::mesh::policy_version;
 
 use super::{
     claim, pods,
@@ -51,7 +56,11 @@ fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
     };
     let endpoints = Arc::new(Endpoints { zones: [(String::new(), vec![endpoint])].into() });
     let port = MeshPort { protocol: Protocol::Http, endpoints };
-    let service = MeshService { addresses: vec![SERVICE.to_owned()], ports: [(80, port)].into() };
+    let service = MeshService {
+        addresses: vec![SERVICE.to_owned()],
+        ports: [(80, port)].into(),
+        balancing: Default::default(),
+    };
     let peers: BTreeMap<_, _> = captured
         .iter()
         .map(|index| {
@@ -138,6 +147,34 @@ async fn two_pods_of_a_node_talk_mutual_tls() {
     })
     .await;
     assert!(stage.reports().iter().any(|report| !report.callers.is_empty()), "it asked who that was");
+    stage.order(|order| order.policies.clear());
+    eventually("plaintext", async || caller.reaches(target.addresses[0], 9000, MARK) == super::APP).await;
+
+    // A rule about requests, at a port where something else is connected: that does not go on beside it.
+    let mut open = caller.connect(target.addresses[0], 9000, 0).unwrap();
+    assert_eq!(open.greeting(), super::APP);
+    let paths = vec![AuthorizedPath::Prefix("/admin".to_owned())];
+    let http = vec![Attributes { paths, ..Attributes::default() }];
+    let rule = Rule { ports: [9000].into(), http, callers: None };
+    let enforced = RuleSet { allow: None, deny: vec![rule] };
+    let authorization = Authorization { enforced, tried: None };
+    let policy = mesh::PodPolicy { authorization, ..mesh::PodPolicy::default() };
+    let version = policy_version("u1", "spiffe://cluster.local/ns/shop/sa/u1", &policy);
+    let admission = Some(Admission { http_ports: vec![9000], ..Admission::default() });
+    let told = PodPolicy { except: vec![9000], admission, version, ..PodPolicy::default() };
+    stage.order(|order| _ = order.policies.insert("u1".to_owned(), told));
+    let before = std::time::Instant::now();
+    while before.elapsed() < std::time::Duration::from_secs(7) {
+        assert!(open.lives(), "the proxy has not taken the rules yet");
+    }
+    let mut restricted = mesh(&addresses, &[0, 1]);
+    let node = Arc::make_mut(restricted.nodes.get_mut("n1").unwrap());
+    node.policies.insert("u1".to_owned(), Arc::new(policy));
+    stage.publish_mesh(&restricted);
+    eventually("another way", async || !open.lives()).await;
+    let mut next = caller.connect(target.addresses[0], 9000, 0).unwrap();
+    assert_ne!(next.greeting(), super::APP, "requests only");
+    stage.publish_mesh(&mesh(&addresses, &[0, 1]));
     stage.order(|order| order.policies.clear());
     eventually("plaintext", async || caller.reaches(target.addresses[0], 9000, MARK) == super::APP).await;
     // Who called whom is told.

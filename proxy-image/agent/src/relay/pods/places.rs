@@ -1,8 +1,12 @@
-//! Where placeholders can be in Envoy's messages.
+//! Where placeholders can be in Envoy's messages, and what of them a kernel without IPv6 cannot do: there Envoy refuses a whole resource for one
+//! address of that family.
+
+use std::net::Ipv6Addr;
 
 use envoy_types::pb::envoy::config::{
     cluster::v3::Cluster,
     core::v3::{Address, BindConfig, SocketAddress, address::Address as Kind},
+    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
     listener::v3::Listener,
 };
 use envoy_types::pb::google::protobuf::Any;
@@ -29,6 +33,8 @@ pub struct Places<'a> {
     pub pod: Option<String>,
     /// Path of its namespace.
     pub path: Option<&'a str>,
+    /// The kernel has no IPv6.
+    pub ipv4_only: bool,
 }
 
 impl Places<'_> {
@@ -44,15 +50,31 @@ impl Places<'_> {
         cluster.upstream_bind_config.as_mut().is_some_and(|bind| self.in_bind_config(bind))
     }
 
+    /// Returns whether anything changed.
+    pub fn in_assignment(&self, assignment: &mut ClusterLoadAssignment) -> bool {
+        let mut changed = false;
+        let localities = assignment.endpoints.iter_mut().filter(|_| self.ipv4_only);
+        for locality in localities {
+            let before = locality.lb_endpoints.len();
+            locality.lb_endpoints.retain(|endpoint| !of_endpoint(endpoint).is_some_and(is_ipv6));
+            changed |= locality.lb_endpoints.len() != before;
+        }
+        changed
+    }
+
     fn in_bind_config(&self, bind: &mut BindConfig) -> bool {
+        let before = bind.extra_source_addresses.len();
+        let is_known = |source: &SocketAddress| !(self.ipv4_only && is_ipv6(source));
+        bind.extra_source_addresses.retain(|extra| extra.address.as_ref().is_none_or(is_known));
+        let is_less = bind.extra_source_addresses.len() != before;
         let first = bind.source_address.iter_mut();
         let more = bind.extra_source_addresses.iter_mut().filter_map(|more| more.address.as_mut());
-        first.chain(more).fold(false, |changed, address| self.in_socket_address(address) | changed)
+        first.chain(more).fold(is_less, |changed, address| self.in_socket_address(address) | changed)
     }
 
     fn in_address(&self, address: &mut Address) -> bool {
         match &mut address.address {
-            Some(Kind::SocketAddress(address)) => self.in_socket_address(address),
+            Some(Kind::SocketAddress(address)) => self.in_socket_address(address) | self.in_family(address),
             _ => false,
         }
     }
@@ -66,5 +88,30 @@ impl Places<'_> {
         };
         found.clone_into(place);
         true
+    }
+
+    /// What takes both families takes IPv4.
+    fn in_family(&self, address: &mut SocketAddress) -> bool {
+        let both =
+            self.ipv4_only && address.ipv4_compat && address.address == Ipv6Addr::UNSPECIFIED.to_string();
+        if both {
+            "0.0.0.0".clone_into(&mut address.address);
+            address.ipv4_compat = false;
+        }
+        both
+    }
+}
+
+fn is_ipv6(address: &SocketAddress) -> bool {
+    address.address.parse::<Ipv6Addr>().is_ok()
+}
+
+fn of_endpoint(endpoint: &LbEndpoint) -> Option<&SocketAddress> {
+    match &endpoint.host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => match &endpoint.address.as_ref()?.address {
+            Some(Kind::SocketAddress(address)) => Some(address),
+            _ => None,
+        },
+        _ => None,
     }
 }

@@ -1,5 +1,9 @@
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, BindConfig, SocketAddress, address::Address as Kind, socket_address::PortSpecifier,
+    Address, BindConfig, EnvoyInternalAddress, ExtraSourceAddress, SocketAddress, address::Address as Kind,
+    socket_address::PortSpecifier,
+};
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
 use envoy_types::pb::envoy::config::listener::v3::AdditionalAddress;
 use envoy_types::util::pack_any;
@@ -162,6 +166,53 @@ fn what_envoy_has_from_before_this_process_is_left_to_it_until_its_namespace_is_
     pods.inherit(namespaces(&[("u1", "/n/1")]));
     pods.envoy_restarted();
     assert_eq!(of(&pods.render(&source(2, [])), "u1"), absent, "another process has none");
+}
+
+#[test]
+fn where_there_is_no_ipv6_everything_is_for_ipv4() {
+    let at = |address: &str, namespace: &str| SocketAddress {
+        address: address.to_owned(),
+        ipv4_compat: address == "::",
+        ..socket(namespace)
+    };
+    let of = |address: SocketAddress| Address { address: Some(Kind::SocketAddress(address)) };
+    let listener = Listener { address: Some(of(at("::", "pod:u1"))), ..Listener::default() };
+    let extra = ExtraSourceAddress { address: Some(at("::", BLACK_HOLE)), ..ExtraSourceAddress::default() };
+    let bind = BindConfig {
+        source_address: Some(socket(BLACK_HOLE)),
+        extra_source_addresses: vec![extra],
+        ..BindConfig::default()
+    };
+    let cluster = Cluster { upstream_bind_config: Some(bind), ..Cluster::default() };
+    let endpoint = |address: Address| LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    };
+    let internal = Address { address: Some(Kind::EnvoyInternalAddress(EnvoyInternalAddress::default())) };
+    let endpoints = [of(at("fd00::1", "")), of(at("10.0.0.1", "")), internal.clone()].map(endpoint).to_vec();
+    let locality = LocalityLbEndpoints { lb_endpoints: endpoints, ..LocalityLbEndpoints::default() };
+    let all = ClusterLoadAssignment { endpoints: vec![locality], ..ClusterLoadAssignment::default() };
+    let sent = Snapshot::default()
+        .with(TypeUrl::Listener, [Resource::new("pod/u1/inbound", pack_any(listener))])
+        .with(TypeUrl::Cluster, [Resource::new("a", pack_any(cluster))])
+        .with(TypeUrl::Endpoint, [Resource::new("a", pack_any(all))]);
+    let rendered = |ipv4_only: bool| {
+        let mut pods = Pods::new("/hole").for_ipv4_only(ipv4_only);
+        pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
+        let out = pods.render(&sent);
+        let listener: Listener = decoded(&out, TypeUrl::Listener, "pod/u1/inbound");
+        let bind = decoded::<Cluster>(&out, TypeUrl::Cluster, "a").upstream_bind_config.unwrap();
+        let endpoints = decoded::<ClusterLoadAssignment>(&out, TypeUrl::Endpoint, "a").endpoints.remove(0);
+        (listener.address.unwrap(), bind.extra_source_addresses.len(), endpoints.lb_endpoints)
+    };
+    let (address, sources, endpoints) = rendered(false);
+    assert_eq!((address, sources, endpoints.len()), (of(at("::", "/n/1")), 1, 3));
+    let (address, sources, endpoints) = rendered(true);
+    assert_eq!((address, sources), (of(at("0.0.0.0", "/n/1")), 0));
+    assert_eq!(endpoints, [endpoint(of(at("10.0.0.1", ""))), endpoint(internal)]);
 }
 
 #[test]

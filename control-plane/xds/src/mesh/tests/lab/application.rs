@@ -1,7 +1,8 @@
 //! What runs in every pod: HTTP at 8080 that tells what it was asked and by whom, and a server at 3306 that speaks first.
 //!
-//! Paths that begin with `/slow` take longer than anybody waits; of those that begin with `/flaky` every other one fails.
+//! What was asked for at paths that begin with `/copied` is written down, whoever was asked. Paths that begin with `/slow` take longer than anybody waits; of those that begin with `/flaky` every other one fails.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use super::network::Namespace;
 
 const LONG: Duration = Duration::from_secs(60);
 static FLAKY: AtomicU32 = AtomicU32::new(0);
+/// Heads of requests, after the caller's address.
+pub static COPIED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 pub fn start(pod: &Namespace) {
     let (http, greeter) = (pod.listen(8080), pod.listen(3306));
@@ -54,10 +57,11 @@ async fn http1(mut stream: TcpStream, peer: &str) -> Option<()> {
     loop {
         let head = read_head(&mut stream).await?;
         let lower = head.to_ascii_lowercase();
-        if lower.contains("upgrade: websocket") {
+        let kinds = ["websocket", "spdy/3.1", "tcp"];
+        if let Some(kind) = kinds.into_iter().find(|kind| lower.contains(&format!("\nupgrade: {kind}\r"))) {
             let answer =
-                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-            stream.write_all(answer).await.ok()?;
+                format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: {kind}\r\nconnection: upgrade\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok()?;
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.ok()?;
             return Some(());
@@ -65,6 +69,9 @@ async fn http1(mut stream: TcpStream, peer: &str) -> Option<()> {
         let path = head.split(' ').nth(1).unwrap_or_default();
         if path.starts_with("/slow") {
             tokio::time::sleep(LONG).await;
+        }
+        if path.starts_with("/copied") {
+            COPIED.lock().unwrap().push(format!("from {peer}\n{head}"));
         }
         let fails = path.starts_with("/flaky") && FLAKY.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         let status = if fails { "503 Service Unavailable" } else { "200 OK" };

@@ -75,7 +75,8 @@ async fn connections_are_let_in_by_who_calls_and_by_port_and_a_change_needs_no_l
 /// The value of a counter, all its series together.
 async fn counter(lab: &Lab, name: &str, tags: &[&str]) -> u64 {
     let all = lab.nodes[1].1.ask("/stats/prometheus").await.unwrap();
-    let lines = all.lines().filter(|line| line.contains(name) && tags.iter().all(|tag| line.contains(tag)));
+    let lines =
+        all.lines().filter(|line| line.starts_with(name) && tags.iter().all(|tag| line.contains(tag)));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
@@ -85,12 +86,18 @@ async fn what_is_refused_and_what_would_be_is_counted() {
     let Some(mut lab) = lab(with(RuleSet::default(), Some(tried.clone())), |_| {}).await else { return };
     assert_eq!(reaching(&lab).await, [FRONT, CART].concat(), "nothing is refused");
     let cart = ["sa/cart", "sa/back"];
-    until("all were counted", async || (counter(&lab, "would_refuse", &cart).await == 3).then_some(())).await;
-    assert_eq!(counter(&lab, "would_refuse", &["sa/front"]).await, 0);
-    assert_eq!(counter(&lab, "authorization_refused", &[]).await, 0);
+    until("all were counted", async || {
+        (counter(&lab, "envoy_mesh_authorization_would_refuse{", &cart).await == 3).then_some(())
+    })
+    .await;
+    assert_eq!(counter(&lab, "envoy_mesh_authorization_would_refuse{", &["sa/front"]).await, 0);
+    assert_eq!(counter(&lab, "envoy_mesh_authorization_refused{", &[]).await, 0);
     lab.publish(with(tried, None));
     until("enforced", async || (reaching(&lab).await == FRONT).then_some(())).await;
-    until("counted", async || (counter(&lab, "authorization_refused", &cart).await >= 3).then_some(())).await;
+    until("counted", async || {
+        (counter(&lab, "envoy_mesh_authorization_refused{", &cart).await >= 3).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,5 +115,23 @@ async fn long_lists_are_decided_in_parts() {
     assert_eq!(reaching(&lab).await, FRONT);
     lab.publish(with(deny(&many(Some("front"))), None));
     until("denied", async || (reaching(&lab).await == CART).then_some(())).await;
+    assert_eq!(lab.nodes[1].0.refused(), [""; 0]);
+}
+
+/// Each of the four lists short enough for one expression, and all of them together too long for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn four_long_lists_are_taken_by_envoy() {
+    let many = |last: Option<&str>| -> Vec<Rule> {
+        let ids = (0..250).map(|number| spiffe(&format!("somebody-with-a-long-name-{number:020}")));
+        let all = ids.chain(last.map(spiffe)).map(Caller::Id);
+        all.map(|id| Rule { callers: Some([id].into()), ..Rule::default() }).collect()
+    };
+    let set = |allowed, denied| RuleSet { allow: Some(many(allowed)), deny: many(denied) };
+    let Some(mut lab) = lab(with(RuleSet::default(), None), |_| {}).await else { return };
+    assert_eq!(reaching(&lab).await, [FRONT, CART].concat());
+    lab.publish(with(set(Some("front"), None), Some(set(None, Some("front")))));
+    until("enforced", async || (reaching(&lab).await == FRONT).then_some(())).await;
+    lab.publish(with(set(Some("front"), Some("front")), Some(set(None, None))));
+    until("denied", async || reaching(&lab).await.is_empty().then_some(())).await;
     assert_eq!(lab.nodes[1].0.refused(), [""; 0]);
 }

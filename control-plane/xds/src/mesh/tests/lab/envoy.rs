@@ -162,7 +162,10 @@ fn statistics() -> StatsConfig {
 fn runtime() -> RuntimeLayer {
     let off = protobuf::Value { kind: Some(protobuf::value::Kind::BoolValue(false)) };
     let feature = "envoy.reloadable_features.enable_send_rst_on_user_space_socket".to_owned();
-    let layer = protobuf::Struct { fields: [(feature, off)].into() };
+    // As the agent's bootstrap has it; Envoy's own limit is 100.
+    let programs = protobuf::Value { kind: Some(protobuf::value::Kind::NumberValue(10_000.0)) };
+    let programs = ("re2.max_program_size.error_level".to_owned(), programs);
+    let layer = protobuf::Struct { fields: [(feature, off), programs].into() };
     RuntimeLayer { name: "static".to_owned(), layer_specifier: Some(LayerSpecifier::StaticLayer(layer)) }
 }
 

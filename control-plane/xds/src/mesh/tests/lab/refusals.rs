@@ -49,6 +49,22 @@ async fn only_who_shows_a_certificate_of_the_mesh_and_names_a_port_is_let_in() {
     assert_eq!(lab.pod("outside").source("10.77.0.21:8080").await, "from 10.77.0.99", "in plaintext as ever");
 }
 
+/// The beginning of a handshake.
+pub fn hello(alpn: &[u8]) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let name = ServerName::try_from("port.example").unwrap();
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut hello).unwrap();
+    hello
+}
+
 type Pair = (rcgen::Certificate, rcgen::KeyPair);
 
 /// What is answered after the handshake; None if that fails. TLS here refuses names that are numbers, so no port can be named.

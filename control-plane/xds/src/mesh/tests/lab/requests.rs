@@ -130,6 +130,35 @@ async fn sixty_cases_by_hand() {
     )
     .await;
 
+    // Applications decode what Envoy leaves as it is.
+    let odd = "/u!$&'()*+,=:@-._~s";
+    let long = format!("/{}", ":".repeat(255));
+    let exact = |path: &str| Attributes {
+        paths: vec![AuthorizedPath::Exact(path.to_owned())],
+        ..Attributes::default()
+    };
+    let rules = [exact("/users:delete"), below(odd), exact(&long)].map(|one| http(None, one)).to_vec();
+    lab.publish(with(RuleSet { allow: None, deny: rules }, None));
+    until("encodings", async || (ask(&lab, "front", &get("/admin")).await.0 == 200).then_some(())).await;
+    let mut cases = vec![
+        (get("/users:delete"), Err(403)),
+        (get("/users%3Adelete"), Err(403)),
+        (get("/users%3adelete"), Err(403)),
+        (get("/%75sers%3Adelete"), Err(403)),
+        (get("/users%3Adelete;x"), Err(403)),
+        (get("/users%253Adelete"), Ok("GET /users%253Adelete HTTP/1.1")),
+        (get("/users%3Ddelete"), Ok("GET /users%3Ddelete HTTP/1.1")),
+        (get(odd), Err(403)),
+        (get(&format!("{odd}/x")), Err(403)),
+        (get(&long), Err(403)),
+        (get(&format!("/{}", "%3A".repeat(255))), Err(403)),
+    ];
+    for char in odd.chars().filter(|char| !char.is_ascii_alphanumeric() && *char != '/') {
+        cases.push((get(&odd.replace(char, &format!("%{:02x}", u32::from(char)))), Err(403)));
+        cases.push((get(&odd.replace(char, &format!("%{:02X}", u32::from(char)))), Err(403)));
+    }
+    count += try_all(&lab, "DENY in any encoding", cases).await;
+
     let methods = Attributes {
         methods: texts(&["DELETE"]),
         hosts: texts(&["a.example", "*.b.example"]),
@@ -140,7 +169,8 @@ async fn sixty_cases_by_hand() {
     let there = Attributes { headers: vec![("X-Debug".to_owned(), None)], ..Attributes::default() };
     let rules = [methods, secret, there].map(|one| http(None, one)).to_vec();
     lab.publish(with(RuleSet { allow: None, deny: rules }, None));
-    until("other rules", async || (ask(&lab, "front", &get("/admin")).await.0 == 200).then_some(())).await;
+    until("other rules", async || (ask(&lab, "front", &get("/users:delete")).await.0 == 200).then_some(()))
+        .await;
     let by_host = |host: &str| plain("DELETE", "/", host, "");
     let with_header = |header: &str| plain("GET", "/", "shop.example", &format!("{header}\r\n"));
     let fine = Ok("GET / HTTP/1.1");
@@ -194,7 +224,11 @@ async fn sixty_cases_by_hand() {
 
     let read = Attributes {
         methods: texts(&["GET"]),
-        paths: vec![AuthorizedPath::Exact("/read".to_owned()), AuthorizedPath::Prefix("/api/v1/".to_owned())],
+        paths: vec![
+            AuthorizedPath::Exact("/read".to_owned()),
+            AuthorizedPath::Exact("/read:all".to_owned()),
+            AuthorizedPath::Prefix("/api/v1/".to_owned()),
+        ],
         hosts: texts(&["a.example"]),
         headers: vec![("X-Role".to_owned(), Some("user".to_owned()))],
     };
@@ -296,6 +330,43 @@ async fn who_waits_is_no_more_let_in_than_who_does_not() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!String::from_utf8_lossy(&answer).contains("from"), "{answer:?}");
+}
+
+/// A connection that became something else, or pretends to, is no way around the rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_smuggled_behind_an_upgrade() {
+    let deny = RuleSet { allow: None, deny: vec![http(None, below("/admin"))] };
+    let Some(lab) = lab(with(deny, None), |_| {}).await else { return };
+    let hidden = "GET /admin HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+    for (way, kind) in WAYS.into_iter().flat_map(|way| {
+        ["tcp", "spdy/3.1", "h2c", "HTTP/2.0", "TLS/1.0", "connect-udp", "tcp, websocket"]
+            .map(|kind| (way, kind))
+    }) {
+        let mut stream = lab.pod("front").connect(way).await.unwrap();
+        let head = format!(
+            "GET /x HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: {kind}\r\n\r\n"
+        );
+        let _ = stream.write_all(format!("{head}{hidden}").as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        let _ = tokio::time::timeout(Duration::from_secs(3), read).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(
+            !answer.contains("HTTP/1.1 101") && !answer.contains("GET /admin"),
+            "{kind} to {way}: {answer}"
+        );
+    }
+    for request in [
+        "CONNECT shop.example:80 HTTP/1.1\r\nHost: shop.example:80\r\n\r\n",
+        "CONNECT /x HTTP/1.1\r\nHost: shop.example\r\n\r\n",
+    ] {
+        let mut stream = lab.pod("front").connect(WAYS[1]).await.unwrap();
+        let _ = stream.write_all(format!("{request}{hidden}").as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!answer.starts_with("HTTP/1.1 200") && !answer.contains("GET /admin"), "{request}: {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,10 @@ use super::*;
 use crate::mesh::signals::{Destination, Kind, Outcome, Series, parse, parse_whole};
 
 /// What the proxy of a node has counted, once there is enough of it.
-async fn counted(envoy: &Envoy, enough: impl Fn(&BTreeMap<Series, u64>) -> bool) -> BTreeMap<Series, u64> {
+pub async fn counted(
+    envoy: &Envoy,
+    enough: impl Fn(&BTreeMap<Series, u64>) -> bool,
+) -> BTreeMap<Series, u64> {
     until("it was counted", async || {
         let answer = envoy.ask("/stats?filter=%5Emesh").await?;
         let numbers = answer.lines().filter_map(|line| line.rsplit_once(": "));
@@ -27,7 +30,7 @@ async fn counted(envoy: &Envoy, enough: impl Fn(&BTreeMap<Series, u64>) -> bool)
 }
 
 /// `workload → destination workload protocol [outcome] flags mtls` of one kind.
-fn brief(counted: &BTreeMap<Series, u64>, kind: Kind) -> BTreeMap<String, u64> {
+pub fn brief(counted: &BTreeMap<Series, u64>, kind: Kind) -> BTreeMap<String, u64> {
     let of_kind = counted.iter().filter(|(series, _)| series.kind == kind);
     of_kind
         .map(|(series, count)| {
@@ -55,11 +58,11 @@ fn brief(counted: &BTreeMap<Series, u64>, kind: Kind) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn total(counted: &BTreeMap<Series, u64>, kind: Kind) -> u64 {
+pub fn total(counted: &BTreeMap<Series, u64>, kind: Kind) -> u64 {
     counted.iter().filter(|(series, _)| series.kind == kind).map(|(_, count)| count).sum()
 }
 
-fn expected(lines: &[(&str, u64)]) -> BTreeMap<String, u64> {
+pub fn expected(lines: &[(&str, u64)]) -> BTreeMap<String, u64> {
     lines.iter().map(|(text, count)| ((*text).to_owned(), *count)).collect()
 }
 

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::routed::{backend, route, rule};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +92,44 @@ async fn http_of_a_port_that_becomes_tcp_goes_on_over_mutual_tls() {
         }
     }
     lab.callers("back", |callers| callers.len() > before).await;
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_the_backends_of_a_route_come_and_go() {
+    let cluster = |to: &str| {
+        let found = mesh()
+            .service("one", &["10.88.0.21"], 80, Protocol::Http, &[("10.77.0.21", 8080)])
+            .service("two", &["10.88.0.22"], 80, Protocol::Http, &[("10.77.0.12", 8080)])
+            .service("shop", &["10.88.0.30"], 80, Protocol::Http, &[]);
+        let mut found = found.routed(vec![route("shop", "r", "shop", vec![rule("/", vec![backend(to, 1)])])]);
+        // As Services without addresses are, they are there because of the route alone.
+        found = found.without_service("one").without_service("two");
+        found
+    };
+    let Some(mut lab) = lab(cluster("one"), |_| {}).await else { return };
+    let mut stream = lab.pod("front").connect("10.88.0.30:80").await.unwrap();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let asking = tokio::spawn(async move {
+        let (mut count, mut failed) = (0, Vec::new());
+        while stopped.try_recv().is_err() {
+            let (head, _) = client::get(&mut stream, "HTTP/1.1", "").await.unwrap();
+            count += 1;
+            failed.extend((!head.starts_with("HTTP/1.1 200")).then_some(head));
+        }
+        (count, failed)
+    });
+    for round in 0..60 {
+        lab.publish(cluster(["two", "one"][round % 2]));
+        // Between no pause and one in which Envoy has taken it.
+        tokio::time::sleep(Duration::from_millis((round % 7) as u64 * 5)).await;
+    }
+    stop.send(()).unwrap();
+    let (count, failed) = asking.await.unwrap();
+    assert!(count > 100, "{count} requests are too few to say anything");
+    assert_eq!(failed, [""; 0], "of {count}");
     for (node, _) in &lab.nodes {
         assert_eq!(node.refused(), [""; 0]);
     }

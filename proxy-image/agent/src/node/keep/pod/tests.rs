@@ -134,13 +134,26 @@ fn plaintext_is_refused_when_that_is_said_what_is_connected_ends_later_and_who_l
     assert_eq!(pod.wakes(), Some(cut));
     assert_eq!(drive(&mut pod, ALL, cut), [Job::Cut]);
     assert_eq!(drive(&mut pod, ALL, cut + NOTICE), []);
+    let check = cut + CHECK * 5 / 4;
+    assert_eq!(drive(&mut pod, ALL, check), [Job::Check, Job::Cut], "now and then it is looked at again");
+    let cut = check;
     // Envoy away, another process for us, the node of another revision: nobody lets plaintext in.
     let away = Seen { certified: false, opened: false, ..ALL };
     assert_eq!(drive(&mut pod, away, cut + NOTICE), []);
     let mut next = Pod::new(cut);
     next.restore("/n/1".into(), [15101, 15108], cut);
     next.guards(&strict, cut);
-    assert_eq!(drive(&mut next, away, cut), [], "the rules are there");
+    let job = next.step(away, cut).unwrap();
+    assert_eq!(job.0, Job::Refuse, "whatever the rules say that are there, before anybody has a certificate");
+    next.ended(job, Err("nft".to_owned()), cut);
+    assert_eq!(drive(&mut next, away, cut + SECOND), [Job::Refuse]);
+    assert_eq!(drive(&mut next, away, cut + SECOND), []);
+    let other = Seen { serves: false, ..away };
+    let mut standby = Pod::new(cut);
+    standby.restore("/n/1".into(), [15101, 15108], cut);
+    standby.guards(&strict, cut);
+    assert_eq!(drive(&mut standby, other, cut), [], "who serves has the rules");
+    let cut = cut + SECOND;
     assert_eq!(drive(&mut next, ALL, cut), [Job::AwaitListeners, Job::Redirect]);
     assert_eq!(drive(&mut next, ALL, cut + NOTICE), [Job::Cut]);
     // Senders hear that it leaves before its rules go.
@@ -394,6 +407,10 @@ impl Model {
             Job::Clear => {
                 assert!(self.seen.serves, "only who serves removes rules");
                 self.namespace.rules = None;
+                0
+            }
+            Job::Refuse => {
+                assert!(self.seen.serves && self.namespace.rules.is_some(), "only where rules are");
                 0
             }
             Job::Check | Job::Guard | Job::Cut => 0,
