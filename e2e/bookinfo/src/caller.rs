@@ -210,7 +210,7 @@ impl Caller {
                 number.checked_rem(addresses.len() as u64).and_then(|turn| addresses.get(turn as usize));
             let address = turn.ok_or_else(|| std::io::Error::other(format!("{host} has no address")))?;
             let stream = TcpStream::connect(address).await?;
-            let way = Way { from: stream.local_addr()?, to: address, since: Instant::now(), calls: 0 };
+            let way = Way { from: stream.local_addr()?, to: *address, since: Instant::now(), calls: 0 };
             let (requests, connection) =
                 handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
             let driver = tokio::spawn(async move { drop(connection.await) });
@@ -247,8 +247,10 @@ fn now() -> f64 {
 
 /// An error with all its causes: the first of them says little.
 fn whole(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |all, cause| format!("{all}: {cause}"))
+    match error.source() {
+        Some(cause) => format!("{error}: {}", whole(cause)),
+        None => error.to_string(),
+    }
 }
 
 /// Where a connection is, and for how long: enough to find it in what others saw.
