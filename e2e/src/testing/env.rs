@@ -1,23 +1,30 @@
 //! The cluster, the mesh that all tests share, and how to reach a Gateway.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Client;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+};
+use serde_json::json;
 
 use crate::Cluster;
 use crate::product::{cache, workspace};
 
-use super::{apply_yaml, condition, ensure_oha, eventually, exists};
+use super::{apply_yaml, condition, ensure_oha, eventually};
 
 /// Namespace and name of the mesh.
 pub const MESH: &str = "mesh";
 /// Generous: a deadline says that something hangs, never that it is slow.
 pub const DEADLINE: Duration = Duration::from_secs(180);
+/// How often the API server is made to look at a namespace that ends.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const TOUCHED: &str = "meshwright.io/touched";
 
 /// `spec.upgrade` of [`MESH_YAML`], for tests that are not about upgrades: a change is there soon.
 pub const IN_PLACE: &str = "{ strategy: InPlace, keepWarm: 1s }";
@@ -92,13 +99,36 @@ impl Env {
         .await
     }
 
-    /// Waits until the namespace is gone.
+    /// Waits until the namespace is gone. When all of its pods are, the API server is made to look at it again; by itself it does so when half
+    /// of the longest time that a pod may take to end is over, which for proxies is three minutes.
     ///
     /// # Errors
     /// After the deadline.
     pub async fn gone(&self, namespace: &str) -> Result<()> {
-        let resource = ApiResource::erase::<Namespace>(&());
-        exists(&Api::all_with(self.client.clone(), &resource), namespace, false, DEADLINE * 4).await
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let next = Cell::new(Instant::now());
+        eventually(&format!("{namespace} to be gone"), DEADLINE * 4, || async {
+            let Some(found) = namespaces.get_opt(namespace).await.map_err(|e| e.to_string())? else {
+                return Ok(());
+            };
+            let left =
+                pods.list_metadata(&ListParams::default()).await.map_err(|e| e.to_string())?.items.len();
+            if left == 0 && Instant::now() >= next.get() {
+                next.set(Instant::now() + LOOK_AGAIN);
+                let touched = json!({"metadata": {"annotations": {(TOUCHED): format!("{:?}", next.get())}}});
+                let patched = namespaces
+                    .patch_metadata(namespace, &PatchParams::default(), &Patch::Merge(&touched))
+                    .await;
+                // It may be gone by now.
+                drop(patched);
+            }
+            let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+            let said: Vec<_> =
+                conditions.into_iter().filter(|c| c.status == "True").filter_map(|c| c.message).collect();
+            Err(format!("{left} pods are left; {said:?}"))
+        })
+        .await
     }
 
     /// Waits for the end of a namespace that is being deleted, as one of an earlier run is: what is applied to it would go with it.
@@ -113,8 +143,7 @@ impl Env {
         }
     }
 
-    /// Deletes a namespace, its Gateways and its mesh first, and waits for its end: the API server looks again at a namespace with pods in it
-    /// when half of the longest time that a pod may take to end is over, which for proxies is minutes.
+    /// Deletes a namespace, its Gateways and its mesh first, and waits for its end.
     ///
     /// # Errors
     /// After the deadline.

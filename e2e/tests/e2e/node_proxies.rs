@@ -82,7 +82,7 @@ async fn pods_that_come_and_go_leave_nothing_on_the_nodes() -> Result<()> {
 /// As long as it takes to see it; `make soak` does so for ten minutes.
 #[tokio::test]
 async fn while_the_control_plane_is_away_pods_go_on_and_new_ones_wait() -> Result<()> {
-    soak::once(&Env::with_mesh().await?, What::ControlPlaneAway { minutes: 2 }, 0).await
+    soak::once(&Env::with_mesh().await?, What::ControlPlaneAway { minutes: 1 }, 0).await
 }
 
 /// One after the other: Envoy and the rules go on, and the agent that comes next takes all of it up.
