@@ -1,10 +1,12 @@
 //! A client that never stops: it calls other services on connections that it keeps and on a new one for each request, and counts. To see
 //! what a mesh that pods join and leave does to their connections. `/calls` says how it went.
 
+use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::routing::get;
 use axum::{Json, Router};
@@ -122,11 +124,13 @@ impl Caller {
             let caller = self.clone();
             tokio::spawn(async move {
                 let number = caller.number();
-                let outcome = match caller.open(number).await {
-                    Ok(mut connection) => connection.ask().await,
-                    Err(why) => Err(why),
-                };
-                caller.note(number, &outcome);
+                match caller.open(number).await {
+                    Ok(mut connection) => {
+                        let outcome = connection.ask().await;
+                        caller.note(number, Some(&connection.way), &outcome);
+                    }
+                    Err(why) => caller.note(number, None, &Err(why)),
+                }
             });
         }
     }
@@ -149,19 +153,18 @@ impl Caller {
             let mut connection = match self.open(number).await {
                 Ok(connection) => connection,
                 Err(why) => {
-                    self.note(number, &Err(why));
+                    self.note(number, None, &Err(why));
                     continue;
                 }
             };
-            let opened = Instant::now();
             self.tally().kept += 1;
             let end = loop {
                 tick.tick().await;
-                if self.max_age.is_some_and(|age| opened.elapsed() >= age) {
+                if self.max_age.is_some_and(|age| connection.way.since.elapsed() >= age) {
                     break End::Ours;
                 }
                 let outcome = connection.ask().await;
-                self.note(number, &outcome);
+                self.note(number, Some(&connection.way), &outcome);
                 match outcome {
                     Ok(Answer::Goodbye) => break End::Closed,
                     Ok(Answer::Whole) => {}
@@ -182,15 +185,17 @@ impl Caller {
         self.connections.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    fn note(&self, number: u64, outcome: &Result<Answer, String>) {
+    fn note(&self, number: u64, way: Option<&Way>, outcome: &Result<Answer, String>) {
         let mut tally = self.tally();
         match outcome {
             Ok(_) => tally.answered += 1,
             Err(why) => {
-                tracing::warn!(url = %self.url, number, why, "a call failed");
+                let way = way.map(|way| format!(" {way}")).unwrap_or_default();
+                let failure = format!("connection {number}{way}, at {:.3}: {why}", now());
+                tracing::warn!(url = %self.url, failure, "a call failed");
                 tally.failed += 1;
                 if tally.failures.len() < TOLD {
-                    tally.failures.push(format!("connection {number}: {why}"));
+                    tally.failures.push(failure);
                 }
             }
         }
@@ -205,17 +210,18 @@ impl Caller {
                 number.checked_rem(addresses.len() as u64).and_then(|turn| addresses.get(turn as usize));
             let address = turn.ok_or_else(|| std::io::Error::other(format!("{host} has no address")))?;
             let stream = TcpStream::connect(address).await?;
+            let way = Way { from: stream.local_addr()?, to: *address, since: Instant::now(), calls: 0 };
             let (requests, connection) =
                 handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
             let driver = tokio::spawn(async move { drop(connection.await) });
-            Ok::<_, std::io::Error>((requests, driver))
+            Ok::<_, std::io::Error>((requests, driver, way))
         };
-        let (requests, driver) = timeout(PATIENCE, opening)
+        let (requests, driver, way) = timeout(PATIENCE, opening)
             .await
             .map_err(|_| format!("not open within {PATIENCE:?}"))?
-            .map_err(|error| format!("opening: {error}"))?;
+            .map_err(|error| format!("opening: {}", whole(&error)))?;
         let user_agent = format!("{}-{number}", self.user_agent);
-        Ok(Connection { requests, driver, url: self.url.clone(), user_agent })
+        Ok(Connection { requests, driver, url: self.url.clone(), user_agent, way })
     }
 }
 
@@ -234,15 +240,47 @@ enum Answer {
     Goodbye,
 }
 
+/// Seconds since 1970: what logs of others are compared with.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// An error with all its causes: the first of them says little.
+fn whole(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", whole(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// Where a connection is, and for how long: enough to find it in what others saw.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    from: SocketAddr,
+    to: SocketAddr,
+    since: Instant,
+    /// How often something was asked.
+    calls: u64,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, since, calls } = self;
+        write!(f, "from port {} to {to}, open for {:?}, call {calls}", from.port(), since.elapsed())
+    }
+}
+
 struct Connection {
     requests: SendRequest<Empty<Bytes>>,
     driver: JoinHandle<()>,
     url: Uri,
     user_agent: String,
+    way: Way,
 }
 
 impl Connection {
     async fn ask(&mut self) -> Result<Answer, String> {
+        self.way.calls += 1;
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
         let host = self.url.authority().map_or("", |authority| authority.as_str());
         let request = Request::get(path).header(HOST, host).header(USER_AGENT, &self.user_agent);
@@ -257,7 +295,7 @@ impl Connection {
         };
         match timeout(PATIENCE, asking).await {
             Err(_) => Err(format!("no answer within {PATIENCE:?}")),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(whole(&error)),
             Ok(Ok((status, _))) if status != StatusCode::OK => Err(format!("status {status}")),
             Ok(Ok((_, true))) => Ok(Answer::Goodbye),
             Ok(Ok((_, false))) => Ok(Answer::Whole),

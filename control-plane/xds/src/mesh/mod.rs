@@ -44,7 +44,7 @@ mod upstream;
 
 use meshwright_core::mesh::{Mesh, PodPolicy};
 
-pub use self::authorize::{RULES, pod_of_policy, policy_name};
+pub use self::authorize::{RULES, is_open_policy, open_policy, pod_of_policy, policy_name, rules_with};
 pub use self::route::NAME as ROUTES;
 pub use self::shared::Shared;
 pub use self::telemetry::{Telemetry, Tracing};

@@ -43,6 +43,9 @@ async fn answers_and_failures_are_counted_for_each_target() {
     );
     let said = |target: usize| calls["targets"][target]["failures"][0].as_str().unwrap().to_owned();
     assert!(said(1).ends_with("status 404 Not Found"), "{}", said(1));
+    for part in [" from port ", " to 127.0.0.1:", ", open for ", ", call 1, at 1"] {
+        assert!(said(1).contains(part), "{}", said(1));
+    }
     assert!(said(2).contains("opening: "), "{}", said(2));
     assert!(calls["connections"].as_u64() > Some(12), "{calls}");
 }

@@ -5,8 +5,10 @@
 //! connections of a pod that leaves go through it. Of a listener that Envoy has from before this process, and that nobody sends any more, nothing
 //! is said for as long: what is not told apart from Envoy's own is not taken away either. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
 //! next namespace, so the control plane need not send another. The placeholder `blackhole` becomes the path of a namespace that leads nowhere.
+//! What a listener refers to stays as long as the listener, see [`policies`].
 
 mod places;
+mod policies;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,16 +20,18 @@ use envoy_types::pb::envoy::config::{
 };
 use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl};
 use places::{Places, edited};
+use policies::Policies;
 
 type Name = Arc<str>;
 
 /// What every pod of the mesh has.
 const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
 
-/// The types that can have placeholders.
-const RENDERED: [TypeUrl; 2] = [TypeUrl::Cluster, TypeUrl::Listener];
+/// The types that can have placeholders, or depend on which pods have listeners.
+const RENDERED: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Listener, TypeUrl::ExtensionConfig];
 /// Those that have to be changed where there is no IPv6.
-const RENDERED_FOR_IPV4: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener];
+const RENDERED_FOR_IPV4: [TypeUrl; 4] =
+    [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::ExtensionConfig];
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -45,6 +49,7 @@ pub struct Pods {
     /// Versions of pods' listeners as Envoy was given them, and what it said.
     refused: BTreeMap<Name, (Name, String)>,
     settled: Option<u64>,
+    policies: Policies,
     out: Snapshot,
 }
 
@@ -83,6 +88,7 @@ impl Pods {
         self.refused.retain(|name, _| uid(name).is_some_and(|uid| namespaces.contains_key(uid)));
         self.namespaces = namespaces;
         self.sources.remove(&TypeUrl::Listener);
+        self.sources.remove(&TypeUrl::ExtensionConfig);
     }
 
     /// What Envoy should have. Of a higher generation than the one before if anything changed.
@@ -93,7 +99,10 @@ impl Pods {
             if !changed.contains(&kind) {
                 self.out.share(kind, resources.clone());
             } else if !self.sources.get(&kind).is_some_and(|known| Arc::ptr_eq(known, resources)) {
-                let rendered = self.render_all(kind, resources, source.generation());
+                let rendered = match kind {
+                    TypeUrl::ExtensionConfig => self.policies.render(resources, self.namespaces.keys()),
+                    _ => self.render_all(kind, resources, source.generation()),
+                };
                 self.out.share(kind, Arc::new(rendered));
                 self.sources.insert(kind, resources.clone());
             }
@@ -189,7 +198,7 @@ impl Pods {
         Some(Rendered { source: source.clone(), path, resource, since: generation, good })
     }
 
-    /// What Envoy says, without what it says about pods' listeners. The next rendering goes by it.
+    /// What Envoy says, without what it says about pods' listeners, and of what the control plane sent. The next rendering goes by it.
     pub fn on_downstream(&mut self, event: Event) -> Event {
         match event {
             Event::Settled { kind: TypeUrl::Listener, generation } => self.settle(generation),
@@ -203,6 +212,10 @@ impl Pods {
                     self.sources.remove(&TypeUrl::Listener);
                 }
                 return Event::Nack { kind: TypeUrl::Listener, resources, message };
+            }
+            Event::Nack { kind: TypeUrl::ExtensionConfig, resources, message } => {
+                let resources = resources.into_iter().map(Policies::as_sent).collect();
+                return Event::Nack { kind: TypeUrl::ExtensionConfig, resources, message };
             }
             _ => {}
         }

@@ -62,7 +62,7 @@ fn apart() -> FilterStateValue {
     state::handed_on(state::separating(APART, &all.join("|")))
 }
 
-fn is_open(authorization: &Authorization) -> bool {
+pub(super) fn is_open(authorization: &Authorization) -> bool {
     authorization.enforced.is_open() && authorization.tried.is_none()
 }
 

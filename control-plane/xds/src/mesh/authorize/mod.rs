@@ -16,6 +16,7 @@ mod checked;
 mod connections;
 mod counted;
 mod http;
+mod open;
 mod requests;
 
 use envoy_types::pb::envoy::config::core::v3::ExtensionConfigSource;
@@ -24,6 +25,7 @@ use envoy_types::pb::envoy::extensions::filters::network::set_filter_state::v3::
 use meshwright_core::mesh::{Node, PodPolicy};
 use prost::Name;
 
+pub use self::open::{is_open_policy, open_policy, rules_with};
 use super::parts::{extension, resource};
 use super::tls::is_spiffe;
 use crate::Resource;

@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{
 use meshwright_core::mesh::{Attributes, Authorization, Caller, Rule, RuleSet};
 use meshwright_core::model::AuthorizedPath;
 
+use super::connections::is_open;
 use super::{CALLER, POD, PORT, plain};
 
 /// The names of hosts that rules and applications cannot understand in two ways.
@@ -23,12 +24,16 @@ const TWOFOLD: &str = r"(.*/)?\.{0,2}(;|%3[bB]).*";
 /// Of a header's name: four places in which it can be spelled in two ways.
 const MOST_SPELLINGS: usize = 16;
 
-/// The filter's configuration. A pod that is not among these is refused.
+/// The name of the only policy.
+const ADMITTED: &str = "admitted";
+
+/// The filter's configuration. A pod that is not among these is refused. Rules that look at no request are among them, too: somebody may be
+/// connected from a time when they did.
 pub(super) fn rules<'a>(pods: impl Iterator<Item = (&'a str, &'a Authorization)>) -> http::Rbac {
     let mut enforced = Vec::new();
     let mut tried = Vec::new();
     let mut is_tried = false;
-    for (uid, authorization) in pods.filter(|(_, of)| !of.http_ports().is_empty()) {
+    for (uid, authorization) in pods.filter(|(_, of)| !is_open(of)) {
         let now = and(vec![state(POD, exact(uid)), admits(&authorization.enforced)]);
         let then = authorization.tried.as_ref();
         is_tried |= then.is_some();
@@ -49,8 +54,16 @@ fn engine(admitted: Vec<Principal>) -> Rbac {
     let policy = Policy { permissions: vec![anything], principals: vec![or(admitted)], ..Policy::default() };
     Rbac {
         action: rbac::Action::Allow as i32,
-        policies: HashMap::from([("admitted".to_owned(), policy)]),
+        policies: HashMap::from([(ADMITTED.to_owned(), policy)]),
         ..Rbac::default()
+    }
+}
+
+/// Lets in everything that is for this pod besides.
+pub(super) fn admit(rules: &mut http::Rbac, uid: &str) {
+    for engine in [&mut rules.rules, &mut rules.shadow_rules].into_iter().flatten() {
+        let admitted = engine.policies.get_mut(ADMITTED).into_iter();
+        admitted.for_each(|policy| policy.principals.push(state(POD, exact(uid))));
     }
 }
 

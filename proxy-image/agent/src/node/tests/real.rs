@@ -24,16 +24,16 @@ use crate::{
     tests::fake::eventually,
 };
 
-const SERVICE: &str = "10.96.0.10";
+pub(super) const SERVICE: &str = "10.96.0.10";
 /// Ports of SMTP and MySQL, where servers speak first.
 const FIRST: [u16; 2] = [25, 3306];
 
-fn key(name: &str) -> ObjectKey {
+pub(super) fn key(name: &str) -> ObjectKey {
     ObjectKey { namespace: "shop".to_owned(), name: name.to_owned() }
 }
 
 /// Both pods are members; the Service has the second one as its endpoint; these take mutual TLS.
-fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
+pub(super) fn mesh(addresses: &[String; 2], captured: &[usize]) -> Mesh {
     let identity =
         |index: usize| -> Arc<str> { format!("spiffe://cluster.local/ns/shop/sa/u{index}").into() };
     let members = addresses.iter().zip(0..).map(|(address, index)| {

@@ -23,7 +23,7 @@ use meshwright_proto::{
 };
 use meshwright_runtime::Shutdown;
 use meshwright_xds::{
-    Snapshot, TypeUrl,
+    Event, Snapshot, TypeUrl,
     mesh::{Ports, Shared},
 };
 use tokio::{
@@ -237,10 +237,19 @@ impl Stage {
 
     /// What a control plane makes of this mesh.
     pub fn publish_mesh(&self, mesh: &Mesh) {
+        self.control_plane.publish(self.snapshot(mesh));
+    }
+
+    /// The same, without sending it.
+    pub fn snapshot(&self, mesh: &Mesh) -> Snapshot {
         let [outbound, inbound] = self.ports();
         let shared = Shared::new("cluster.local").next(mesh);
-        let snapshot = meshwright_xds::mesh::node(&shared, mesh, "n1", Ports { outbound, inbound });
-        self.control_plane.publish(snapshot);
+        meshwright_xds::mesh::node(&shared, mesh, "n1", Ports { outbound, inbound })
+    }
+
+    /// Whether something like this happened on a stream of the control plane.
+    pub fn saw(&self, what: impl Fn(&Event) -> bool) -> bool {
+        self.control_plane.saw(what)
     }
 
     /// Listeners on the node itself, each with a cluster whose connections leave from this namespace.

@@ -89,6 +89,16 @@ impl Namespace {
         Self { name: name.to_owned() }
     }
 
+    /// The same one.
+    pub fn other(&self) -> Self {
+        Self::named(&self.name)
+    }
+
+    /// Has this address as well, with the length of its prefix.
+    pub fn has_address(&self, address: &str) {
+        run("ip", &["-n", &self.name, "addr", "add", address, "dev", "lo"]);
+    }
+
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }

@@ -1,5 +1,8 @@
 //! Services, endpoints and pods come and go under open connections; and what is said in the handshake.
 
+use std::mem::ManuallyDrop;
+
+use meshwright_runtime::CancellationToken;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -130,6 +133,65 @@ async fn no_request_fails_while_the_backends_of_a_route_come_and_go() {
     let (count, failed) = asking.await.unwrap();
     assert!(count > 100, "{count} requests are too few to say anything");
     assert_eq!(failed, [""; 0], "of {count}");
+    for (node, _) in &lab.nodes {
+        assert_eq!(node.refused(), [""; 0]);
+    }
+}
+
+/// Where they are called and who answers are the same pods all the time, in the mesh or not; the clusters are new each time, or linger.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_new_connection_fails_while_who_is_called_joins_and_leaves() {
+    const HTTP: &str = "10.88.0.90:8080";
+    let inside = || mesh().service("same", &["10.88.0.90"], 8080, Protocol::Http, &[("10.77.0.21", 8080)]);
+    let outside = || {
+        let mut cluster = inside();
+        cluster.mesh.peers = Arc::default();
+        cluster
+    };
+    let Some(mut lab) = lab(outside(), |_| {}).await else { return };
+    // As kube-proxy would: outside of the mesh the Services' addresses lead to the pod, too.
+    for address in ["10.88.0.2/32", "10.88.0.90/32"] {
+        lab.pod("back").has_address(address);
+    }
+    // The lab removes it.
+    let front = Arc::new(ManuallyDrop::new(lab.pod("front").other()));
+    assert_eq!(front.talk("10.88.0.2:3306").await.unwrap(), "hello 10.77.0.11 ping bye", "plaintext");
+    let stop = CancellationToken::new();
+    let calling = ["10.88.0.2:3306", "10.77.0.21:3306", HTTP].map(|address| {
+        let (front, stop) = (front.clone(), stop.clone());
+        tokio::spawn(async move {
+            let (mut count, mut mutual, mut failed) = (0, 0, Vec::new());
+            while !stop.is_cancelled() {
+                let answer = match address {
+                    HTTP => front.get(address, "").await.map(|(_, body)| body),
+                    _ => front.talk(address).await,
+                };
+                count += 1;
+                match answer {
+                    Ok(said) if said.contains("10.77.0.21") => mutual += 1,
+                    Ok(said) if said.contains("10.77.0.11") => {}
+                    other => failed.push(format!("{count}: {other:?}")),
+                }
+            }
+            (address, count, mutual, failed)
+        })
+    });
+    for round in 0..60 {
+        lab.publish(if round % 2 == 0 { inside() } else { outside() });
+        tokio::time::sleep(Duration::from_millis(round % 7 * 15)).await;
+        if round % 4 == 1 {
+            let now = tokio::time::Instant::now();
+            lab.shared.let_go(now);
+            lab.shared.let_go(now + Duration::from_secs(61));
+            lab.publish(outside());
+        }
+    }
+    stop.cancel();
+    for task in calling {
+        let (address, count, mutual, failed) = task.await.unwrap();
+        assert_eq!(failed, [""; 0], "{address}, of {count}, {mutual} over mutual TLS");
+        assert!(count > mutual && mutual > 10, "{address}: {count}, {mutual}");
+    }
     for (node, _) in &lab.nodes {
         assert_eq!(node.refused(), [""; 0]);
     }
