@@ -128,6 +128,7 @@ fn connection_manager(telemetry: &Telemetry) -> Filter {
         route_specifier: Some(RouteSpecifier::RouteConfig(routes())),
         http_filters: vec![caller(), http::handed_on(), http::router()],
         common_http_protocol_options: Some(HttpProtocolOptions {
+            max_headers_count: uint32(upstream::HEADERS_COUNT),
             max_stream_duration: Some(duration(LONGEST)),
             ..HttpProtocolOptions::default()
         }),

@@ -85,6 +85,12 @@ async fn copies_leave_in_the_name_and_from_the_network_of_who_called() {
         ("cart(cart) → shop/out:80  HTTP/1.1 2xx  plain", 1),
     ]);
     assert_eq!(brief(&counts, Kind::Requests), requests, "copies count for who called");
+    let many: String = (0..300).map(|number| format!("x-{number}: x\r\n")).collect();
+    assert_eq!(lab.pod("front").ask(SHOP, "/copied/many", &many).await.unwrap().status, 200);
+    until("copies with as many headers as the request", async || {
+        (copies("/copied/many").len() == 3).then_some(())
+    })
+    .await;
     for (node, _) in &lab.nodes {
         assert_eq!(node.refused(), [""; 0]);
     }
