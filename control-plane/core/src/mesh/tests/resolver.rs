@@ -91,6 +91,33 @@ fn pods_of_gateways_are_no_members_and_it_is_known_who_they_are() {
 }
 
 #[test]
+fn only_namespaces_of_pods_that_are_captured_or_not_any_more_are_looked_at_again() {
+    let mut world = world();
+    for name in ["a", "b"] {
+        add_namespace(&mut world, name, IN);
+        add_pod(&mut world, name, "app", pod(&format!("u-{name}"), "n1", &[]));
+    }
+    let captured = |world: &mut World, uids: &[&str]| {
+        let pods: Vec<_> = uids.iter().map(|uid| (*uid, &[][..])).collect();
+        add_mesh_node(world, "n1", 3, &pods);
+        fresh(world).nodes["n1"].clone()
+    };
+    let before = captured(&mut world, &["u-cart", "u-a", "u-plain"]);
+    let same = captured(&mut world, &["u-cart", "u-a"]);
+    let after = captured(&mut world, &["u-cart", "u-b"]);
+    let between = |one: Option<&Arc<Node>>, other| {
+        super::super::resolver::captured_otherwise(one, other)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(between(Some(&before), Some(&same)), [""; 0], "the one outside is no policy's");
+    assert_eq!(between(Some(&before), Some(&after)), ["a", "b"]);
+    assert_eq!(between(Some(&before), None), ["a", "shop"]);
+    assert_eq!(between(None, Some(&before)), ["a", "shop"]);
+}
+
+#[test]
 fn pods_that_stay_outside_are_told_where_they_might_be_taken_for_members() {
     let mut world = world();
     let mut resolver = resolver();
