@@ -26,7 +26,7 @@ use super::{
     farewell::Farewell,
     find,
     follow::Heard,
-    hands::{Hands, Takers},
+    hands::Hands,
     keep::{Keep, Task},
     metrics::Metrics,
     naming::Naming,
@@ -34,6 +34,7 @@ use super::{
     nft::Nft,
     rules::Ports,
     store,
+    takers::Takers,
     wallet::Wallet,
 };
 use crate::relay::Relay;
