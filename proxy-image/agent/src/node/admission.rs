@@ -73,6 +73,7 @@ pub struct Admissions {
     changes: BTreeMap<String, Change>,
     restored: Stored,
     unsaved: bool,
+    wakes: Option<Instant>,
 }
 
 impl Admissions {
@@ -111,6 +112,10 @@ impl Admissions {
                 acts.push((uid.clone(), act));
             }
         }
+        // Of a pod that is not captured nothing is due, however long that takes.
+        let waiting =
+            self.changes.iter().filter(|(uid, change)| !change.under_way && captured.contains(*uid));
+        self.wakes = waiting.map(|(_, change)| change.wakes()).min();
         acts
     }
 
@@ -170,25 +175,26 @@ impl Admissions {
     /// What was to be ended has been, or could not be.
     pub fn ended(&mut self, uid: &str, is_done: bool, now: Instant) {
         let Some(change) = self.changes.get_mut(uid) else { return };
-        (change.under_way, change.callers) = (false, None);
-        if !is_done {
-            return;
-        }
-        (change.looked, change.due) = (true, now + AGAIN);
-        if change.is_last {
+        // What failed would fail at once again.
+        (change.under_way, change.callers, change.due) = (false, None, now + AGAIN);
+        change.looked |= is_done;
+        if is_done && change.is_last {
             self.changes.remove(uid);
             self.unsaved = true;
         }
     }
 
-    /// When to look again, if nothing happens.
+    /// When to look again after the last time, if nothing happens.
     pub fn wakes(&self) -> Option<Instant> {
-        let times = self.changes.values().filter(|change| !change.under_way);
-        times.map(|change| change.callers.as_ref().map_or(change.due, |(_, since)| *since + PATIENCE)).min()
+        self.wakes
     }
 }
 
 impl Change {
+    fn wakes(&self) -> Instant {
+        self.callers.as_ref().map_or(self.due, |(_, since)| *since + PATIENCE)
+    }
+
     fn act(&mut self, after: &Admission, order: &NodeOrder, is_taken: bool, now: Instant) -> Option<Act> {
         if self.under_way {
             return None;

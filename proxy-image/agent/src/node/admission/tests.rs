@@ -128,6 +128,7 @@ fn a_change_is_carried_out_twice_and_what_was_there_at_first_never() {
         assert_eq!(one.advance(&told), None);
         one.now += AGAIN;
     }
+    assert_eq!(one.advance(&order(&after, &[])), None);
     assert!(one.all.wakes().is_none() && one.all.asks().is_empty());
     assert_eq!(One::new().advance(&order(&after, &[])), None, "of a pod that comes");
 }
@@ -208,9 +209,41 @@ fn without_an_answer_who_is_not_known_is_refused_and_what_failed_is_done_again()
     let after = order(&allow(&[rule(&[FRONT], &[])]), &[]);
     one.advance(&after);
     one.all.looked(UID, addresses(&["10.0.0.1"]), one.now);
+    assert_eq!(one.advance(&after), None);
     assert_eq!(one.all.wakes(), Some(one.now + PATIENCE));
     one.now += PATIENCE;
     assert_eq!(one.advance(&after), Some(Act::End(addresses(&["10.0.0.1"]))));
     one.all.ended(UID, false, one.now);
+    for _ in 0..3 {
+        assert_eq!(one.advance(&after), None, "not at once");
+        assert_eq!(one.all.wakes(), Some(one.now + AGAIN));
+        one.now += AGAIN;
+        assert_eq!(one.advance(&after), Some(Act::Look));
+        one.all.ended(UID, false, one.now);
+    }
+    // None of these was a look.
+    for _ in 0..2 {
+        one.now += AGAIN;
+        assert_eq!(one.advance(&after), Some(Act::Look));
+        one.all.looked(UID, addresses(&[]), one.now);
+        assert_eq!(one.advance(&after), Some(Act::End(addresses(&[]))));
+        one.all.ended(UID, true, one.now);
+    }
+    assert_eq!(one.advance(&after), None);
+    assert_eq!(one.all.wakes(), None);
+}
+
+#[test]
+fn a_pod_that_leaves_in_the_middle_of_a_change_wakes_nobody() {
+    let mut one = One::new();
+    one.advance(&order(&Admission::default(), &[]));
+    let after = order(&deny(&[rule(&[CART], &[])]), &[]);
     assert_eq!(one.advance(&after), Some(Act::Look));
+    one.all.ended(UID, false, one.now);
+    one.captured = false;
+    one.advance(&after);
+    assert_eq!(one.all.wakes(), None);
+    one.now += AGAIN;
+    one.captured = true;
+    assert_eq!(one.advance(&after), Some(Act::Look), "it is back");
 }

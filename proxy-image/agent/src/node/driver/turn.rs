@@ -68,7 +68,8 @@ impl Driver {
         self.tell(&said);
         self.serve_plugin(&said, now);
         self.metrics.set_stages(self.keep.stages());
-        let wakes = self.keep.wakes().into_iter().chain(self.admissions.wakes());
+        let admissions = self.admissions.wakes().filter(|_| self.serving.is_some());
+        let wakes = self.keep.wakes().into_iter().chain(admissions);
         wakes.min().map_or(now + TICK, |time| time.min(now + TICK))
     }
 
