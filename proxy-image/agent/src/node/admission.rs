@@ -17,7 +17,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use meshwright_proto::nodes::{Admission, NodeOrder};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use super::claim::Held;
 
 use refused::is_refused;
 
@@ -30,6 +33,15 @@ const MOST: usize = 8;
 
 /// By uid, rules under which connections may have been taken; where a pod is not named, nobody was refused.
 pub type Stored = BTreeMap<String, Vec<Admission>>;
+
+/// What is written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Who served the node then.
+    pub by: Held,
+    /// Pods' rules.
+    pub admitted: Stored,
+}
 
 /// What to do in a pod's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,15 +85,21 @@ pub struct Admissions {
     changes: BTreeMap<String, Change>,
     restored: Stored,
     unsaved: bool,
+    /// Who served when it was last asked what is to be written down.
+    saved_by: Option<Held>,
     wakes: Option<Instant>,
 }
 
 impl Admissions {
-    /// Takes up what a process before us wrote down, of the pods that were captured then. Of those that come from now on nobody can be connected.
-    pub fn restore<'a>(&mut self, mut stored: Stored, captured: impl Iterator<Item = &'a String>) {
-        let mut before = |uid: &String| stored.remove(uid).unwrap_or_else(|| vec![Admission::default()]);
-        let restored = captured.map(|uid| (uid.clone(), before(uid))).collect();
-        *self = Self { restored, unsaved: true, ..Self::default() };
+    /// Takes up what a process before us wrote down, of the pods that were captured then. Of those that come from now on nobody can be
+    /// connected. Where nothing is known of before, as after a release that wrote nothing down, who is connected is taken to be so by right: to
+    /// cut them all off would be worse.
+    pub fn restore<'a>(&mut self, stored: Option<Stored>, captured: impl Iterator<Item = &'a String>) {
+        *self = Self::default();
+        if let Some(mut stored) = stored {
+            let mut before = |uid: &String| stored.remove(uid).unwrap_or_else(|| vec![Admission::default()]);
+            self.restored = captured.map(|uid| (uid.clone(), before(uid))).collect();
+        }
     }
 
     /// What to do now.
@@ -139,18 +157,19 @@ impl Admissions {
         }
     }
 
-    /// What is to be written down, if it is not what was last asked for.
-    pub fn unsaved(&mut self) -> Option<Stored> {
-        if !std::mem::take(&mut self.unsaved) {
+    /// What is to be written down by who serves now, if it may be something else than when that was last asked.
+    pub fn unsaved(&mut self, by: &Held) -> Option<Written> {
+        if !std::mem::take(&mut self.unsaved) && self.saved_by.as_ref() == Some(by) {
             return None;
         }
+        self.saved_by = Some(by.clone());
         let mut stored = self.restored.clone();
         for (uid, known) in &self.known {
             let before = self.changes.get(uid).map(|change| change.before.clone()).unwrap_or_default();
             stored.insert(uid.clone(), before.into_iter().chain([known.clone()]).collect());
         }
         stored.retain(|_, all| all.iter().any(|one| *one != Admission::default()));
-        Some(stored)
+        Some(Written { by: by.clone(), admitted: stored })
     }
 
     /// What was to be written down was not.

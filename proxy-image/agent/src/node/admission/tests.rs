@@ -171,22 +171,23 @@ fn the_next_process_carries_out_what_this_one_did_not() {
     let uids = [UID.to_owned()];
     let restored = |stored: Stored| {
         let mut one = One::new();
-        one.all.restore(stored, uids.iter());
+        one.all.restore(Some(stored), uids.iter());
         one
     };
+    let unsaved = |one: &mut One| one.all.unsaved(&us(1)).map(|written| written.admitted);
     // It was changed while nobody ran, in the middle of a change, and not at all.
     let mut one = restored(Stored::new());
     assert_eq!(one.look(&shut, &callers), Some(addresses(&["10.0.0.2"])));
-    let under_way = one.all.unsaved().unwrap();
+    let under_way = unsaved(&mut one).unwrap();
     assert_eq!(under_way, [(UID.to_owned(), vec![Admission::default(), shut.clone()])].into());
-    assert!(one.all.unsaved().is_none(), "once");
+    assert!(unsaved(&mut one).is_none(), "once");
     let text = serde_json::to_string(&under_way).unwrap();
     let mut one = restored(serde_json::from_str(&text).unwrap());
     for _ in 0..2 {
         assert_eq!(one.look(&shut, &callers), Some(addresses(&["10.0.0.2"])));
         one.now += AGAIN;
     }
-    let done = one.all.unsaved().unwrap();
+    let done = unsaved(&mut one).unwrap();
     assert_eq!(done, [(UID.to_owned(), vec![shut.clone()])].into());
     let mut one = restored(done.clone());
     assert_eq!(one.look(&shut, &callers), None);
@@ -199,7 +200,29 @@ fn the_next_process_carries_out_what_this_one_did_not() {
     // Nobody is refused anything.
     let mut one = restored(Stored::new());
     assert_eq!(one.look(&Admission::default(), &callers), None);
-    assert_eq!(one.all.unsaved(), Some(Stored::new()));
+    assert_eq!(unsaved(&mut one), Some(Stored::new()));
+}
+
+fn us(epoch: i64) -> Held {
+    Held { revision: "us".to_owned(), epoch }
+}
+
+#[test]
+fn who_is_connected_since_nobody_wrote_that_down_stays_and_every_epoch_has_its_file() {
+    let mut one = One::new();
+    one.all.restore(None, [UID.to_owned()].iter());
+    let callers = [("10.0.0.1", FRONT), ("10.0.0.2", CART)];
+    let shut = Admission { http_ports: vec![80], ..deny(&[rule(&[CART], &[])]) };
+    assert_eq!(one.look(&shut, &callers), None);
+    let written = one.all.unsaved(&us(1)).unwrap();
+    assert_eq!((written.by, written.admitted.len()), (us(1), 1));
+    assert_eq!(one.all.unsaved(&us(1)), None);
+    let again = one.all.unsaved(&us(2)).unwrap();
+    assert_eq!((again.by, again.admitted), (us(2), written.admitted), "or the next one does not believe it");
+    assert_eq!(one.look(&allow(&[]), &callers), Some(addresses(&["10.0.0.1"])), "from now on it is known");
+    let mut one = One::new();
+    one.all.restore(None, [].iter());
+    assert!(one.all.unsaved(&us(1)).unwrap().admitted.is_empty(), "also that there is nothing");
 }
 
 #[test]
