@@ -85,8 +85,8 @@ pub struct Admissions {
     changes: BTreeMap<String, Change>,
     restored: Stored,
     unsaved: bool,
-    /// Who served when it was last asked what is to be written down.
-    saved_by: Option<Held>,
+    /// What was last asked for, to be written down.
+    written: Option<Written>,
     wakes: Option<Instant>,
 }
 
@@ -157,24 +157,30 @@ impl Admissions {
         }
     }
 
-    /// What is to be written down by who serves now, if it may be something else than when that was last asked.
+    /// What is to be written down by who serves now, if that was not what was last asked for.
     pub fn unsaved(&mut self, by: &Held) -> Option<Written> {
-        if !std::mem::take(&mut self.unsaved) && self.saved_by.as_ref() == Some(by) {
+        let is_by = self.written.as_ref().is_some_and(|written| written.by == *by);
+        if !std::mem::take(&mut self.unsaved) && is_by {
             return None;
         }
-        self.saved_by = Some(by.clone());
         let mut stored = self.restored.clone();
         for (uid, known) in &self.known {
             let before = self.changes.get(uid).map(|change| change.before.clone()).unwrap_or_default();
             stored.insert(uid.clone(), before.into_iter().chain([known.clone()]).collect());
         }
         stored.retain(|_, all| all.iter().any(|one| *one != Admission::default()));
-        Some(Written { by: by.clone(), admitted: stored })
+        let written = Some(Written { by: by.clone(), admitted: stored });
+        // Most pods come and go without rules, and to write takes the disk's time.
+        if self.written == written {
+            return None;
+        }
+        self.written.clone_from(&written);
+        written
     }
 
     /// What was to be written down was not.
     pub fn is_unsaved(&mut self) {
-        self.unsaved = true;
+        self.written = None;
     }
 
     /// Addresses of which the control plane is to say who has them.

@@ -226,6 +226,33 @@ fn who_is_connected_since_nobody_wrote_that_down_stays_and_every_epoch_has_its_f
 }
 
 #[test]
+fn pods_without_rules_write_nothing_down() {
+    let (mut all, now) = (Admissions::default(), Instant::now());
+    let shut = allow(&[]);
+    let captured = |uids: &[&str]| uids.iter().map(|uid| (*uid).to_owned()).collect::<BTreeSet<_>>();
+    let mut written = |uids: &[&str]| {
+        let (captured, told) = (captured(uids), order(&shut, &[]));
+        let is_here = |uid: &str| captured.contains(uid);
+        let scene = Scene { order: &told, captured: &captured, is_here: &is_here, has_taken: &|_, _| true };
+        all.advance(scene, now);
+        let written = all.unsaved(&us(1)).map(|written| written.admitted.into_keys().collect());
+        // That failed.
+        if uids.contains(&"fails") {
+            all.is_unsaved();
+        }
+        written
+    };
+    assert_eq!(written(&[]), Some(captured(&[])), "the first time");
+    for uids in [&["a"][..], &["a", "b"], &["b"], &[]] {
+        assert_eq!(written(uids), None, "{uids:?}");
+    }
+    assert_eq!(written(&["a", UID]), Some(captured(&[UID])));
+    assert_eq!(written(&[UID, "b"]), None);
+    assert_eq!(written(&["fails"]), Some(captured(&[])));
+    assert_eq!(written(&["fails"]), Some(captured(&[])), "again");
+}
+
+#[test]
 fn without_an_answer_who_is_not_known_is_refused_and_what_failed_is_done_again() {
     let mut one = One::new();
     one.advance(&order(&Admission::default(), &[]));
