@@ -3,7 +3,7 @@
 //! The proxy decides once for each connection. So when rules change, who is connected is looked up (by address: the kernel knows no
 //! certificates), and who may not be any more on some port is cut off, on all of them: which port it is the kernel does not know either. It is done
 //! at once, and again every few seconds until the proxy has said that it has the new rules. Who nobody knows is taken for one who may not be: it
-//! connects anew and shows its certificate.
+//! connects anew and shows its certificate. Rules that the proxy refuses are not in force: then nobody is cut off until it takes some.
 //!
 //! A port at which rules look at requests from now on is another way through the proxy, which is chosen once for each connection, too. Whoever is
 //! connected connects anew, once: when the proxy has the rules.
@@ -63,6 +63,8 @@ pub struct Scene<'a> {
     pub is_here: &'a dyn Fn(&str) -> bool,
     /// Whether the proxy has a pod's rules, in this version.
     pub has_taken: &'a dyn Fn(&str, &str) -> bool,
+    /// Whether it does not take them, in this version.
+    pub has_refused: &'a dyn Fn(&str, &str) -> bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,8 @@ struct Change {
     due: Instant,
     looked: bool,
     under_way: bool,
+    /// The proxy goes by the rules from before, and does not take the new ones.
+    rests: bool,
     /// The proxy had the new rules before this look began, which is not the first one.
     is_last: bool,
     /// From where it is connected, once that is known, and since when.
@@ -126,14 +130,14 @@ impl Admissions {
             let Some(after) = known.get(uid) else { continue };
             let version = order.policies.get(uid).map_or("", |policy| &policy.version);
             let is_taken = version.is_empty() || (scene.has_taken)(uid, version);
+            change.rests = !is_taken && (scene.has_refused)(uid, version);
             if let Some(act) = change.act(after, order, is_taken, now) {
                 acts.push((uid.clone(), act));
             }
         }
         // Of a pod that is not captured nothing is due, however long that takes.
-        let waiting =
-            self.changes.iter().filter(|(uid, change)| !change.under_way && captured.contains(*uid));
-        self.wakes = waiting.map(|(_, change)| change.wakes()).min();
+        let captured = self.changes.iter().filter(|(uid, _)| captured.contains(*uid));
+        self.wakes = captured.filter_map(|(_, change)| change.wakes()).min();
         acts
     }
 
@@ -151,8 +155,8 @@ impl Admissions {
         }
         self.unsaved = true;
         if before.iter().any(|one| *one != wanted) {
-            let (looked, under_way, is_last) = (false, false, false);
-            let change = Change { before, due: now, looked, under_way, is_last, callers: None };
+            let (looked, under_way, rests, is_last) = (false, false, false, false);
+            let change = Change { before, due: now, looked, under_way, rests, is_last, callers: None };
             self.changes.insert(uid.to_owned(), change);
         }
     }
@@ -216,12 +220,17 @@ impl Admissions {
 }
 
 impl Change {
-    fn wakes(&self) -> Instant {
-        self.callers.as_ref().map_or(self.due, |(_, since)| *since + PATIENCE)
+    fn wakes(&self) -> Option<Instant> {
+        let wakes = self.callers.as_ref().map_or(self.due, |(_, since)| *since + PATIENCE);
+        (!self.under_way && !self.rests).then_some(wakes)
     }
 
     fn act(&mut self, after: &Admission, order: &NodeOrder, is_taken: bool, now: Instant) -> Option<Act> {
         if self.under_way {
+            return None;
+        }
+        if self.rests {
+            self.callers = None;
             return None;
         }
         let act = match &self.callers {

@@ -81,19 +81,23 @@ struct One {
     all: Admissions,
     now: Instant,
     taken: bool,
+    refused: bool,
     captured: bool,
 }
 
 impl One {
     fn new() -> Self {
-        Self { all: Admissions::default(), now: Instant::now(), taken: true, captured: true }
+        Self { all: Admissions::default(), now: Instant::now(), taken: true, refused: false, captured: true }
     }
 
     fn advance(&mut self, order: &NodeOrder) -> Option<Act> {
         let taken = self.taken;
         let captured = [UID.to_owned()].into_iter().filter(|_| self.captured).collect();
         let has_taken = |uid: &str, version: &str| taken && uid == UID && version == "v";
-        let scene = Scene { order, captured: &captured, is_here: &|uid| uid == UID, has_taken: &has_taken };
+        let refused = self.refused;
+        let has_refused = |uid: &str, version: &str| refused && uid == UID && version == "v";
+        let (has_taken, has_refused, is_here) = (&has_taken, &has_refused, &|uid: &str| uid == UID);
+        let scene = Scene { order, captured: &captured, is_here, has_taken, has_refused };
         self.all.advance(scene, self.now).pop().map(|(_, act)| act)
     }
 
@@ -149,6 +153,38 @@ fn it_goes_on_until_the_proxy_has_the_rules_and_only_then_is_a_way_another() {
     assert_eq!(one.look(&after, &callers), Some(addresses(&["10.0.0.1", "10.0.0.2"])));
     one.now += AGAIN;
     assert_eq!(one.look(&after, &callers), None, "that was the last one");
+}
+
+#[test]
+fn rules_that_the_proxy_refuses_cut_nobody_off_and_those_before_them_are_not_forgotten() {
+    let mut one = One::new();
+    one.advance(&order(&Admission::default(), &[]));
+    one.taken = false;
+    let after = deny(&[rule(&[CART], &[])]);
+    let callers = [("10.0.0.1", FRONT), ("10.0.0.2", CART)];
+    assert_eq!(one.look(&after, &callers), Some(addresses(&["10.0.0.2"])), "nobody knows it yet");
+    one.now += AGAIN;
+    assert_eq!(one.advance(&order(&after, &callers)), Some(Act::Look));
+    one.refused = true;
+    one.all.looked(UID, addresses(&["10.0.0.2"]), one.now);
+    for _ in 0..5 {
+        assert_eq!(one.advance(&order(&after, &callers)), None);
+        assert!(one.all.wakes().is_none() && one.all.asks().is_empty());
+        one.now += AGAIN;
+    }
+    // Another Envoy takes them.
+    (one.refused, one.taken) = (false, true);
+    assert_eq!(one.look(&after, &callers), Some(addresses(&["10.0.0.2"])));
+    one.now += AGAIN;
+    assert_eq!(one.look(&after, &callers), None, "that was the last one");
+    // Or the next rules are taken: what was admitted meanwhile was by those before.
+    let mut one = One::new();
+    one.advance(&order(&Admission::default(), &[]));
+    (one.refused, one.taken) = (true, false);
+    assert_eq!(one.look(&after, &callers), None);
+    (one.refused, one.taken) = (false, true);
+    let next = deny(&[rule(&[CART], &[]), rule(&[FRONT], &[])]);
+    assert_eq!(one.look(&next, &callers), Some(addresses(&["10.0.0.1", "10.0.0.2"])));
 }
 
 #[test]
@@ -233,7 +269,9 @@ fn pods_without_rules_write_nothing_down() {
     let mut written = |uids: &[&str]| {
         let (captured, told) = (captured(uids), order(&shut, &[]));
         let is_here = |uid: &str| captured.contains(uid);
-        let scene = Scene { order: &told, captured: &captured, is_here: &is_here, has_taken: &|_, _| true };
+        let (is_here, has_taken, has_refused) =
+            (&is_here, &|_: &str, _: &str| true, &|_: &str, _: &str| false);
+        let scene = Scene { order: &told, captured: &captured, is_here, has_taken, has_refused };
         all.advance(scene, now);
         let written = all.unsaved(&us(1)).map(|written| written.admitted.into_keys().collect());
         // That failed.

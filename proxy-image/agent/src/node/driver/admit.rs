@@ -24,6 +24,7 @@ impl Driver {
             captured: &pods.keys().cloned().collect(),
             is_here: &|uid| keep.knows(uid),
             has_taken: &|uid, version| relay.has_taken_policy(uid, version),
+            has_refused: &|uid, version| relay.has_refused_policy(uid, version),
         };
         let acts = self.admissions.advance(scene, now);
         // Before anything is done.
