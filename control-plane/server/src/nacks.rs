@@ -112,7 +112,8 @@ impl Nacks {
 
     /// Takes note of what happened on the stream of a node.
     pub fn on_node_event(&self, stream: u64, node: &str, event: &Event) {
-        if self.tables().on_event(stream, event) | self.policies().on_event(stream, node, event) {
+        let now = Instant::now();
+        if self.tables().on_event(stream, event, now) | self.policies().on_event(stream, node, event, now) {
             self.changed.notify_one();
         }
     }
@@ -140,14 +141,16 @@ impl Nacks {
     }
 
     fn next_end(&self) -> Option<Instant> {
-        self.lock().values().filter_map(Refusal::end).min()
+        let of_gateways = self.lock().values().filter_map(Refusal::end).min();
+        let of_nodes = [self.tables().next_end(), self.policies().next_end()];
+        of_nodes.into_iter().flatten().chain(of_gateways).min()
     }
 
     /// The objects to blame, with the proxies' words.
     pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
-        let mut rejections = self.tables().rejections();
-        rejections.extend(self.policies().rejections());
         let now = Instant::now();
+        let mut rejections = self.tables().rejections(now);
+        rejections.extend(self.policies().rejections(now));
         let mut refused = self.lock();
         refused.retain(|_, refusal| !refusal.is_over(now));
         for ((gateway, kind, name), refusal) in refused.iter() {

@@ -88,6 +88,12 @@ impl Relay {
         self.with(|shared| shared.state.has_taken(TypeUrl::ExtensionConfig, &name, version))
     }
 
+    /// Whether Envoy does not take a pod's policy in this version.
+    pub fn has_refused_policy(&self, uid: &str, version: &str) -> bool {
+        let name = meshwright_xds::mesh::policy_name(uid);
+        self.with(|shared| shared.state.has_refused(TypeUrl::ExtensionConfig, &name, version))
+    }
+
     /// Whether it is that of a node's proxy.
     pub fn is_of_node(&self) -> bool {
         self.with(|shared| shared.pods.is_some())

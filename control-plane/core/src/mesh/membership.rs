@@ -13,6 +13,8 @@ pub const ENABLED: &str = "enabled";
 pub const DISABLED: &str = "disabled";
 /// On every pod that the operator makes.
 pub const COMPONENT: &str = "meshwright.io/component";
+/// Value of [`COMPONENT`]: a Gateway's proxy.
+pub const GATEWAY: &str = "gateway";
 /// On a namespace or a pod: Istio redirects its traffic without a sidecar, if the value is [`AMBIENT`].
 pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Value of [`DATAPLANE_MODE`].

@@ -22,7 +22,7 @@ use crate::endpoints::Endpoints;
 use crate::model::{Balancing, ObjectKey};
 
 pub use membership::{
-    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, LABEL, On, Outside, Rules, enrolls,
+    AMBIENT, COMPONENT, DATAPLANE_MODE, DISABLED, ENABLED, GATEWAY, LABEL, On, Outside, Rules, enrolls,
     is_foreign_sidecar, membership,
 };
 pub use policies::{
@@ -58,6 +58,8 @@ pub struct Mesh {
 pub struct Node {
     /// Pods that are to be in the mesh, by uid.
     pub members: BTreeMap<String, Member>,
+    /// Pods of Gateways, by uid: no members, but they call members and show who they are.
+    pub gateways: BTreeMap<String, Member>,
     /// Uids of its pods that stay outside although their namespace's pods are members unless they say otherwise, or some of them are: the
     /// network plugin must not hold them up.
     pub outside: BTreeSet<String>,
@@ -80,7 +82,7 @@ pub struct Refused {
     pub why: Outside,
 }
 
-/// A pod that is to be in the mesh.
+/// A pod that is to be in the mesh, or a Gateway's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The Pod.

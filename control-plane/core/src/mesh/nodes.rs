@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::policies::Policies;
-use super::{Member, Node, Refused, Rules, Touched, enrolls, membership};
+use super::{COMPONENT, GATEWAY, Member, Node, Refused, Rules, Touched, enrolls, membership};
 use crate::model::{ObjectKey, Pod, World};
 
 /// The touched nodes; None for those of which there is nothing to say any more.
@@ -19,6 +19,7 @@ pub(super) fn nodes(
     let frames = touched.nodes.iter().map(|name| {
         let mut node = known.get(name).map(|node| (**node).clone()).unwrap_or_default();
         node.members.retain(|uid, _| !touched.has_uid(uid));
+        node.gateways.retain(|uid, _| !touched.has_uid(uid));
         node.policies.retain(|uid, _| !touched.has_uid(uid));
         node.outside.retain(|uid| !touched.has_uid(uid));
         node.refused.retain(|uid, _| !touched.has_uid(uid));
@@ -41,6 +42,9 @@ pub(super) fn nodes(
             }
             continue;
         };
+        if is_gateway(pod) {
+            node.gateways.insert(pod.uid.clone(), member(pod, key, &mut identities));
+        }
         if mixed.contains(&key.namespace)
             || namespace.is_some_and(|namespace| enrolls(&key.namespace, namespace, rules))
         {
@@ -55,6 +59,12 @@ pub(super) fn nodes(
         (name.clone(), node)
     });
     finished.collect()
+}
+
+/// One whose addresses are its own.
+fn is_gateway(pod: &Pod) -> bool {
+    let is_labelled = pod.labels.get(COMPONENT).is_some_and(|component| component == GATEWAY);
+    is_labelled && !pod.host_network && !pod.service_account.is_empty()
 }
 
 fn member<'a>(pod: &'a Pod, key: &'a ObjectKey, identities: &mut Identities<'a>) -> Member {

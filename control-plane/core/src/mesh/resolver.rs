@@ -66,11 +66,15 @@ impl MeshResolver {
         let nodes = nodes::nodes(&known.nodes, &touched, world, &self.rules, &mixed, &self.trust_domain);
         let nodes = patched(&known.nodes, nodes.into_iter());
         let peers = self.peers(&nodes, &touched, world);
-        let mut namespaces_of = touched.policy_namespaces(&self.rules.root);
-        // Which of its pods a node has captured.
-        let captured = touched.nodes.iter().filter_map(|name| nodes.get(name));
-        let pods = captured.flat_map(|node| node.members.values());
-        namespaces_of.extend(pods.map(|member| member.pod.namespace.as_str()));
+        let mut namespaces_of = touched.policy_namespaces();
+        let of_nodes = touched.nodes.iter();
+        let captured = of_nodes.flat_map(|name| captured_otherwise(known.nodes.get(name), nodes.get(name)));
+        let captured: BTreeSet<&str> = captured.collect();
+        // A policy of the mesh's own namespace may be for any pod.
+        if !captured.is_empty() || touched.are_pods() {
+            namespaces_of.insert(&self.rules.root);
+        }
+        namespaces_of.extend(captured);
         let namespaces_of = namespaces_of.into_iter();
         self.statuses = policies::status::statuses(&self.statuses, namespaces_of, world, &self.rules);
         let is_same = matches!(nodes, Cow::Borrowed(_))
@@ -155,6 +159,17 @@ impl MeshResolver {
 /// Resolves a world of which nothing is known, with these routes.
 pub fn resolve(world: &World, rules: &Rules, trust_domain: &str, routes: &Arc<ServiceRoutes>) -> Arc<Mesh> {
     MeshResolver::new(rules.clone(), trust_domain).resolve(world, &Touched::all(world), routes)
+}
+
+/// Namespaces of the members of a node that its proxy has captured and had not before, or the other way round.
+pub(super) fn captured_otherwise<'a>(
+    before: Option<&'a Arc<Node>>,
+    after: Option<&'a Arc<Node>>,
+) -> BTreeSet<&'a str> {
+    let is_listed = |node: Option<&Arc<Node>>, uid: &str| node.is_some_and(|node| node.listed.contains(uid));
+    let members = [before, after].into_iter().flatten().flat_map(|node| &node.members);
+    let changed = members.filter(|(uid, _)| is_listed(before, uid) != is_listed(after, uid));
+    changed.map(|(_, member)| member.pod.namespace.as_str()).collect()
 }
 
 /// The map with other values for some keys, None for those that are gone; borrowed if it is what it was. Equal values stay as they are.

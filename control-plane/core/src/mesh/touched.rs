@@ -114,10 +114,15 @@ impl Touched {
         self
     }
 
-    /// Namespaces in which policies may select other pods than before, or their ports speak something else; that of the mesh always is.
-    pub(super) fn policy_namespaces<'a>(&'a self, root: &'a str) -> BTreeSet<&'a str> {
+    /// Whether it may be about pods: what selects them, and which of them are members.
+    pub(super) fn are_pods(&self) -> bool {
+        !(self.pods.is_empty() && self.namespaces.is_empty() && self.policies.is_empty())
+    }
+
+    /// Namespaces in which policies may select other pods than before, or their ports speak something else.
+    pub(super) fn policy_namespaces(&self) -> BTreeSet<&str> {
         let policies = self.policies.iter().map(|key| key.namespace.as_str());
         let objects = self.pods.iter().chain(&self.services).map(|key| key.namespace.as_str());
-        policies.chain(objects).chain(self.namespaces.iter().map(String::as_str)).chain([root]).collect()
+        policies.chain(objects).chain(self.namespaces.iter().map(String::as_str)).collect()
     }
 }

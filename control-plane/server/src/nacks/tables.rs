@@ -9,6 +9,9 @@ use meshwright_core::config::{RouteEntry, ServiceRoutes};
 use meshwright_core::model::ObjectId;
 use meshwright_xds::mesh::ROUTES;
 use meshwright_xds::{Event, TypeUrl};
+use tokio::time::Instant;
+
+use super::REMEMBERED;
 
 /// Versions that proxies may still speak of.
 const KNOWN: usize = 16;
@@ -16,61 +19,109 @@ const KNOWN: usize = 16;
 /// See the module.
 #[derive(Default)]
 pub struct Tables {
-    /// By version, the newest last.
-    published: VecDeque<(Arc<str>, Arc<ServiceRoutes>)>,
-    /// What a proxy took last.
-    good: Option<Arc<ServiceRoutes>>,
-    /// By stream: what its proxy refuses, and its words.
-    refused: BTreeMap<u64, (Arc<str>, String)>,
+    /// The newest last.
+    published: VecDeque<Table>,
+    /// Tables since the start.
+    count: u64,
+    /// The newest that a proxy took. A slow one that takes an older one takes nothing back.
+    good: Option<(u64, Arc<ServiceRoutes>)>,
+    /// By stream: what its proxy refuses.
+    refused: BTreeMap<u64, Refusal>,
+}
+
+struct Table {
+    number: u64,
+    version: Arc<str>,
+    routes: Arc<ServiceRoutes>,
+}
+
+struct Refusal {
+    version: Arc<str>,
+    /// The proxy's words.
+    message: String,
+    /// When its stream closed.
+    closed: Option<Instant>,
 }
 
 impl Tables {
     /// The table has this version with these routes from now on.
     pub fn published(&mut self, version: &Arc<str>, routes: &Arc<ServiceRoutes>) {
-        if self.published.back().is_some_and(|(known, _)| known == version) {
+        if self.published.back().is_some_and(|known| known.version == *version) {
             return;
         }
-        self.published.push_back((version.clone(), routes.clone()));
+        self.count += 1;
+        let (version, routes) = (version.clone(), routes.clone());
+        self.published.push_back(Table { number: self.count, version, routes });
         if self.published.len() > KNOWN {
             self.published.pop_front();
         }
     }
 
-    /// Takes note of what happened on the stream of a node. Returns whether something is refused that was not, or the other way round.
-    pub fn on_event(&mut self, stream: u64, event: &Event) -> bool {
+    /// Takes note of what happened on the stream of a node. Returns whether something is refused that was not, or the other way round, or will
+    /// be at another time.
+    pub fn on_event(&mut self, stream: u64, event: &Event, now: Instant) -> bool {
         let version = |resources: &[(Arc<str>, Arc<str>)]| {
             resources.iter().find(|(name, _)| **name == *ROUTES).map(|(_, version)| version.clone())
         };
         match event {
             Event::Nack { kind: TypeUrl::Route, resources, message } => match version(resources) {
                 Some(version) => {
-                    self.refused.insert(stream, (version, message.clone()));
+                    self.forget_before(&version);
+                    let refusal = Refusal { version, message: message.clone(), closed: None };
+                    self.refused.insert(stream, refusal);
                     true
                 }
                 None => false,
             },
             Event::Ack { kind: TypeUrl::Route, resources, .. } => match version(resources) {
-                Some(version) => {
-                    self.good = self.routes(&version).or(self.good.take());
-                    self.refused.remove(&stream).is_some()
-                }
+                Some(version) => self.taken(stream, &version),
                 None => false,
             },
-            Event::Closed { .. } => self.refused.remove(&stream).is_some(),
+            Event::Closed { .. } => {
+                let refusal = self.refused.get_mut(&stream);
+                refusal.map(|refusal| refusal.closed = Some(now)).is_some()
+            }
             _ => false,
         }
     }
 
-    fn routes(&self, version: &str) -> Option<Arc<ServiceRoutes>> {
-        self.published.iter().find(|(known, _)| **known == *version).map(|(_, routes)| routes.clone())
+    fn taken(&mut self, stream: u64, version: &str) -> bool {
+        let before = self.refused.len();
+        self.refused.remove(&stream);
+        self.forget_before(version);
+        if let Some(table) = self.table(version) {
+            let (number, routes) = (table.number, table.routes.clone());
+            if self.good.as_ref().is_none_or(|(good, _)| *good < number) {
+                self.good = Some((number, routes));
+            }
+        }
+        self.refused.len() != before
+    }
+
+    /// Of a refusal whose stream has closed nobody knows whose it was: what anybody says of a newer table counts instead.
+    fn forget_before(&mut self, version: &str) {
+        let Some(number) = self.table(version).map(|table| table.number) else { return };
+        let published = &self.published;
+        let is_as_new = |of: &str| published.iter().any(|one| *one.version == *of && one.number >= number);
+        self.refused.retain(|_, refusal| refusal.closed.is_none() || is_as_new(&refusal.version));
+    }
+
+    fn table(&self, version: &str) -> Option<&Table> {
+        self.published.iter().rfind(|known| *known.version == *version)
+    }
+
+    /// When something is to be forgotten, whatever happens.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.refused.values().filter_map(|refusal| refusal.closed).min().map(|closed| closed + REMEMBERED)
     }
 
     /// The routes that are not in force, with the proxies' words.
-    pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
+    pub fn rejections(&mut self, now: Instant) -> BTreeMap<ObjectId, String> {
+        self.refused.retain(|_, refusal| refusal.closed.is_none_or(|closed| now < closed + REMEMBERED));
         let mut all = BTreeMap::new();
-        for (version, message) in self.refused.values() {
-            let Some(routes) = self.routes(version) else { continue };
-            for object in new_ones(self.good.as_deref(), &routes) {
+        for Refusal { version, message, .. } in self.refused.values() {
+            let Some(table) = self.table(version) else { continue };
+            for object in new_ones(self.good.as_ref().map(|(_, routes)| &**routes), &table.routes) {
                 all.entry(object).or_insert_with(|| message.clone());
             }
         }
@@ -94,75 +145,4 @@ fn entries(routes: &ServiceRoutes) -> impl Iterator<Item = (&ObjectKey, u16, &Ro
 }
 
 #[cfg(test)]
-mod tests {
-    use meshwright_core::config::{CompiledRule, PortRoutes};
-    use meshwright_core::model::{HttpRouteMatch, ObjectKind, RouteKind};
-
-    use super::*;
-
-    fn entry(name: &str, rule: &str) -> Arc<RouteEntry> {
-        Arc::new(RouteEntry {
-            kind: RouteKind::Http,
-            route: ObjectKey::new("shop", name),
-            rule_index: 0,
-            match_index: 0,
-            matches: HttpRouteMatch::default(),
-            rule: Arc::new(CompiledRule { name: Some(rule.to_owned()), ..CompiledRule::default() }),
-        })
-    }
-
-    /// Routes with the names of their rules, all of one Service's port.
-    fn routes(all: &[(&str, &str)]) -> Arc<ServiceRoutes> {
-        let producer = Some(all.iter().map(|(name, rule)| entry(name, rule)).collect());
-        let port = Arc::new(PortRoutes { producer, ..PortRoutes::default() });
-        Arc::new([(ObjectKey::new("shop", "web"), [(80, port)].into())].into())
-    }
-
-    fn of(version: &str) -> Vec<(Arc<str>, Arc<str>)> {
-        vec![(ROUTES.into(), version.into())]
-    }
-
-    fn ack(version: &str) -> Event {
-        Event::Ack { kind: TypeUrl::Route, resources: of(version), removed: Vec::new() }
-    }
-
-    fn nack(version: &str) -> Event {
-        Event::Nack { kind: TypeUrl::Route, resources: of(version), message: format!("no {version}") }
-    }
-
-    fn blamed(tables: &Tables) -> Vec<String> {
-        let all = tables.rejections();
-        assert!(all.keys().all(|object| object.kind == ObjectKind::HttpRoute));
-        all.iter().map(|(object, words)| format!("{}: {words}", object.key.name)).collect()
-    }
-
-    #[test]
-    fn those_are_to_blame_that_no_proxy_has_taken() {
-        let mut tables = Tables::default();
-        tables.published(&"1".into(), &routes(&[("old", "x"), ("other", "x")]));
-        assert!(tables.on_event(7, &nack("1")));
-        assert_eq!(blamed(&tables), [""; 0], "nobody knows which");
-        assert!(tables.on_event(7, &ack("1")));
-        tables.published(&"2".into(), &routes(&[("old", "x"), ("other", "y"), ("new", "x")]));
-        assert!(tables.on_event(7, &nack("2")) && tables.on_event(8, &nack("2")));
-        assert_eq!(blamed(&tables), ["new: no 2", "other: no 2"]);
-        // One of them was mended, the other is still not in force.
-        tables.published(&"3".into(), &routes(&[("old", "x"), ("other", "x"), ("new", "x")]));
-        assert!(tables.on_event(7, &nack("3")));
-        assert!(tables.on_event(8, &Event::Closed { maybe_sent: Default::default() }));
-        assert_eq!(blamed(&tables), ["new: no 3"]);
-        tables.published(&"4".into(), &routes(&[("old", "x"), ("new", "y")]));
-        assert!(tables.on_event(7, &ack("4")) && !tables.on_event(9, &ack("4")));
-        assert_eq!(blamed(&tables), [""; 0]);
-    }
-
-    #[test]
-    fn the_only_route_is_to_blame_in_any_case_and_unknown_versions_are_nobodys() {
-        let mut tables = Tables::default();
-        tables.published(&"1".into(), &routes(&[("only", "x")]));
-        tables.on_event(1, &nack("1"));
-        assert_eq!(blamed(&tables), ["only: no 1"]);
-        tables.on_event(1, &nack("0"));
-        assert_eq!(blamed(&tables), [""; 0]);
-    }
-}
+mod tests;

@@ -76,7 +76,9 @@ fn callers(mesh: &Mesh, asked: &[String]) -> BTreeMap<String, Arc<str>> {
     if callers.is_empty() {
         return callers;
     }
-    for member in mesh.nodes.values().flat_map(|node| node.members.values()) {
+    // Gateways call members, too, and show who they are.
+    let all = mesh.nodes.values().flat_map(|node| node.members.values().chain(node.gateways.values()));
+    for member in all {
         for address in &member.addresses {
             if let Some(known) = callers.get_mut(address) {
                 let is_other = !known.is_empty() && *known != member.identity;
@@ -204,13 +206,19 @@ mod tests {
 
     #[test]
     fn callers_are_whose_pods_have_the_address() {
-        let mesh =
-            mesh(&[("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2"), ("n2", "u3", "10.0.0.1")], None);
-        let asked = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(str::to_owned);
+        let pods = [("n1", "u1", "10.0.0.1"), ("n2", "u2", "10.0.0.2"), ("n2", "u3", "10.0.0.1")];
+        let mut mesh = mesh(&pods, None);
+        let node = Arc::make_mut(mesh.nodes.get_mut("n1").unwrap());
+        node.gateways = [member("edge", "10.0.0.4"), member("other", "10.0.0.5")].into();
+        node.members.extend([member("u5", "10.0.0.5")]);
+        let addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"];
+        let asked = addresses.map(str::to_owned);
         let basis = Basis::of(&mesh, "n1", &asked);
         let callers = basis.order().callers;
         assert_eq!(callers["10.0.0.2"], "spiffe://cluster.local/ns/shop/sa/of-u2");
-        assert_eq!([&callers["10.0.0.1"], &callers["10.0.0.3"]], ["", ""], "two pods, and none");
+        assert_eq!(callers["10.0.0.4"], "spiffe://cluster.local/ns/shop/sa/of-edge", "a gateway's");
+        let unknown = ["10.0.0.1", "10.0.0.3", "10.0.0.5"].map(|address| callers[address].as_str());
+        assert_eq!(unknown, [""; 3], "two pods, none, and two again");
         assert!(
             !basis.is_same(&Basis::of(&mesh, "n1", &[])) && basis.is_same(&Basis::of(&mesh, "n1", &asked))
         );

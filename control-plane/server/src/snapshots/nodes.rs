@@ -83,6 +83,8 @@ impl NodeTranslator {
         let open = self.registry.open();
         self.made.retain(|key, _| open.contains(key));
         if open.is_empty() {
+            // Its time would be over again and again otherwise.
+            self.shared.let_go(Instant::now());
             return;
         }
         let known = std::mem::replace(&mut self.mesh, mesh.clone());

@@ -6,6 +6,7 @@
 mod events;
 mod kinds;
 mod merge;
+mod rests;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -1,4 +1,5 @@
-//! The task that sees to it that statuses say what they should: at once after a change, and every ten seconds in any case.
+//! The task that sees to it that statuses say what they should: at once after a change, and every ten seconds in any case. Only policies rest
+//! for some seconds where nothing but words and numbers is different.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,13 +10,15 @@ use meshwright_core::{ObjectKey, difference};
 use meshwright_runtime::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::kinds::{
     AuthorizationPolicies, GatewayClasses, Gateways, GrpcRoutes, HttpRoutes, MeshTlsPolicies,
 };
+use super::rests::{Rests, is_same_verdict};
 use super::write::{Context, Error, Written, write};
 use crate::metrics::{Metrics, count};
+use crate::snapshots::until;
 
 /// Writes under way at once.
 const CONCURRENCY: usize = 16;
@@ -41,6 +44,7 @@ pub struct Writer {
     known: Option<Arc<Statuses>>,
     queue: BTreeSet<Target>,
     running: BTreeSet<Target>,
+    rests: Rests<Target>,
     jobs: JoinSet<(Target, Result<Written, Error>)>,
 }
 
@@ -60,6 +64,7 @@ impl Writer {
             known: None,
             queue: BTreeSet::new(),
             running: BTreeSet::new(),
+            rests: Rests::default(),
             jobs: JoinSet::new(),
         }
     }
@@ -88,6 +93,7 @@ impl Writer {
                     self.metrics.status_leader.set(i64::from(*leader.borrow_and_update()));
                     self.take_all();
                 }
+                () = until(self.rests.next()) => self.queue.extend(self.rests.take_rested(Instant::now())),
                 _ = sweep.tick() => self.take_all(),
             }
             self.start();
@@ -148,12 +154,15 @@ impl Writer {
         };
         let due: Vec<Target> =
             self.queue.iter().filter(|target| !self.running.contains(*target)).cloned().collect();
+        let now = Instant::now();
         for target in due {
             if self.jobs.len() >= CONCURRENCY {
                 return;
             }
             self.queue.remove(&target);
-            if self.is_settled(&target, &statuses) {
+            if self.is_settled(&target, &statuses)
+                || (self.has_time(&target, &statuses) && self.rests.holds(&target, now))
+            {
                 continue;
             }
             self.running.insert(target.clone());
@@ -184,6 +193,25 @@ impl Writer {
         }
     }
 
+    /// Whether nothing but words and numbers of a policy is different.
+    fn has_time(&self, target: &Target, statuses: &Statuses) -> bool {
+        use super::kinds::Kind;
+        fn is_same<K: Kind>(context: &Context, key: &ObjectKey, statuses: &Statuses) -> bool {
+            let live = K::live(&context.live, key);
+            let Some(known) = live.as_ref().and_then(|live| live.status.as_ref()) else { return false };
+            let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+            K::wanted(statuses, key, Some(known), now)
+                .is_some_and(|wanted| is_same_verdict(&K::conditions(known), &K::conditions(&wanted)))
+        }
+        match target {
+            Target::AuthorizationPolicy(key) => {
+                is_same::<AuthorizationPolicies>(&self.context, key, statuses)
+            }
+            Target::MeshTlsPolicy(key) => is_same::<MeshTlsPolicies>(&self.context, key, statuses),
+            _ => false,
+        }
+    }
+
     fn finish(&mut self, done: Result<(Target, Result<Written, Error>), tokio::task::JoinError>) {
         let (target, result) = match done {
             Ok(done) => done,
@@ -197,7 +225,10 @@ impl Writer {
         self.running.remove(&target);
         match result {
             Ok(Written::Unchanged) => {}
-            Ok(Written::Done) => count(&self.metrics.status_writes, "written"),
+            Ok(Written::Done) => {
+                self.rests.written(&target, Instant::now());
+                count(&self.metrics.status_writes, "written");
+            }
             Ok(Written::NotOurs) => count(&self.metrics.status_writes, "skipped"),
             Err(error) => {
                 count(&self.metrics.status_writes, "failed");
@@ -219,3 +250,6 @@ async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Targ
     };
     (target, result)
 }
+
+#[cfg(test)]
+mod tests;

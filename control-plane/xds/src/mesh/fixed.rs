@@ -59,11 +59,10 @@ pub(super) fn clusters(trust_domain: &str) -> Vec<Resource> {
 }
 
 fn original_dst(name: &str, connect_timeout: Duration) -> Cluster {
-    let cluster = upstream::outside(upstream::cluster(name, connect_timeout));
     Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
         lb_policy: LbPolicy::ClusterProvided as i32,
-        ..cluster
+        ..upstream::cluster(name, connect_timeout)
     }
 }
 
@@ -89,7 +88,7 @@ pub(super) fn leading_to(listener: &str, name: &str) -> Cluster {
             endpoints: vec![locality],
             ..ClusterLoadAssignment::default()
         }),
-        transport_socket: Some(upstream::handing_on(None)),
+        transport_socket: Some(upstream::handing_on()),
         ..upstream::cluster(name, CONNECT_TIMEOUT)
     }
 }

@@ -36,8 +36,8 @@ use crate::envoy::common::duration;
 const DETECTION: Duration = Duration::from_millis(200);
 
 /// All of them.
-pub(super) fn listeners(telemetry: &Telemetry) -> Vec<Resource> {
-    let own = [node(telemetry), detect(telemetry), sender(), mirror::listener(telemetry)];
+pub(super) fn listeners(trust_domain: &str, telemetry: &Telemetry) -> Vec<Resource> {
+    let own = [node(telemetry), detect(telemetry), sender(trust_domain), mirror::listener(telemetry)];
     let all = own.into_iter().chain(authorize::listeners());
     all.map(|listener| resource(&listener.name.clone(), listener)).collect()
 }
@@ -61,13 +61,13 @@ fn node(telemetry: &Telemetry) -> Listener {
             destinations::PEER,
             vec![
                 state::on_new_connection(vec![server_name()]),
-                tcp_filter(telemetry.of_connections(signals::of_peers(tcp_proxy("peer", MTLS)))),
+                tcp_filter(telemetry.of_connections(signals::of_peers(tcp_proxy("peer", MTLS)), None)),
             ],
         ),
         chain(
             destinations::DIRECT,
             vec![tcp_filter(
-                telemetry.of_connections(signals::of_connections(tcp_proxy("direct", PASSTHROUGH))),
+                telemetry.of_connections(signals::of_others(tcp_proxy("direct", PASSTHROUGH)), None),
             )],
         ),
     ];
@@ -108,21 +108,28 @@ fn detect(telemetry: &Telemetry) -> Listener {
     }
 }
 
-/// From a Service's cluster to the pod that it chose: the address is the endpoint's id, the identity comes with its metadata.
-fn sender() -> Listener {
-    let subject = format!("%DYNAMIC_METADATA({}:{})%", endpoint::PEER, endpoint::IDENTITY);
-    let values = vec![server_name(), state::unless_empty(state::value(state::SUBJECT, &subject))];
+/// From a Service's cluster to the pod that it chose: the endpoint's id has its address and its workload. What cannot be taken apart is nobody's
+/// identity, so that the handshake fails.
+fn sender(trust_domain: &str) -> Listener {
+    // The local address is `envoy://<this listener>/<id>`.
+    let part = |number: usize| {
+        let before = 2 + SENDER.split(endpoint::SEPARATOR).count();
+        format!("destination.address.split('{}')[{}]", endpoint::SEPARATOR, before + number)
+    };
+    let (address, workload) = (part(0), part(1));
+    let of_workload = |number: usize| format!("%CEL({workload}.split('{}')[{number}])%", signals::SEPARATOR);
+    let subject = format!("spiffe://{trust_domain}/ns/{}/sa/{}", of_workload(0), of_workload(2));
+    let values = [
+        state::value(state::DESTINATION, &format!("%CEL({address})%")),
+        state::value(state::SUBJECT, &subject),
+        state::string(state::PEER, &format!("%CEL({workload})%")),
+    ];
+    let proxy = signals::of_failures(tcp_proxy("mtls", MTLS));
     Listener {
-        listener_filters: vec![
-            state::on_accept(vec![state::value(
-                state::DESTINATION,
-                "%DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%",
-            )]),
-            original_dst(),
-        ],
+        listener_filters: vec![state::on_accept(values.map(state::with_parts).to_vec()), original_dst()],
         filter_chains: vec![chain(
             "mtls",
-            vec![state::on_new_connection(values), tcp_filter(signals::of_failures(tcp_proxy("mtls", MTLS)))],
+            vec![state::on_new_connection(vec![server_name()]), tcp_filter(proxy)],
         )],
         ..internal_listener(SENDER)
     }
@@ -136,7 +143,7 @@ fn by_destination(name: &str, telemetry: &Telemetry) -> FilterChain {
     let client =
         HashPolicy { policy_specifier: Some(PolicySpecifier::FilterState(hash_policy::FilterState { key })) };
     let proxy = TcpProxy { hash_policy: vec![client], ..tcp_proxy("tcp", PASSTHROUGH) };
-    let proxy = telemetry.of_connections(signals::of_connections(proxy));
+    let proxy = telemetry.of_connections(signals::of_connections(proxy), Some(signals::ENDPOINT));
     chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(proxy)])
 }
 

@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::common::mutation_rules::v3::HeaderMutation;
 use envoy_types::pb::envoy::config::common::mutation_rules::v3::header_mutation::Action;
 use envoy_types::pb::envoy::config::core::v3::{
-    HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+    HeaderValue, HeaderValueOption, HttpProtocolOptions, header_value_option::HeaderAppendAction,
 };
 use envoy_types::pb::envoy::config::listener::v3::{Filter, Listener};
 use envoy_types::pb::envoy::config::route::v3::route::Action as RouteTo;
@@ -46,6 +47,12 @@ const CLUSTER: &str = "x-meshwright-cluster";
 /// What `x-forwarded-for` was: Envoy adds the node's address to that of a copy.
 const FORWARDED: &str = "x-meshwright-forwarded";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// Nobody waits for what a copy comes to, so nothing else ends one that is never answered. Longer ones are lost, which harms nobody.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Copies under way at once, of all pods of the node; more are lost. Who is sent copies and does not answer must not use up the node's
+/// memory, nor the ports of whoever called.
+const MOST: u32 = 1024;
 
 /// Copies for this cluster.
 pub(super) fn policy(cluster: String, is_http2: bool) -> RequestMirrorPolicy {
@@ -91,9 +98,20 @@ pub(super) fn clusters() -> [Cluster; 2] {
         let name_of_options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
         Cluster {
             typed_extension_protocol_options: [(name_of_options, pack_any(options))].into(),
+            circuit_breakers: Some(limits()),
             ..fixed::leading_to(HTTP1, name)
         }
     })
+}
+
+fn limits() -> CircuitBreakers {
+    let thresholds = Thresholds {
+        max_connections: uint32(MOST),
+        max_pending_requests: uint32(MOST),
+        max_requests: uint32(MOST),
+        ..Thresholds::default()
+    };
+    CircuitBreakers { thresholds: vec![thresholds], per_host_thresholds: Vec::new() }
 }
 
 /// Sends copies on as if the pod itself had.
@@ -109,6 +127,11 @@ fn connection_manager(telemetry: &Telemetry) -> Filter {
         stat_prefix: "mirror".to_owned(),
         route_specifier: Some(RouteSpecifier::RouteConfig(routes())),
         http_filters: vec![caller(), http::handed_on(), http::router()],
+        common_http_protocol_options: Some(HttpProtocolOptions {
+            max_headers_count: uint32(upstream::HEADERS_COUNT),
+            max_stream_duration: Some(duration(LONGEST)),
+            ..HttpProtocolOptions::default()
+        }),
         max_request_headers_kb: uint32(upstream::HEADERS_KB),
         http_protocol_options: Some(upstream::http1()),
         http2_protocol_options: Some(upstream::http2()),

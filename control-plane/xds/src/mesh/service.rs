@@ -14,7 +14,7 @@ use meshwright_core::mesh::Protocol;
 use meshwright_core::model::ObjectKey;
 
 use super::parts::resource;
-use super::{endpoint, upstream};
+use super::upstream;
 use crate::Resource;
 use crate::envoy::common::ads;
 
@@ -101,7 +101,7 @@ pub(super) fn destination(address: &str, port: u16) -> Option<String> {
     address.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port).to_string())
 }
 
-/// Nothing of it depends on who the endpoints are: they bring their own identities along, and whether they take mutual TLS. Nor on the
+/// Nothing of it depends on who the endpoints are: they say themselves who they are, and whether they take mutual TLS. Nor on the
 /// protocol: while that changes, HTTP comes to the cluster of what is TCP.
 fn cluster(name: &str, endpoints: &str, policy: LbPolicy) -> Resource {
     let cluster = Cluster {
@@ -117,9 +117,9 @@ fn cluster(name: &str, endpoints: &str, policy: LbPolicy) -> Resource {
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
             ..CommonLbConfig::default()
         }),
-        transport_socket: Some(upstream::handing_on(Some(endpoint::PEER))),
+        transport_socket: Some(upstream::handing_on()),
         typed_extension_protocol_options: upstream::http_options(),
-        ..upstream::outside(upstream::cluster(name, CONNECT_TIMEOUT))
+        ..upstream::cluster(name, CONNECT_TIMEOUT)
     };
     resource(name, cluster)
 }

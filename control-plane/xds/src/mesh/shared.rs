@@ -67,7 +67,10 @@ impl Shared {
             clusters: Clusters::new(),
             lingering: Lingering::default(),
             resources: BTreeMap::new(),
-            listeners: inner::listeners(&Telemetry::default()).into_iter().map(Arc::new).collect(),
+            listeners: inner::listeners(trust_domain, &Telemetry::default())
+                .into_iter()
+                .map(Arc::new)
+                .collect(),
             telemetry: Telemetry::default(),
             memo: Arc::default(),
             zones: Arc::default(),
@@ -83,7 +86,8 @@ impl Shared {
     /// The same, and its proxies tell this beside their statistics.
     #[must_use]
     pub fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
-        self.listeners = inner::listeners(&telemetry).into_iter().map(Arc::new).collect();
+        let listeners = inner::listeners(&self.trust_domain, &telemetry);
+        self.listeners = listeners.into_iter().map(Arc::new).collect();
         self.telemetry = telemetry;
         self.memo = Arc::default();
         self.put_clusters();

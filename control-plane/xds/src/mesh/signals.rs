@@ -10,14 +10,17 @@
 mod loggers;
 mod series;
 
+pub(super) use self::loggers::{
+    ENDPOINT, of_connections, of_failures, of_others, of_peers, of_received, of_requests,
+};
 pub use self::loggers::{MAX_COUNTERS, MAX_HISTOGRAMS, STATISTICS};
-pub(super) use self::loggers::{of_connections, of_failures, of_peers, of_received, of_requests};
+pub(super) use self::series::SEPARATOR;
 pub use self::series::{
     Destination, Kind, Outcome, Series, Workload, is_of_requests, parse, parse_whole, prefixes,
 };
 
-/// A workload as it is written into the filter state of its connections and the metadata of its endpoints: namespace, name and service
-/// account. `identity` is its SPIFFE id.
+/// A workload as it is written into the filter state of its connections and the names of its endpoints: namespace, name and service account.
+/// `identity` is its SPIFFE id.
 pub(super) fn workload(identity: &str, name: &str) -> String {
     let (namespace, account) = series::of_identity(identity).unwrap_or_default();
     [namespace, name, account].join(series::SEPARATOR)

@@ -7,15 +7,16 @@
 
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::substitution_format_string::Format;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, SubstitutionFormatString};
+use envoy_types::pb::envoy::config::core::v3::{CelExpressionConfig, DataSource, SubstitutionFormatString};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, ListenerFilter};
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::FilterStateValue;
 use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3::filter_state_value::{
     Key, SharedWithUpstream, Value,
 };
 use envoy_types::pb::envoy::extensions::filters::{listener, network};
+use envoy_types::pb::envoy::extensions::formatter::cel::v3::Cel;
 
-use super::parts;
+use super::parts::{self, extension};
 
 /// Secret that Envoy shows as client certificate: that of the pod that called.
 pub(super) const IDENTITY: &str = "envoy.tls.certificate_mappers.on_demand_secret";
@@ -36,6 +37,8 @@ pub(super) const ALPN: &str = "envoy.network.application_protocols";
 
 /// Which workload the connection came from, as [`super::signals::workload`] writes it.
 pub(super) const SOURCE: &str = "meshwright.io/source";
+/// Which workload it goes to, in the same way.
+pub(super) const PEER: &str = "meshwright.io/peer";
 /// The cluster that a request goes to, for the hop behind it.
 pub(super) const SERVICE: &str = "meshwright.io/service";
 
@@ -49,6 +52,17 @@ pub(super) fn value(object: &str, text: &str) -> FilterStateValue {
         value: Some(Value::FormatString(format(text))),
         ..FilterStateValue::default()
     }
+}
+
+/// The same, made from a text whose expressions may take strings apart.
+pub(super) fn with_parts(value: FilterStateValue) -> FilterStateValue {
+    let cel_config =
+        Some(CelExpressionConfig { enable_string_functions: true, ..CelExpressionConfig::default() });
+    let mut value = value;
+    if let Some(Value::FormatString(format)) = &mut value.value {
+        format.formatters.push(extension("envoy.formatter.cel", Cel { cel_config }));
+    }
+    value
 }
 
 /// A string under a name of ours.

@@ -7,7 +7,9 @@ use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog, access_log};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use envoy_types::pb::envoy::config::core::v3::{GrpcService, Http2ProtocolOptions, TypedExtensionConfig};
+use envoy_types::pb::envoy::config::core::v3::{
+    BindConfig, GrpcService, Http2ProtocolOptions, TypedExtensionConfig,
+};
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
@@ -36,11 +38,11 @@ use envoy_types::util::pack_any;
 use prost::Name;
 
 use super::parts::{extension, resource};
-use super::{endpoint, ordered, state};
+use super::{ordered, signals, state};
 use crate::Resource;
 use crate::envoy::common::{boolean, duration, socket_address};
 
-/// The cluster of the collector. It alone has no source address in the black hole: the proxy speaks to it for itself, from the node's network.
+/// The cluster of the collector. The proxy speaks to it for itself, from the node's network, which is nowhere else so.
 const COLLECTOR: &str = "otlp";
 /// Who tells, in traces: the workload is an attribute of each span, because one proxy serves many.
 const SERVICE: &str = "meshwright-node";
@@ -87,10 +89,7 @@ impl Telemetry {
                 name: "envoy.tracers.opentelemetry".to_owned(),
                 config_type: Some(http::ConfigType::TypedConfig(pack_any(tracer(tracing.sampling)))),
             }),
-            custom_tags: vec![
-                tag("meshwright.source", &source()),
-                tag("meshwright.peer", &of_endpoint(endpoint::WORKLOAD)),
-            ],
+            custom_tags: vec![tag("meshwright.source", &source()), tag("meshwright.peer", signals::ENDPOINT)],
             ..ManagerTracing::default()
         })
     }
@@ -115,16 +114,16 @@ impl Telemetry {
             ("grpc_status", "%GRPC_STATUS_NUMBER%"),
             ("trace_id", "%TRACE_ID%"),
         ];
-        self.lines(&REQUEST)
+        self.lines(Some(signals::ENDPOINT), &REQUEST)
     }
 
-    /// The same with lines for connections.
-    pub(super) fn of_connections(&self, proxy: TcpProxy) -> TcpProxy {
-        let access_log = [proxy.access_log, self.lines(&[])].concat();
+    /// The same with lines for connections; `peer` tells the workload that they reach, where there is one.
+    pub(super) fn of_connections(&self, proxy: TcpProxy, peer: Option<&str>) -> TcpProxy {
+        let access_log = [proxy.access_log, self.lines(peer, &[])].concat();
         TcpProxy { access_log, ..proxy }
     }
 
-    fn lines(&self, more: &[(&str, &str)]) -> Vec<AccessLog> {
+    fn lines(&self, peer: Option<&str>, more: &[(&str, &str)]) -> Vec<AccessLog> {
         if !self.access_log {
             return Vec::new();
         }
@@ -135,7 +134,6 @@ impl Telemetry {
             ("destination", "%DOWNSTREAM_LOCAL_ADDRESS%".to_owned()),
             ("cluster", "%UPSTREAM_CLUSTER%".to_owned()),
             ("endpoint", "%UPSTREAM_HOST%".to_owned()),
-            ("peer", of_endpoint(endpoint::WORKLOAD)),
             ("protocol", "%PROTOCOL%".to_owned()),
             ("flags", "%RESPONSE_FLAGS%".to_owned()),
             ("details", "%RESPONSE_CODE_DETAILS%".to_owned()),
@@ -144,7 +142,8 @@ impl Telemetry {
             ("bytes_sent", "%BYTES_RECEIVED%".to_owned()),
             ("bytes_received", "%BYTES_SENT%".to_owned()),
         ];
-        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let peer = peer.map(|peer| ("peer", peer.to_owned()));
+        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(peer);
         let text = |text: String| Value { kind: Some(value::Kind::StringValue(text)) };
         let fields = own.into_iter().chain(more).map(|(name, value)| (name.to_owned(), text(value)));
         let format = ordered::field(JSON_FORMAT, &ordered::texts(&Struct { fields: fields.collect() }));
@@ -160,10 +159,6 @@ impl Telemetry {
 
 fn source() -> String {
     format!("%FILTER_STATE({}:PLAIN)%", state::SOURCE)
-}
-
-fn of_endpoint(key: &str) -> String {
-    format!("%METADATA(UPSTREAM_HOST:{}:{key})%", endpoint::PEER)
 }
 
 fn tag(name: &str, value: &str) -> CustomTag {
@@ -223,6 +218,8 @@ fn cluster(host: &str, port: u16) -> Cluster {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
             pack_any(options),
         )]),
+        // Nothing is said in it, so nothing of the bootstrap's.
+        upstream_bind_config: Some(BindConfig::default()),
         ..Cluster::default()
     }
 }

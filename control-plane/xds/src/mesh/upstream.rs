@@ -1,40 +1,31 @@
-//! How connections leave the proxy: from whose network, and with which limits, which are none.
+//! How connections leave the proxy, and with which limits, which are none. From whose network they do is the same for all, so the agent says it
+//! in Envoy's bootstrap: for each cluster it would take 3.4 kB. What has lost its filter state leaves from an empty network there, so reaches
+//! nobody; it would leave from the node's own otherwise.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, UpstreamConnectionOptions};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::core::v3::http1_protocol_options::HeaderKeyFormat;
 use envoy_types::pb::envoy::config::core::v3::http1_protocol_options::header_key_format::HeaderFormat;
 use envoy_types::pb::envoy::config::core::v3::{
-    BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, SocketAddress,
-    SocketOption, TransportSocket, socket_address::PortSpecifier, socket_option,
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket,
 };
 use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
-use envoy_types::pb::envoy::extensions::local_address_selectors::filter_state_override;
 use envoy_types::pb::envoy::extensions::transport_sockets::internal_upstream::v3::InternalUpstreamTransport;
-use envoy_types::pb::envoy::extensions::transport_sockets::internal_upstream::v3::internal_upstream_transport::MetadataValueSource;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions as UpstreamHttpOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
-use envoy_types::pb::envoy::r#type::metadata::v3::{MetadataKind, metadata_kind};
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 
 use super::parts::{BUFFER, extension, transport_socket};
 use crate::envoy::cluster::MAX_AGE;
-use crate::envoy::common::{duration, keepalive, uint32};
+use crate::envoy::common::{duration, uint32};
 
-/// The agent puts the path of an empty network namespace here. What has lost its filter state connects from there, so to nowhere: it would
-/// leave from the node's own network otherwise.
-const BLACK_HOLE: &str = "blackhole";
-/// Tells the redirection in pods' namespaces whose connections these are.
-const MARK: i64 = 0x539;
-const SOL_SOCKET: i64 = 1;
-const SO_MARK: i64 = 36;
 /// Pooled connections hold the namespace of a pod that may be gone.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Envoy's limits for headers (60 kB, 100 of them) are below those of many servers: nobody asked for any.
@@ -54,56 +45,10 @@ pub(super) fn cluster(name: &str, connect_timeout: Duration) -> Cluster {
     }
 }
 
-/// A cluster whose connections leave from the network of whoever called.
-pub(super) fn outside(cluster: Cluster) -> Cluster {
-    Cluster {
-        upstream_bind_config: Some(bind_config()),
-        upstream_connection_options: Some(UpstreamConnectionOptions {
-            tcp_keepalive: Some(keepalive()),
-            ..UpstreamConnectionOptions::default()
-        }),
-        ..cluster
-    }
-}
-
-fn bind_config() -> BindConfig {
-    BindConfig {
-        source_address: Some(nowhere("0.0.0.0")),
-        extra_source_addresses: vec![ExtraSourceAddress {
-            address: Some(nowhere("::")),
-            ..ExtraSourceAddress::default()
-        }],
-        socket_options: vec![SocketOption {
-            level: SOL_SOCKET,
-            name: SO_MARK,
-            state: socket_option::SocketState::StatePrebind as i32,
-            value: Some(socket_option::Value::IntValue(MARK)),
-            ..SocketOption::default()
-        }],
-        local_address_selector: Some(extension(
-            "envoy.upstream.local_address_selector.filter_state_override",
-            filter_state_override::v3::Config {},
-        )),
-        ..BindConfig::default()
-    }
-}
-
-fn nowhere(address: &str) -> SocketAddress {
-    SocketAddress {
-        address: address.to_owned(),
-        port_specifier: Some(PortSpecifier::PortValue(0)),
-        network_namespace_filepath: BLACK_HOLE.to_owned(),
-        ..SocketAddress::default()
-    }
-}
-
-/// To an internal listener filter state goes along, and of the endpoint's metadata what is under `metadata`. To any other endpoint this is a
-/// plain connection.
-pub(super) fn handing_on(metadata: Option<&str>) -> TransportSocket {
-    let host = MetadataKind { kind: Some(metadata_kind::Kind::Host(metadata_kind::Host {})) };
-    let source = |name: &str| MetadataValueSource { kind: Some(host), name: name.to_owned() };
+/// To an internal listener filter state goes along. To any other endpoint this is a plain connection.
+pub(super) fn handing_on() -> TransportSocket {
     let config = InternalUpstreamTransport {
-        passthrough_metadata: metadata.map(source).into_iter().collect(),
+        passthrough_metadata: Vec::new(),
         transport_socket: Some(transport_socket("envoy.transport_sockets.raw_buffer", RawBuffer {})),
     };
     transport_socket("envoy.transport_sockets.internal_upstream", config)

@@ -3,7 +3,7 @@
 //! The proxy decides once for each connection. So when rules change, who is connected is looked up (by address: the kernel knows no
 //! certificates), and who may not be any more on some port is cut off, on all of them: which port it is the kernel does not know either. It is done
 //! at once, and again every few seconds until the proxy has said that it has the new rules. Who nobody knows is taken for one who may not be: it
-//! connects anew and shows its certificate.
+//! connects anew and shows its certificate. Rules that the proxy refuses are not in force: then nobody is cut off until it takes some.
 //!
 //! A port at which rules look at requests from now on is another way through the proxy, which is chosen once for each connection, too. Whoever is
 //! connected connects anew, once: when the proxy has the rules.
@@ -17,7 +17,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use meshwright_proto::nodes::{Admission, NodeOrder};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use super::claim::Held;
 
 use refused::is_refused;
 
@@ -30,6 +33,15 @@ const MOST: usize = 8;
 
 /// By uid, rules under which connections may have been taken; where a pod is not named, nobody was refused.
 pub type Stored = BTreeMap<String, Vec<Admission>>;
+
+/// What is written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Who served the node then.
+    pub by: Held,
+    /// Pods' rules.
+    pub admitted: Stored,
+}
 
 /// What to do in a pod's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +63,8 @@ pub struct Scene<'a> {
     pub is_here: &'a dyn Fn(&str) -> bool,
     /// Whether the proxy has a pod's rules, in this version.
     pub has_taken: &'a dyn Fn(&str, &str) -> bool,
+    /// Whether it does not take them, in this version.
+    pub has_refused: &'a dyn Fn(&str, &str) -> bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +74,8 @@ struct Change {
     due: Instant,
     looked: bool,
     under_way: bool,
+    /// The proxy goes by the rules from before, and does not take the new ones.
+    rests: bool,
     /// The proxy had the new rules before this look began, which is not the first one.
     is_last: bool,
     /// From where it is connected, once that is known, and since when.
@@ -73,14 +89,21 @@ pub struct Admissions {
     changes: BTreeMap<String, Change>,
     restored: Stored,
     unsaved: bool,
+    /// What was last asked for, to be written down.
+    written: Option<Written>,
+    wakes: Option<Instant>,
 }
 
 impl Admissions {
-    /// Takes up what a process before us wrote down, of the pods that were captured then. Of those that come from now on nobody can be connected.
-    pub fn restore<'a>(&mut self, mut stored: Stored, captured: impl Iterator<Item = &'a String>) {
-        let mut before = |uid: &String| stored.remove(uid).unwrap_or_else(|| vec![Admission::default()]);
-        let restored = captured.map(|uid| (uid.clone(), before(uid))).collect();
-        *self = Self { restored, unsaved: true, ..Self::default() };
+    /// Takes up what a process before us wrote down, of the pods that were captured then. Of those that come from now on nobody can be
+    /// connected. Where nothing is known of before, as after a release that wrote nothing down, who is connected is taken to be so by right: to
+    /// cut them all off would be worse.
+    pub fn restore<'a>(&mut self, stored: Option<Stored>, captured: impl Iterator<Item = &'a String>) {
+        *self = Self::default();
+        if let Some(mut stored) = stored {
+            let mut before = |uid: &String| stored.remove(uid).unwrap_or_else(|| vec![Admission::default()]);
+            self.restored = captured.map(|uid| (uid.clone(), before(uid))).collect();
+        }
     }
 
     /// What to do now.
@@ -107,10 +130,14 @@ impl Admissions {
             let Some(after) = known.get(uid) else { continue };
             let version = order.policies.get(uid).map_or("", |policy| &policy.version);
             let is_taken = version.is_empty() || (scene.has_taken)(uid, version);
+            change.rests = !is_taken && (scene.has_refused)(uid, version);
             if let Some(act) = change.act(after, order, is_taken, now) {
                 acts.push((uid.clone(), act));
             }
         }
+        // Of a pod that is not captured nothing is due, however long that takes.
+        let captured = self.changes.iter().filter(|(uid, _)| captured.contains(*uid));
+        self.wakes = captured.filter_map(|(_, change)| change.wakes()).min();
         acts
     }
 
@@ -128,15 +155,16 @@ impl Admissions {
         }
         self.unsaved = true;
         if before.iter().any(|one| *one != wanted) {
-            let (looked, under_way, is_last) = (false, false, false);
-            let change = Change { before, due: now, looked, under_way, is_last, callers: None };
+            let (looked, under_way, rests, is_last) = (false, false, false, false);
+            let change = Change { before, due: now, looked, under_way, rests, is_last, callers: None };
             self.changes.insert(uid.to_owned(), change);
         }
     }
 
-    /// What is to be written down, if it is not what was last asked for.
-    pub fn unsaved(&mut self) -> Option<Stored> {
-        if !std::mem::take(&mut self.unsaved) {
+    /// What is to be written down by who serves now, if that was not what was last asked for.
+    pub fn unsaved(&mut self, by: &Held) -> Option<Written> {
+        let is_by = self.written.as_ref().is_some_and(|written| written.by == *by);
+        if !std::mem::take(&mut self.unsaved) && is_by {
             return None;
         }
         let mut stored = self.restored.clone();
@@ -145,12 +173,18 @@ impl Admissions {
             stored.insert(uid.clone(), before.into_iter().chain([known.clone()]).collect());
         }
         stored.retain(|_, all| all.iter().any(|one| *one != Admission::default()));
-        Some(stored)
+        let written = Some(Written { by: by.clone(), admitted: stored });
+        // Most pods come and go without rules, and to write takes the disk's time.
+        if self.written == written {
+            return None;
+        }
+        self.written.clone_from(&written);
+        written
     }
 
     /// What was to be written down was not.
     pub fn is_unsaved(&mut self) {
-        self.unsaved = true;
+        self.written = None;
     }
 
     /// Addresses of which the control plane is to say who has them.
@@ -170,27 +204,33 @@ impl Admissions {
     /// What was to be ended has been, or could not be.
     pub fn ended(&mut self, uid: &str, is_done: bool, now: Instant) {
         let Some(change) = self.changes.get_mut(uid) else { return };
-        (change.under_way, change.callers) = (false, None);
-        if !is_done {
-            return;
-        }
-        (change.looked, change.due) = (true, now + AGAIN);
-        if change.is_last {
+        // What failed would fail at once again.
+        (change.under_way, change.callers, change.due) = (false, None, now + AGAIN);
+        change.looked |= is_done;
+        if is_done && change.is_last {
             self.changes.remove(uid);
             self.unsaved = true;
         }
     }
 
-    /// When to look again, if nothing happens.
+    /// When to look again after the last time, if nothing happens.
     pub fn wakes(&self) -> Option<Instant> {
-        let times = self.changes.values().filter(|change| !change.under_way);
-        times.map(|change| change.callers.as_ref().map_or(change.due, |(_, since)| *since + PATIENCE)).min()
+        self.wakes
     }
 }
 
 impl Change {
+    fn wakes(&self) -> Option<Instant> {
+        let wakes = self.callers.as_ref().map_or(self.due, |(_, since)| *since + PATIENCE);
+        (!self.under_way && !self.rests).then_some(wakes)
+    }
+
     fn act(&mut self, after: &Admission, order: &NodeOrder, is_taken: bool, now: Instant) -> Option<Act> {
         if self.under_way {
+            return None;
+        }
+        if self.rests {
+            self.callers = None;
             return None;
         }
         let act = match &self.callers {

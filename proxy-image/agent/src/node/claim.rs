@@ -23,6 +23,14 @@ pub struct Held {
     pub epoch: i64,
 }
 
+/// What the file says, and who acted before on another epoch or for another revision; none where that was never said.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    held: Option<Held>,
+    before: Option<Held>,
+}
+
 /// The node's directory, as an agent of one revision sees it.
 #[derive(Debug)]
 pub struct Claims {
@@ -50,6 +58,12 @@ impl Claims {
         store::read_json(&self.file())
     }
 
+    /// Whether this is who acts, or acted right before: what it wrote down nobody has made untrue since.
+    pub fn is_recent(&self, one: &Held) -> bool {
+        let Record { held, before } = store::read_json(&self.file());
+        [held, before].iter().flatten().any(|known| known == one)
+    }
+
     /// Takes over, if nobody acts on this epoch or a later one. One whose process is gone for good may have been told of epochs that nobody
     /// knows any more, as when the mesh was removed without it, and so may we: `anew` goes by whether it lives, or is us, instead. Returns
     /// whether it is ours.
@@ -65,7 +79,10 @@ impl Claims {
             Some(held) => held.epoch < epoch || (anew && !self.is_alive(&held.revision)?),
         };
         if free {
-            store::write_json(&self.file(), &Some(Held { revision: self.revision.clone(), epoch }))?;
+            let known: Record = store::read_json(&self.file());
+            let held = Some(Held { revision: self.revision.clone(), epoch });
+            let before = if known.held == held { known.before } else { known.held };
+            store::write_json(&self.file(), &Record { held, before })?;
         }
         Ok(free)
     }
@@ -174,6 +191,29 @@ mod tests {
         assert!(!claims.take(3, false).unwrap());
         assert!(claims.take(3, true).unwrap());
         assert_eq!(held(&claims), Some(("mesh-1".to_owned(), 3)));
+    }
+
+    #[test]
+    fn who_acted_right_before_is_known_also_after_one_that_knows_nothing_of_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] =
+            ["mesh-old", "mesh-new"].map(|revision| Claims::open(folder.path(), revision).unwrap());
+        let recent = |of: &Claims| {
+            let all = [("mesh-old", 1), ("mesh-old", 2), ("mesh-new", 3), ("mesh-old", 4), ("mesh-new", 5)];
+            let is_recent = |(revision, epoch): &(&str, i64)| {
+                of.is_recent(&Held { revision: (*revision).to_owned(), epoch: *epoch })
+            };
+            all.into_iter().filter(is_recent).map(|(_, epoch)| epoch).collect::<Vec<_>>()
+        };
+        assert!(recent(&old).is_empty());
+        assert!(old.take(1, false).unwrap() && recent(&old) == [1]);
+        assert!(old.take(2, false).unwrap() && recent(&old) == [1, 2]);
+        assert!(new.take(3, false).unwrap() && recent(&new) == [2, 3]);
+        assert!(new.take(3, true).unwrap() && recent(&new) == [2, 3]);
+        // An older release writes the rest only.
+        store::write(&new.file(), 0o600, br#"{"revision":"mesh-old","epoch":4}"#).unwrap();
+        assert!(recent(&new) == [4] && held(&new) == Some(("mesh-old".to_owned(), 4)));
+        assert!(new.take(5, false).unwrap() && recent(&new) == [4, 5]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Carries out what [`Keep`] decides, and tells everybody who needs to know.
 
+mod admit;
 mod plugin;
 mod turn;
 
@@ -19,14 +20,14 @@ use tokio::{
 };
 
 use super::{
-    admission::{Act, Admissions, Scene},
+    admission::Admissions,
     args::Args,
     claim::Claims,
     duty::Duty,
     farewell::Farewell,
     find,
     follow::Heard,
-    hands::{Hands, Takers},
+    hands::Hands,
     keep::{Keep, Task},
     metrics::Metrics,
     naming::Naming,
@@ -34,6 +35,7 @@ use super::{
     nft::Nft,
     rules::Ports,
     store,
+    takers::Takers,
     wallet::Wallet,
 };
 use crate::relay::Relay;
@@ -48,9 +50,6 @@ const SEARCH: Duration = Duration::from_millis(500);
 const PROBES: Duration = Duration::from_millis(50);
 /// How often connections are counted while we wait for their end.
 const COUNT: Duration = Duration::from_millis(500);
-
-/// Under which rules pods may have taken the connections that they have, see [`Admissions`].
-const ADMISSIONS: &str = "admissions.json";
 
 /// What others tell the driver and hear from it.
 pub struct Outlets {
@@ -126,6 +125,7 @@ impl Repeated {
 struct Serving {
     since: Instant,
     settled: bool,
+    epoch: i64,
 }
 
 /// What is written down, as it was written last.
@@ -288,37 +288,6 @@ impl Driver {
         }
         let (cache, directory) = (self.args.paths.cni_cache_dir.clone(), self.args.paths.netns_dir.clone());
         self.spawn(move || Event::Found(find::find(&cache, &directory, &sought)));
-    }
-
-    /// Ends connections of callers that pods refuse since their rules changed.
-    fn admit(&mut self, order: &NodeOrder, now: Instant) {
-        if self.serving.is_none() {
-            return;
-        }
-        let pods: BTreeMap<_, _> = self.keep.captured_in().collect();
-        let (keep, relay) = (&self.keep, &self.relay);
-        let scene = Scene {
-            order,
-            captured: &pods.keys().cloned().collect(),
-            is_here: &|uid| keep.knows(uid),
-            has_taken: &|uid, version| relay.has_taken_policy(uid, version),
-        };
-        let acts = self.admissions.advance(scene, now);
-        if let Some(stored) = self.admissions.unsaved() {
-            let path = self.args.paths.node_dir.join(ADMISSIONS);
-            if let Err(e) = self.hands.claims.acting(|| store::write_json(&path, &stored)) {
-                tracing::warn!(error = %format!("{e:#}"), "write down who may be connected");
-                self.admissions.is_unsaved();
-            }
-        }
-        for (uid, act) in acts {
-            let Some(namespace) = pods.get(&uid).cloned() else { continue };
-            let hands = self.hands.clone();
-            self.spawn(move || match act {
-                Act::Look => Event::Looked(uid, hands.callers(&namespace)),
-                Act::End(callers) => Event::Cut(uid, hands.end_callers(&namespace, &callers)),
-            });
-        }
     }
 
     /// Whoever serves the node has its rules for probes. Before pods refuse anything, so that no probe fails.

@@ -6,11 +6,16 @@ use std::{path::Path, time::Duration};
 use meshwright_runtime::{CancellationToken, Shutdown, telemetry};
 use tokio::{net::UnixStream, time::Instant};
 
-use super::{args::EnvoyArgs, blackhole, bootstrap::bootstrap};
+use super::{
+    args::EnvoyArgs,
+    blackhole,
+    bootstrap::{Sources, bootstrap},
+    netns,
+};
 use crate::{args::memory_limit, envoy::supervise};
 
-/// The name of the empty namespace in the directory that agent and Envoy share.
-pub const BLACK_HOLE: &str = "blackhole";
+/// The name of the empty namespace in Envoy's directory.
+const BLACK_HOLE: &str = "blackhole";
 
 /// Runs Envoy until SIGTERM, and then until the agent is gone: it ends when nothing is connected any more, or nobody is to wait for that.
 ///
@@ -30,7 +35,8 @@ pub async fn run_until(args: EnvoyArgs, shutdown: Shutdown) -> anyhow::Result<()
     let directory = &args.proxy.run_dir;
     let _namespace = blackhole::make(&directory.join(BLACK_HOLE))?;
     let stop = CancellationToken::new();
-    let written = || bootstrap(&args, &format!("{:032x}", rand::random::<u128>()), memory_limit());
+    let sources = Sources { black_hole: &directory.join(BLACK_HOLE), ipv4_only: netns::lacks_ipv6() };
+    let written = || bootstrap(&args, &format!("{:032x}", rand::random::<u128>()), &sources, memory_limit());
     let socket = args.proxy.xds_socket();
     let end = async {
         shutdown.drain().cancelled().await;

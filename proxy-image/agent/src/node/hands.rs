@@ -1,27 +1,21 @@
 //! Does in pods' namespaces what was decided.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 
 use super::{
     claim::Claims,
     keep::{Task, pod::Job},
-    netns::{Netns, is_namespace},
+    netns::Netns,
     nft::Nft,
     probe::{handshake, probe},
     rules::{Guard, Ports, Rules, SLOTS},
-    sockets::Sockets,
+    sockets::{Listeners, Sockets},
+    takers::Takers,
     wallet::Wallet,
 };
 
 /// Where mutual TLS arrives, whichever proxy took it.
 const INBOUND: [u16; 2] = [SLOTS[0].inbound, SLOTS[1].inbound];
-/// Of so many namespaces it is known what they listened on, before those are forgotten that are gone.
-const TAKERS: usize = 512;
 
 /// What it takes. Cheap to clone; everything here blocks.
 #[derive(Debug, Clone)]
@@ -34,30 +28,8 @@ pub struct Hands {
     pub ports: Ports,
     /// With what pods call.
     pub wallet: Wallet,
-    /// What pods listened on when they began to refuse plaintext, by namespace.
+    /// What pods had taken when they began to refuse plaintext.
     pub takers: Takers,
-}
-
-/// Ports by namespace. Cheap to clone; all clones are one.
-#[derive(Debug, Clone, Default)]
-pub struct Takers(Arc<Mutex<BTreeMap<PathBuf, BTreeSet<u16>>>>);
-
-impl Takers {
-    fn of(&self, namespace: &Path) -> BTreeSet<u16> {
-        self.lock().get(namespace).cloned().unwrap_or_default()
-    }
-
-    fn note(&self, namespace: &Path, ports: impl IntoIterator<Item = u16>) {
-        let mut all = self.lock();
-        if all.len() >= TAKERS {
-            all.retain(|path, _| is_namespace(path));
-        }
-        all.entry(namespace.to_owned()).or_default().extend(ports);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, BTreeSet<u16>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Hands {
@@ -67,46 +39,56 @@ impl Hands {
     /// When it could not be done; then it is to be tried again.
     pub fn perform(&self, task: &Task) -> anyhow::Result<usize> {
         let netns = Netns::open(&task.namespace)?;
-        let refuses = matches!(task.job.0, Job::Redirect | Job::Guard | Job::Refuse | Job::Check);
-        if refuses && task.guard.refuses_any() {
-            self.takers.note(&task.namespace, Sockets::of(&netns)?.listening());
+        let refuses = matches!(task.job.0, Job::Redirect | Job::Guard | Job::Refuse);
+        if !refuses || !task.guard.refuses_any() {
+            return self.perform_in(&netns, task);
         }
+        let before = Listeners::of(&netns)?;
+        let outcome = self.perform_in(&netns, task);
+        // Also if it could not be done: what is refused may be refused already.
+        self.takers.note(&task.namespace, |known| Sockets::accepted(&netns, &before, known))?;
+        outcome
+    }
+
+    fn perform_in(&self, netns: &Netns, task: &Task) -> anyhow::Result<usize> {
         let Ports { outbound, inbound } = self.ports;
         let (captured, leaving) = (Rules::Captured(self.ports), Rules::Leaving(self.ports));
         match task.job.0 {
-            Job::AwaitListeners => Ok(usize::from(!Sockets::of(&netns)?.listen_on(&[outbound, inbound]))),
-            Job::AwaitClosed => Ok(usize::from(!Sockets::of(&netns)?.listen_on_none(&[outbound, inbound]))),
+            Job::AwaitListeners => Ok(usize::from(!Sockets::of(netns)?.listen_on(&[outbound, inbound]))),
+            Job::AwaitClosed => Ok(usize::from(!Sockets::of(netns)?.listen_on_none(&[outbound, inbound]))),
             Job::Count => {
                 let ports: Vec<_> = task.ports.iter().copied().collect();
-                Ok(Sockets::of(&netns)?.connected(&ports))
+                Ok(Sockets::of(netns)?.connected(&ports))
             }
-            Job::Try => handshake(&netns, inbound, self.wallet.of(&task.identity)?).map(|()| 0),
+            Job::Try => handshake(netns, inbound, self.wallet.of(&task.identity)?).map(|()| 0),
             Job::Redirect => self.act(|| {
                 match task.redirected {
-                    true => self.nft.apply(&netns, captured, &task.guard)?,
-                    false => self.nft.establish(&netns, captured, &task.guard)?,
+                    true => self.nft.apply(netns, captured, &task.guard)?,
+                    false => self.nft.establish(netns, captured, &task.guard)?,
                 }
-                let tried = probe(&netns);
+                let tried = probe(netns);
                 if tried.is_err() {
                     // Rather without the mesh than without a network. What is refused stays refused.
-                    self.nft.apply(&netns, leaving, &task.guard)?;
+                    self.nft.apply(netns, leaving, &task.guard)?;
                 }
                 tried
             }),
             Job::Check => self.act(|| {
-                if !self.nft.has(&netns, captured, &task.guard) {
+                if !self.nft.has(netns, captured, &task.guard) {
                     tracing::warn!(uid = task.uid, "somebody changed a pod's redirection, it is set again");
-                    self.nft.apply(&netns, captured, &task.guard)?;
+                    self.nft.apply(netns, captured, &task.guard)?;
                 }
                 Ok(())
             }),
-            Job::Refuse => self.act(|| self.nft.refuse(&netns, &task.guard)),
-            Job::Guard => self.act(|| self.nft.apply(&netns, captured, &task.guard)),
+            Job::Refuse => self.act(|| self.nft.refuse(netns, &task.guard)),
+            Job::Guard => self.act(|| self.nft.apply(netns, captured, &task.guard)),
             Job::Cut => self.act(|| {
                 let own = SLOTS.map(|slot| [slot.outbound, slot.inbound]).concat();
                 let own = [own, vec![outbound, inbound]].concat();
-                let taken = self.takers.of(&task.namespace);
-                let cut = Sockets::end_plaintext(&netns, &task.guard, &own, &taken)?;
+                let accepted = self.takers.of(&task.namespace);
+                let cut = Sockets::end_plaintext(netns, &task.guard, &own, &accepted)?;
+                // Nobody was let in since then.
+                self.takers.forget(&task.namespace);
                 if cut > 0 {
                     tracing::info!(
                         uid = task.uid,
@@ -116,8 +98,8 @@ impl Hands {
                 }
                 Ok(())
             }),
-            Job::Part => self.act(|| self.nft.apply(&netns, leaving, &Guard::default())),
-            Job::Clear => self.act(|| self.nft.clear(&netns)),
+            Job::Part => self.act(|| self.nft.apply(netns, leaving, &Guard::default())),
+            Job::Clear => self.act(|| self.nft.clear(netns)),
         }
     }
 

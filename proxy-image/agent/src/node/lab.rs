@@ -1,5 +1,6 @@
 //! Network namespaces of a test's own, with the real nft and the real kernel.
 
+mod hands;
 mod rules;
 
 use std::{

@@ -30,6 +30,7 @@ mod rules;
 mod run;
 mod sockets;
 mod store;
+mod takers;
 mod traffic;
 mod wallet;
 

@@ -10,7 +10,6 @@ use super::{
     args::Args,
     certificates,
     driver::{self, Driver},
-    envoy::BLACK_HOLE,
     follow::{self, Heard},
     health,
     metrics::Metrics,
@@ -71,8 +70,7 @@ fn start(
     if ipv4_only {
         tracing::info!("this kernel has no IPv6, the proxy listens and connects over IPv4 only");
     }
-    let pods = Pods::new(&args.run_dir.join(BLACK_HOLE).display().to_string()).for_ipv4_only(ipv4_only);
-    let relay = Relay::of_node(pods);
+    let relay = Relay::of_node(Pods::default().for_ipv4_only(ipv4_only));
     let (metrics, own) = (Metrics::default(), identity::Metrics::default());
     let registry = metrics.registry(&own, &relay.restarts());
     let credentials = Credentials::own(&args.workload, args.id()?, own)?;

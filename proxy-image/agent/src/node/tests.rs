@@ -232,7 +232,7 @@ async fn what_loses_the_namespace_of_its_pod_never_leaves_through_the_node() {
     let backend = crate::tests::envoy::backend("backend").await;
     stage.order(|order| order.claim = claim("old", 1));
     let [through, nowhere] = [free_address().await, free_address().await];
-    stage.publish_host(&[("through", through, backend, ""), ("nowhere", nowhere, backend, "blackhole")]);
+    stage.publish_host(&[("through", through, backend, true), ("nowhere", nowhere, backend, false)]);
     let (envoy, agent) = (stage.envoy(), stage.agent().await);
     eventually("a cluster without a namespace", async || {
         get(through, "/").await.is_some_and(|said| said.contains("backend"))

@@ -4,8 +4,7 @@
 //! does not get the listener. As long as there is one it keeps the listener, also when the control plane takes it away: established
 //! connections of a pod that leaves go through it. Of a listener that Envoy has from before this process, and that nobody sends any more, nothing
 //! is said for as long: what is not told apart from Envoy's own is not taken away either. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
-//! next namespace, so the control plane need not send another. The placeholder `blackhole` becomes the path of a namespace that leads nowhere.
-//! What a listener refers to stays as long as the listener, see [`policies`].
+//! next namespace, so the control plane need not send another. What a listener refers to stays as long as the listener, see [`policies`].
 
 mod places;
 mod policies;
@@ -15,9 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::{
-    cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
-};
+use envoy_types::pb::envoy::config::{endpoint::v3::ClusterLoadAssignment, listener::v3::Listener};
 use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl};
 use places::{Places, edited};
 use policies::Policies;
@@ -28,15 +25,13 @@ type Name = Arc<str>;
 const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
 
 /// The types that can have placeholders, or depend on which pods have listeners.
-const RENDERED: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Listener, TypeUrl::ExtensionConfig];
+const RENDERED: [TypeUrl; 2] = [TypeUrl::Listener, TypeUrl::ExtensionConfig];
 /// Those that have to be changed where there is no IPv6.
-const RENDERED_FOR_IPV4: [TypeUrl; 4] =
-    [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::ExtensionConfig];
+const RENDERED_FOR_IPV4: [TypeUrl; 3] = [TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::ExtensionConfig];
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pods {
-    black_hole: String,
     /// The kernel has no IPv6.
     ipv4_only: bool,
     /// Paths by uid.
@@ -64,12 +59,24 @@ struct Rendered {
     good: Option<Arc<Resource>>,
 }
 
-impl Pods {
-    /// No pod has a namespace yet; `black_hole` is the path of the one that leads nowhere.
-    pub fn new(black_hole: &str) -> Self {
-        Self { black_hole: black_hole.to_owned(), out: Snapshot::unknown(), ..Self::default() }
+/// No pod has a namespace yet.
+impl Default for Pods {
+    fn default() -> Self {
+        Self {
+            ipv4_only: false,
+            namespaces: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            rendered: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            settled: None,
+            policies: Policies::default(),
+            out: Snapshot::unknown(),
+        }
     }
+}
 
+impl Pods {
     /// The same for a kernel that has no IPv6: what the control plane sent for both families is made for IPv4.
     #[must_use]
     pub fn for_ipv4_only(self, ipv4_only: bool) -> Self {
@@ -172,7 +179,6 @@ impl Pods {
             return Some(known.clone());
         }
         let places = Places {
-            black_hole: &self.black_hole,
             pod: uid.map(|uid| format!("pod:{uid}")),
             path: path.as_deref(),
             ipv4_only: self.ipv4_only,
@@ -181,10 +187,7 @@ impl Pods {
             TypeUrl::Listener => {
                 edited(source.body(), |listener: &mut Listener| places.in_listener(listener))
             }
-            TypeUrl::Endpoint => {
-                edited(source.body(), |all: &mut ClusterLoadAssignment| places.in_assignment(all))
-            }
-            _ => edited(source.body(), |cluster: &mut Cluster| places.in_cluster(cluster)),
+            _ => edited(source.body(), |all: &mut ClusterLoadAssignment| places.in_assignment(all)),
         };
         let resource = match body {
             None => source.clone(),

@@ -53,6 +53,8 @@ pub struct State {
     candidate: Snapshot,
     accepted: BTreeMap<(TypeUrl, Name), Arc<Resource>>,
     rejected: BTreeMap<(TypeUrl, Name), Rejected>,
+    /// Versions that some process of Envoy rejected last.
+    refused: BTreeMap<(TypeUrl, Name), Name>,
     wanted: BTreeMap<TypeUrl, BTreeSet<Name>>,
     pending: VecDeque<Pending>,
     settled: BTreeMap<TypeUrl, u64>,
@@ -65,6 +67,7 @@ impl Default for State {
             candidate: Snapshot::unknown(),
             accepted: BTreeMap::new(),
             rejected: BTreeMap::new(),
+            refused: BTreeMap::new(),
             wanted: BTreeMap::new(),
             pending: VecDeque::new(),
             settled: BTreeMap::new(),
@@ -96,6 +99,13 @@ impl State {
     pub fn has_taken(&self, kind: TypeUrl, name: &str, version: &str) -> bool {
         let taken = self.accepted.get(&(kind, name.into()));
         taken.is_some_and(|taken| **taken.version() == *version)
+    }
+
+    /// Whether Envoy refused this version of a resource and is not offered it any more, also since it was started anew.
+    pub fn has_refused(&self, kind: TypeUrl, name: &str, version: &str) -> bool {
+        let is = |known: Option<&Name>| known.is_some_and(|known| **known == *version);
+        let offered = self.candidate.get(kind, name).map(|offered| offered.version());
+        is(self.refused.get(&(kind, name.into()))) && !is(offered)
     }
 
     // Not only what was refused: until Envoy has judged, nobody knows. Behind a listener that was refused nobody even asks for routes.
@@ -183,6 +193,7 @@ impl State {
         for name in response.removed_resources.iter().filter(|name| !is_local(kind, name)) {
             self.accepted.remove(&(kind, name.as_str().into()));
             self.rejected.remove(&(kind, name.as_str().into()));
+            self.refused.remove(&(kind, name.as_str().into()));
             self.candidate.edit(kind).remove(name);
             changed = true;
         }
@@ -280,6 +291,7 @@ impl State {
             }
             self.bump();
         }
+        self.refused.insert((kind, name.clone()), version.clone());
         self.rejected.insert((kind, name), Rejected { version, message: message.to_owned() });
     }
 
@@ -307,6 +319,7 @@ impl State {
                 self.candidate.edit(kind).forget(name);
                 self.accepted.remove(&(kind, name.clone()));
                 self.rejected.remove(&(kind, name.clone()));
+                self.refused.remove(&(kind, name.clone()));
                 forgotten = true;
             }
         }

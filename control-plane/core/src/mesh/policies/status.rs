@@ -72,7 +72,9 @@ impl<'a> Pods<'a> {
             let around = world.namespaces.get(&key.namespace).map(AsRef::as_ref);
             membership(pod, key, around, rules).is_ok()
         };
-        let all = world.pods.iter().filter(|(key, _)| namespace == rules.root || key.namespace == namespace);
+        let is_root = namespace == rules.root;
+        let from = ObjectKey::new(if is_root { "" } else { namespace }, "");
+        let all = world.pods.range(from..).take_while(|(key, _)| is_root || key.namespace == namespace);
         let (members, outside): (Vec<_>, Vec<_>) =
             all.map(|(key, pod)| (key, &**pod)).partition(|(key, pod)| is_member(key, pod));
         let outside = outside.into_iter().filter(|(key, _)| key.namespace == namespace).map(|(_, pod)| pod);

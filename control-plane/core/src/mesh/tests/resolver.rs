@@ -62,6 +62,62 @@ fn members_peers_and_services_are_found() {
 }
 
 #[test]
+fn pods_of_gateways_are_no_members_and_it_is_known_who_they_are() {
+    let mut world = world();
+    let gateway = |uid: &str, component: &str| Pod {
+        labels: labels(&[("meshwright.io/component", component)]),
+        service_account: "edge".to_owned(),
+        ..pod(uid, "n9", &["10.0.9.1"])
+    };
+    // Of a namespace that is in the mesh, of one that never is, and what is none.
+    add_pod(&mut world, "shop", "edge-0", gateway("u-edge", "gateway"));
+    add_pod(&mut world, "mesh", "edge-1", gateway("u-own", "gateway"));
+    add_pod(&mut world, "mesh", "cp-0", gateway("u-cp", "control-plane"));
+    add_pod(&mut world, "mesh", "host", Pod { host_network: true, ..gateway("u-host", "gateway") });
+    let mut resolver = resolver();
+    let mesh = resolver.resolve(&world);
+    let node = &mesh.nodes["n9"];
+    assert!(node.members.is_empty());
+    let known = node.gateways.iter().map(|(uid, of)| (uid.as_str(), &*of.identity)).collect::<Vec<_>>();
+    let expected = [
+        ("u-edge", "spiffe://example.org/ns/shop/sa/edge"),
+        ("u-own", "spiffe://example.org/ns/mesh/sa/edge"),
+    ];
+    assert_eq!(known, expected);
+    assert_eq!(node.gateways["u-edge"].addresses, ["10.0.9.1"]);
+    world.pods.remove(&ObjectKey::new("shop", "edge-0"));
+    let node = &resolver.resolve(&world).nodes["n9"];
+    assert_eq!(node.gateways.keys().collect::<Vec<_>>(), ["u-own"]);
+}
+
+#[test]
+fn only_namespaces_of_pods_that_are_captured_or_not_any_more_are_looked_at_again() {
+    let mut world = world();
+    for name in ["a", "b"] {
+        add_namespace(&mut world, name, IN);
+        add_pod(&mut world, name, "app", pod(&format!("u-{name}"), "n1", &[]));
+    }
+    let captured = |world: &mut World, uids: &[&str]| {
+        let pods: Vec<_> = uids.iter().map(|uid| (*uid, &[][..])).collect();
+        add_mesh_node(world, "n1", 3, &pods);
+        fresh(world).nodes["n1"].clone()
+    };
+    let before = captured(&mut world, &["u-cart", "u-a", "u-plain"]);
+    let same = captured(&mut world, &["u-cart", "u-a"]);
+    let after = captured(&mut world, &["u-cart", "u-b"]);
+    let between = |one: Option<&Arc<Node>>, other| {
+        super::super::resolver::captured_otherwise(one, other)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(between(Some(&before), Some(&same)), [""; 0], "the one outside is no policy's");
+    assert_eq!(between(Some(&before), Some(&after)), ["a", "b"]);
+    assert_eq!(between(Some(&before), None), ["a", "shop"]);
+    assert_eq!(between(None, Some(&before)), ["a", "shop"]);
+}
+
+#[test]
 fn pods_that_stay_outside_are_told_where_they_might_be_taken_for_members() {
     let mut world = world();
     let mut resolver = resolver();

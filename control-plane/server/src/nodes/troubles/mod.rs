@@ -53,10 +53,11 @@ impl Troubles {
             }
             let due = self.told.due(self.look(), Instant::now());
             for trouble in due {
-                tokio::select! {
+                let is_told = tokio::select! {
                     () = drain.cancelled() => return,
-                    () = self.tell(&trouble) => {}
-                }
+                    is_told = self.tell(&trouble) => is_told,
+                };
+                self.told.tried(&trouble, is_told, Instant::now());
             }
         }
     }
@@ -73,7 +74,8 @@ impl Troubles {
         nodes.filter_map(of_node).flatten().collect()
     }
 
-    async fn tell(&self, trouble: &Trouble) {
+    /// Returns whether the API server took it.
+    async fn tell(&self, trouble: &Trouble) -> bool {
         let event = Event {
             type_: EventType::Warning,
             reason: trouble.reason.to_owned(),
@@ -89,9 +91,11 @@ impl Troubles {
             uid: Some(trouble.uid.clone()),
             ..ObjectReference::default()
         };
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
+        let published = self.recorder.publish(&event, &reference).await;
+        if let Err(error) = &published {
             tracing::debug!(%error, pod = %trouble.pod, "could not publish event");
         }
+        published.is_ok()
     }
 }
 

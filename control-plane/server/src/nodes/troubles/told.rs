@@ -15,6 +15,11 @@ pub const AWAITED: &str = "AwaitingMesh";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A pod's trouble is told again only if it is another, and never sooner than after this.
 const REST: Duration = Duration::from_secs(600);
+/// What was told is remembered for this long after the trouble was there last: agents' streams end now and then, and till the next one begins
+/// nothing is known of a node.
+const KEPT: Duration = Duration::from_secs(3600);
+/// What could not be told is tried again after this, then after twice as long, and so on up to [`REST`].
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Why a pod is not in the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +39,20 @@ struct Known {
     since: Instant,
     /// When it was told, and what.
     told: Option<(Instant, String)>,
+    /// Since when there is no trouble, as far as is known.
+    gone: Option<Instant>,
+    /// Not to be tried before that, and how long it is to wait after one more failure.
+    retry: Option<(Instant, Duration)>,
 }
 
-/// By uid, as long as the trouble lasts.
+impl Known {
+    fn is_worth_keeping(&self, now: Instant) -> bool {
+        let kept = if self.told.is_some() { KEPT } else { PATIENCE };
+        self.gone.is_none_or(|gone| now < gone + kept)
+    }
+}
+
+/// By uid, as long as the trouble lasts and for some time after.
 #[derive(Debug, Default)]
 pub struct Told(BTreeMap<String, Known>);
 
@@ -44,20 +60,37 @@ impl Told {
     /// What is to be told now, if these are all troubles that there are.
     pub fn due(&mut self, all: Vec<Trouble>, now: Instant) -> Vec<Trouble> {
         let there: BTreeSet<&str> = all.iter().map(|trouble| trouble.uid.as_str()).collect();
-        self.0.retain(|uid, _| there.contains(uid.as_str()));
+        for (_, known) in self.0.iter_mut().filter(|(uid, _)| !there.contains(uid.as_str())) {
+            known.gone.get_or_insert(now);
+        }
+        self.0.retain(|_, known| known.is_worth_keeping(now));
         all.into_iter().filter(|trouble| self.is_due(trouble, now)).collect()
     }
 
     fn is_due(&mut self, trouble: &Trouble, now: Instant) -> bool {
-        let known = self.0.entry(trouble.uid.clone()).or_insert(Known { since: now, told: None });
-        let is_due = match &known.told {
-            None => trouble.reason == REFUSED || now >= known.since + PATIENCE,
-            Some((at, note)) => *note != trouble.note && now >= *at + REST,
-        };
-        if is_due {
-            known.told = Some((now, trouble.note.clone()));
+        let new = Known { since: now, told: None, gone: None, retry: None };
+        let known = self.0.entry(trouble.uid.clone()).or_insert(new);
+        if known.gone.take().is_some_and(|gone| now >= gone + PATIENCE) {
+            known.since = now;
         }
-        is_due
+        let has_waited = known.retry.is_none_or(|(at, _)| now >= at);
+        let lasts = trouble.reason == REFUSED || now >= known.since + PATIENCE;
+        has_waited
+            && match &known.told {
+                None => lasts,
+                Some((at, note)) => *note != trouble.note && now >= *at + REST,
+            }
+    }
+
+    /// It was told, or could not be.
+    pub fn tried(&mut self, trouble: &Trouble, is_told: bool, now: Instant) {
+        let Some(known) = self.0.get_mut(&trouble.uid) else { return };
+        if is_told {
+            (known.told, known.retry) = (Some((now, trouble.note.clone())), None);
+        } else {
+            let pause = known.retry.map_or(RETRY, |(_, pause)| pause);
+            known.retry = Some((now + pause, (pause * 2).min(REST)));
+        }
     }
 }
 
@@ -77,7 +110,9 @@ mod tests {
         let (mut told, start) = (Told::default(), Instant::now());
         let both = || vec![trouble("a", REFUSED, "host"), trouble("b", AWAITED, "envoy")];
         let mut due = |all, seconds| -> Vec<String> {
-            let due = told.due(all, start + Duration::from_secs(seconds));
+            let now = start + Duration::from_secs(seconds);
+            let due = told.due(all, now);
+            due.iter().for_each(|trouble| told.tried(trouble, true, now));
             due.into_iter().map(|trouble| trouble.uid).collect()
         };
         assert_eq!(due(both(), 0), ["a"]);
@@ -87,8 +122,38 @@ mod tests {
         let other = || vec![trouble("a", REFUSED, "sidecar"), trouble("b", AWAITED, "nft")];
         assert_eq!(due(other(), 100_000), ["a", "b"], "it is another now");
         assert_eq!(due(both(), 100_599), [""; 0]);
+        // Nothing is known of the node for a while; or they were well in between.
         assert_eq!(due(Vec::new(), 100_600), [""; 0]);
-        assert_eq!(due(both(), 100_601), ["a"], "they were well in between");
+        assert_eq!(due(other(), 104_199), [""; 0], "it was told within the hour");
+        assert_eq!(due(Vec::new(), 104_200), [""; 0]);
+        assert_eq!(due(other(), 107_800), ["a"]);
+        assert_eq!(due(other(), 107_829), [""; 0], "it waits anew");
+        assert_eq!(due(other(), 107_830), ["b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_not_heard_of_for_a_moment_lasts_on() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut due = |all, seconds| told.due(all, start + Duration::from_secs(seconds)).len();
+        let one = || vec![trouble("a", AWAITED, "envoy")];
+        assert_eq!([due(one(), 0), due(Vec::new(), 10), due(one(), 20), due(one(), 30)], [0, 0, 0, 1]);
+        let mut told = Told::default();
+        let mut due = |all, seconds| told.due(all, start + Duration::from_secs(seconds)).len();
+        assert_eq!([due(one(), 0), due(Vec::new(), 5), due(one(), 35), due(one(), 64)], [0; 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_told_is_tried_again_more_and_more_seldom() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut tried = Vec::new();
+        for seconds in (0..3000).step_by(5) {
+            let now = start + Duration::from_secs(seconds);
+            for trouble in told.due(vec![trouble("a", REFUSED, "host")], now) {
+                told.tried(&trouble, seconds >= 1500, now);
+                tried.push(seconds);
+            }
+        }
+        assert_eq!(tried, [0, 30, 90, 210, 450, 930, 1530], "and not again after it was told");
     }
 
     proptest! {
@@ -101,7 +166,11 @@ mod tests {
                 elapsed += seconds;
                 let reason = if refused { REFUSED } else { AWAITED };
                 let all = vec![trouble("a", reason, &note.to_string())];
-                count += told.due(all, start + Duration::from_secs(elapsed)).len() as u64;
+                let now = start + Duration::from_secs(elapsed);
+                for trouble in told.due(all, now) {
+                    told.tried(&trouble, true, now);
+                    count += 1;
+                }
             }
             prop_assert!(count <= 1 + elapsed / REST.as_secs(), "{} in {} s", count, elapsed);
         }

@@ -99,11 +99,10 @@ async fn a_stream_that_opens_while_nothing_happens_is_served() {
     running.await.unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn clusters_that_nothing_leads_to_go_after_a_while_by_themselves() {
+/// A mesh with a Service, and the same without.
+fn full_and_bare() -> (Mesh, Mesh) {
     use meshwright_core::endpoints::{Endpoint, EndpointHealth, Endpoints};
     use meshwright_core::mesh::{MeshPort, MeshService, Protocol};
-    let (translator, registry) = start();
     let bare = mesh(&[("n1", "u1", "10.0.0.1")], None);
     let health = EndpointHealth::Ready;
     let endpoint = Endpoint { address: "10.0.0.1".to_owned(), port: 8080, health, node: None };
@@ -122,6 +121,13 @@ async fn clusters_that_nothing_leads_to_go_after_a_while_by_themselves() {
         peers: Arc::new([("10.0.0.1".to_owned(), peer)].into()),
         ..bare.clone()
     };
+    (full, bare)
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_that_nothing_leads_to_go_after_a_while_by_themselves() {
+    let (translator, registry) = start();
+    let (full, bare) = full_and_bare();
     let (outputs, receiver) = watch::channel(None);
     let drain = CancellationToken::new();
     let running = tokio::spawn(translator.run(receiver, drain.clone()));
@@ -139,4 +145,19 @@ async fn clusters_that_nothing_leads_to_go_after_a_while_by_themselves() {
     assert!((59.0..62.0).contains(&lasted), "{lasted} s");
     drain.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_let_go_is_whether_anybody_has_a_stream_or_not() {
+    let (mut translator, registry) = start();
+    let (full, bare) = full_and_bare();
+    let bare = Arc::new(bare);
+    let node = registry.subscribe("n1", NodeSlot::A);
+    translator.publish(&Arc::new(full));
+    translator.publish(&bare);
+    let end = translator.shared.next_end().unwrap();
+    drop(node);
+    tokio::time::sleep_until(end).await;
+    translator.publish(&bare);
+    assert_eq!(translator.shared.next_end(), None, "it would be called again at once, for ever");
 }

@@ -7,7 +7,7 @@ pub(super) const WHOLE: &str = "mesh_all";
 /// The tag.
 pub(super) const TAG: &str = "by";
 /// Between the parts of a workload; none of them can have it.
-pub(super) const SEPARATOR: &str = ",";
+pub(in super::super) const SEPARATOR: &str = ",";
 /// Between labels.
 pub(super) const LABELS: char = ';';
 /// What Envoy writes for what is not there.

@@ -84,19 +84,19 @@ fn listeners_of_pods_are_in_a_namespace_that_the_agent_knows() {
 }
 
 #[test]
-fn whatever_leaves_the_node_would_rather_leave_for_nowhere() {
-    let snapshot = snapshot(&shop(), "n1");
-    let is_internal =
-        |name: &str| name.starts_with("node") || ["inbound/checked", "inbound/http"].contains(&name);
-    for name in names(&snapshot, TypeUrl::Cluster).iter().filter(|name| !is_internal(name)) {
-        let cluster: cds::Cluster = decode(&snapshot, TypeUrl::Cluster, name);
-        let bind = cluster.upstream_bind_config.unwrap_or_else(|| panic!("{name} leaves from anywhere"));
-        let more = bind.extra_source_addresses.into_iter().filter_map(|extra| extra.address);
-        let all: Vec<_> = bind.source_address.into_iter().chain(more).collect();
-        let families: Vec<_> = all.iter().map(|source| source.address.as_str()).collect();
-        assert_eq!(families, ["0.0.0.0", "::"], "{name}");
-        assert!(all.iter().all(|source| source.network_namespace_filepath == "blackhole"), "{name}");
-    }
+fn only_what_is_no_pods_says_where_it_leaves_from() {
+    let tracing = Tracing { host: "collector".to_owned(), port: 4317, sampling: 1 };
+    let telemetry = Telemetry { tracing: Some(tracing), ..Telemetry::default() };
+    let shared = Shared::new(TRUST_DOMAIN).with_telemetry(telemetry).next(&shop().mesh);
+    let snapshot = node(&shared, &shop().mesh, "n1", PORTS);
+    let has_own = |name: &String| {
+        decode::<cds::Cluster>(&snapshot, TypeUrl::Cluster, name).upstream_bind_config.is_some()
+    };
+    assert_eq!(
+        names(&snapshot, TypeUrl::Cluster).into_iter().filter(has_own).collect::<Vec<_>>(),
+        ["otlp"],
+        "it is nowhere for all others, in the bootstrap"
+    );
 }
 
 fn endpoints(snapshot: &Snapshot, name: &str) -> Vec<LbEndpoint> {
@@ -108,19 +108,22 @@ fn endpoints(snapshot: &Snapshot, name: &str) -> Vec<LbEndpoint> {
 fn an_endpoint_takes_mutual_tls_if_it_is_a_peer_and_only_then() {
     let cluster = shop().service("web", &[], 80, Protocol::Http, &[("10.0.1.2", 8080), ("10.0.3.1", 8080)]);
     let [peer, other] = endpoints(&snapshot(&cluster, "n1"), "outbound|80|web|shop").try_into().unwrap();
-    let identity = &peer.metadata.as_ref().unwrap().filter_metadata["meshwright.io/peer"].fields["identity"];
-    assert_eq!(format!("{identity:?}").matches("spiffe://cluster.local/ns/shop/sa/cart").count(), 1);
     let address = |endpoint: LbEndpoint| match endpoint.host_identifier {
-        Some(HostIdentifier::Endpoint(endpoint)) => endpoint.address.unwrap().address.unwrap(),
+        Some(HostIdentifier::Endpoint(endpoint)) => {
+            (endpoint.address.unwrap().address.unwrap(), endpoint.hostname)
+        }
         other => panic!("{other:?}"),
     };
-    let address::Address::EnvoyInternalAddress(through) = address(peer) else { panic!("goes out by itself") };
+    let (address::Address::EnvoyInternalAddress(through), hostname) = address(peer) else {
+        panic!("goes out by itself")
+    };
     let listener = envoy_internal_address::AddressNameSpecifier::ServerListenerName("node/mtls".to_owned());
     assert_eq!(through.address_name_specifier, Some(listener));
-    assert_eq!(through.endpoint_id, "10.0.1.2:8080");
-    assert!(other.metadata.is_none());
-    let address::Address::SocketAddress(socket) = address(other) else { panic!("goes through mTLS") };
-    assert_eq!(socket.address, "10.0.3.1");
+    assert_eq!((&*through.endpoint_id, &*hostname), ("10.0.1.2:8080/shop,cart,cart", "shop,cart,cart"));
+    let (address::Address::SocketAddress(socket), hostname) = address(other) else {
+        panic!("goes through mTLS")
+    };
+    assert_eq!((&*socket.address, &*hostname), ("10.0.3.1", "-"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use meshwright_proto::nodes::{NodeOrder, NodeReport};
 use tokio::time::Instant;
 
-use super::{ADMISSIONS, Driver, Serving, TICK, namespaces_file};
+use super::{Driver, Serving, TICK, namespaces_file};
 use crate::node::{
     duty::{Duty, Named, Situation, duty},
     farewell::Word,
@@ -68,7 +68,8 @@ impl Driver {
         self.tell(&said);
         self.serve_plugin(&said, now);
         self.metrics.set_stages(self.keep.stages());
-        let wakes = self.keep.wakes().into_iter().chain(self.admissions.wakes());
+        let admissions = self.admissions.wakes().filter(|_| self.serving.is_some());
+        let wakes = self.keep.wakes().into_iter().chain(admissions);
         wakes.min().map_or(now + TICK, |time| time.min(now + TICK))
     }
 
@@ -162,6 +163,7 @@ impl Driver {
             Duty::Serves(epoch) => {
                 self.metrics.epoch.set(epoch);
                 self.take_up(now);
+                self.serving.as_mut().into_iter().for_each(|serving| serving.epoch = epoch);
                 self.plugin.begin(&self.hands.claims);
             }
             // Rules are taken back by who set them.
@@ -190,11 +192,11 @@ impl Driver {
         if self.serving.is_some() {
             return false;
         }
-        self.serving = Some(Serving { since: now, settled: false });
-        let redirected = store::read_json(&self.redirected_file());
+        let epoch = self.hands.claims.held().map_or(0, |held| held.epoch);
+        self.serving = Some(Serving { since: now, settled: false, epoch });
+        let redirected: store::AllRedirected = store::read_json(&self.redirected_file());
         self.keep.restore(&redirected, now);
-        let admitted = store::read_json(&self.args.paths.node_dir.join(ADMISSIONS));
-        self.admissions.restore(admitted, redirected.keys());
+        self.restore_admissions(&redirected);
         self.stored.redirected = redirected;
         true
     }
@@ -214,9 +216,7 @@ impl Driver {
         if let Err(e) = store::remove(&self.redirected_file()) {
             tracing::warn!(error = %e, "forget what was redirected");
         }
-        if let Err(e) = store::remove(&self.args.paths.node_dir.join(ADMISSIONS)) {
-            tracing::warn!(error = %e, "forget who may be connected");
-        }
+        self.forget_admissions();
         match self.hands.claims.give_up() {
             Ok(()) => tracing::info!("this node is as it was before"),
             Err(e) => tracing::warn!(error = %format!("{e:#}"), "give this node up"),

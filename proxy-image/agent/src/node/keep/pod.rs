@@ -42,7 +42,7 @@ pub enum Job {
     Check,
     /// Refuse other plaintext than before.
     Guard,
-    /// The same before its redirection is ours: where that leads stays as it is.
+    /// The same before its redirection is ours, and when it goes: where that leads stays as it is.
     Refuse,
     /// End what is connected in plaintext that is refused now.
     Cut,
@@ -140,7 +140,7 @@ impl Pod {
     /// There are rules in its namespace, set before by us or by who served before us.
     pub fn restore(&mut self, namespace: PathBuf, ports: impl IntoIterator<Item = u16>, now: Instant) {
         self.found(namespace, now);
-        self.redirected = true;
+        (self.redirected, self.guarded) = (true, false);
         self.ports.extend(ports);
     }
 
@@ -181,14 +181,14 @@ impl Pod {
             (self.problem, self.due, self.tried) = (None, now, true);
         }
         let (job, timer) = match self.stage {
-            // Neither Envoy nor a certificate is needed for that.
-            Stage::Opening if self.redirected && seen.serves && !self.guarded && self.guard.refuses_any() => {
-                (Some(Job::Refuse), None)
-            }
+            // Neither Envoy nor a certificate is needed for that. Also to refuse nothing any more: nobody knows what the rules say.
+            Stage::Opening if self.redirected && seen.serves && !self.guarded => (Some(Job::Refuse), None),
             Stage::Opening => (Some(Job::AwaitListeners).filter(|_| seen.certified && seen.opened), None),
             Stage::Open if seen.serves => (Some(Job::Redirect), None),
             Stage::Open => (Some(Job::Try).filter(|_| !self.tried), None),
-            Stage::Captured | Stage::Unlisted { .. } if !self.guarded => (Some(Job::Guard), None),
+            Stage::Captured if !self.guarded => (Some(Job::Guard), None),
+            // Rules that others left lead elsewhere, and go as they are.
+            Stage::Unlisted { .. } if !self.guarded => (Some(Job::Refuse), None),
             Stage::Captured if self.cut.is_some_and(|cut| now >= cut) => (Some(Job::Cut), None),
             Stage::Captured => (Some(Job::Check), self.cut),
             Stage::Unlisted { since } => {
@@ -225,14 +225,10 @@ impl Pod {
             _ if self.hurries => Some(Stage::Clearing),
             Stage::Sought if self.namespace.is_some() => Some(Stage::Opening),
             Stage::Sought if !seen.wanted => Some(Stage::Gone),
-            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => {
-                // Rules that others left lead elsewhere, and go as they are.
-                self.guarded |= self.stage != Stage::Captured;
-                Some(match self.redirected {
-                    true => Stage::Unlisted { since: now },
-                    false => Stage::Parting { deadline: now + PARTING },
-                })
-            }
+            Stage::Opening | Stage::Open | Stage::Captured if !seen.wanted => Some(match self.redirected {
+                true => Stage::Unlisted { since: now },
+                false => Stage::Parting { deadline: now + PARTING },
+            }),
             // Envoy was started anew before anything was redirected.
             Stage::Open if !seen.opened => Some(Stage::Opening),
             Stage::Captured if !seen.serves => Some(Stage::Open),
@@ -301,7 +297,7 @@ impl Pod {
             Ok(_) if job.0 == Job::Count => self.due = now + self.backoff.next_delay().max(COUNT),
             Ok(_) => self.due = now + self.backoff.next_delay().min(COUNT),
             Err(problem) => {
-                self.guarded &= !matches!(job.0, Job::Guard | Job::Refuse);
+                self.guarded &= !matches!(job.0, Job::Redirect | Job::Guard | Job::Refuse);
                 self.problem = Some(problem);
                 self.due = now + self.backoff.next_delay();
             }

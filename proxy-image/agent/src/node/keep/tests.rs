@@ -198,8 +198,10 @@ fn what_left_before_a_restart_goes_on_leaving_with_its_listeners() {
         }
         let tasks = keep.advance(said.world(), now);
         assert_eq!(keep.namespaces(), [("u1".to_owned(), "/n/1".to_owned())].into(), "serves: {serves}");
-        assert!(tasks.iter().all(|task| task.job.0 == Job::Count), "{tasks:?}");
-        tasks.iter().for_each(|task| keep.ended(task, Ok(1), now));
+        // Rules are whose they are, and refuse nothing.
+        let expected = if serves { Job::Refuse } else { Job::Count };
+        assert!(tasks.iter().all(|task| task.job.0 == expected), "{tasks:?}");
+        tasks.iter().for_each(|task| keep.ended(task, Ok(usize::from(!serves)), now));
         said.listed = Some(BTreeSet::new());
         drive(&mut keep, &said, now);
         drive(&mut keep, &said, now + 2 * pod::GRACE);
@@ -214,7 +216,9 @@ fn rules_that_others_left_are_taken_over_or_removed() {
     keep.restore(&[("u1".to_owned(), left("/n/1")), ("u2".to_owned(), left("/n/2"))].into(), now);
     let said = Said { listed: Some(BTreeSet::new()), ..Said::default().member("u1", &["10.0.0.1"]) };
     let done = drive(&mut keep, &said, now);
-    assert_eq!(done, [("u1".to_owned(), Job::AwaitListeners), ("u1".to_owned(), Job::Redirect)]);
+    let expected =
+        [("u1", Job::Refuse), ("u2", Job::Refuse), ("u1", Job::AwaitListeners), ("u1", Job::Redirect)];
+    assert_eq!(done, expected.map(|(uid, job)| (uid.to_owned(), job)));
     let tasks = keep.advance(said.world(), now + pod::GRACE);
     assert_eq!(
         tasks.iter().map(|task| (task.uid.as_str(), task.job.0)).collect::<Vec<_>>(),

@@ -319,24 +319,3 @@ fn plaintext_is_refused_before_the_redirection_is_ours_and_that_stays_as_it_is()
     nft.refuse(&pod.netns, &guard(true, &[], &[])).unwrap();
     assert_eq!(peer.reaches(to, 9001, 0), "connection refused");
 }
-
-#[test]
-fn what_was_accepted_ends_also_where_nobody_listens_any_more() {
-    let Some(nft) = nft() else { return };
-    let [pod, peer] = pods();
-    let mut talk = {
-        let listener = pod.netns.within(|| Ok(std::net::TcpListener::bind(("::", 9001))?)).unwrap();
-        let accepted = std::thread::spawn(move || listener.accept().map(|(stream, _)| stream));
-        let talk = peer.connect(pod.addresses[0], 9001, 0).unwrap();
-        (talk, accepted.join().unwrap().unwrap())
-    };
-    let strict = guard(true, &[], &[]);
-    nft.apply(&pod.netns, Rules::Captured(A), &strict).unwrap();
-    let end = |taken: &[u16]| {
-        let taken = taken.iter().copied().collect();
-        Sockets::end_plaintext(&pod.netns, &strict, &[A.outbound, A.inbound], &taken).unwrap()
-    };
-    assert_eq!(end(&[]), 0, "it could be one of its own");
-    assert_eq!(end(&[9001]), 1);
-    assert!(std::io::Read::read(&mut talk.1, &mut [0]).is_err());
-}

@@ -252,9 +252,9 @@ impl Stage {
         self.control_plane.saw(what)
     }
 
-    /// Listeners on the node itself, each with a cluster whose connections leave from this namespace.
-    pub fn publish_host(&self, all: &[(&str, SocketAddr, u16, &str)]) {
-        let clusters = all.iter().map(|(name, _, port, namespace)| cluster(name, *port, namespace));
+    /// Listeners on the node itself, each with a cluster that is the node's own, or not.
+    pub fn publish_host(&self, all: &[(&str, SocketAddr, u16, bool)]) {
+        let clusters = all.iter().map(|(name, _, port, is_own)| cluster(name, *port, *is_own));
         let listeners = all
             .iter()
             .map(|(name, at, _, _)| answering(name, "127.0.0.1", at.port(), "", to_cluster(name), None));

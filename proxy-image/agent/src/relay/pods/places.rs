@@ -4,17 +4,13 @@
 use std::net::Ipv6Addr;
 
 use envoy_types::pb::envoy::config::{
-    cluster::v3::Cluster,
-    core::v3::{Address, BindConfig, SocketAddress, address::Address as Kind},
+    core::v3::{Address, SocketAddress, address::Address as Kind},
     endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
     listener::v3::Listener,
 };
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 use prost::Message;
-
-/// The placeholder of the namespace that leads nowhere.
-pub const BLACK_HOLE: &str = "blackhole";
 
 /// The message with the change, or none if it changed nothing or is another message.
 pub fn edited<M: Message + Default + prost::Name>(
@@ -27,8 +23,6 @@ pub fn edited<M: Message + Default + prost::Name>(
 
 /// What is to be put where.
 pub struct Places<'a> {
-    /// Path of the namespace that leads nowhere.
-    pub black_hole: &'a str,
     /// The placeholder of the pod whose listener it is.
     pub pod: Option<String>,
     /// Path of its namespace.
@@ -46,11 +40,6 @@ impl Places<'_> {
     }
 
     /// Returns whether anything changed.
-    pub fn in_cluster(&self, cluster: &mut Cluster) -> bool {
-        cluster.upstream_bind_config.as_mut().is_some_and(|bind| self.in_bind_config(bind))
-    }
-
-    /// Returns whether anything changed.
     pub fn in_assignment(&self, assignment: &mut ClusterLoadAssignment) -> bool {
         let mut changed = false;
         let localities = assignment.endpoints.iter_mut().filter(|_| self.ipv4_only);
@@ -62,32 +51,17 @@ impl Places<'_> {
         changed
     }
 
-    fn in_bind_config(&self, bind: &mut BindConfig) -> bool {
-        let before = bind.extra_source_addresses.len();
-        let is_known = |source: &SocketAddress| !(self.ipv4_only && is_ipv6(source));
-        bind.extra_source_addresses.retain(|extra| extra.address.as_ref().is_none_or(is_known));
-        let is_less = bind.extra_source_addresses.len() != before;
-        let first = bind.source_address.iter_mut();
-        let more = bind.extra_source_addresses.iter_mut().filter_map(|more| more.address.as_mut());
-        first.chain(more).fold(is_less, |changed, address| self.in_socket_address(address) | changed)
-    }
-
     fn in_address(&self, address: &mut Address) -> bool {
         match &mut address.address {
-            Some(Kind::SocketAddress(address)) => self.in_socket_address(address) | self.in_family(address),
+            Some(Kind::SocketAddress(address)) => self.in_namespace(address) | self.in_family(address),
             _ => false,
         }
     }
 
-    fn in_socket_address(&self, address: &mut SocketAddress) -> bool {
+    fn in_namespace(&self, address: &mut SocketAddress) -> bool {
         let place = &mut address.network_namespace_filepath;
-        let found = match self.path {
-            _ if *place == BLACK_HOLE => self.black_hole,
-            Some(path) if self.pod.as_ref() == Some(place) => path,
-            _ => return false,
-        };
-        found.clone_into(place);
-        true
+        let path = self.path.filter(|_| self.pod.as_ref() == Some(place));
+        path.inspect(|path| (*path).clone_into(place)).is_some()
     }
 
     /// What takes both families takes IPv4.

@@ -1,6 +1,6 @@
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, BindConfig, EnvoyInternalAddress, ExtraSourceAddress, SocketAddress, address::Address as Kind,
-    socket_address::PortSpecifier,
+    Address, EnvoyInternalAddress, SocketAddress, address::Address as Kind, socket_address::PortSpecifier,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{
     Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::listener::v3::AdditionalAddress;
 use envoy_types::util::pack_any;
 use prost::Message;
 
-use super::{places::BLACK_HOLE, *};
+use super::*;
 
 fn socket(namespace: &str) -> SocketAddress {
     SocketAddress {
@@ -38,12 +38,8 @@ fn listener(name: &str, namespace: &str, more: &str, prefix: &str) -> Resource {
     Resource::new(name, pack_any(listener))
 }
 
-fn cluster(name: &str, namespace: &str) -> Resource {
-    let bind = BindConfig { source_address: Some(socket(namespace)), ..BindConfig::default() };
-    Resource::new(
-        name,
-        pack_any(Cluster { name: name.to_owned(), upstream_bind_config: Some(bind), ..Cluster::default() }),
-    )
+fn cluster(name: &str) -> Resource {
+    Resource::new(name, pack_any(Cluster { name: name.to_owned(), ..Cluster::default() }))
 }
 
 fn of_pod(uid: &str, prefix: &str) -> [Resource; 2] {
@@ -52,7 +48,7 @@ fn of_pod(uid: &str, prefix: &str) -> [Resource; 2] {
 }
 
 fn source(generation: u64, listeners: impl IntoIterator<Item = Resource>) -> Snapshot {
-    let clusters = [cluster("a", BLACK_HOLE), cluster("b", "")];
+    let clusters = [cluster("a"), cluster("b")];
     let mut snapshot =
         Snapshot::default().with(TypeUrl::Cluster, clusters).with(TypeUrl::Listener, listeners);
     snapshot.set_generation(generation);
@@ -92,9 +88,9 @@ fn refuse(pods: &mut Pods, snapshot: &Snapshot, name: &str) -> Event {
 
 #[test]
 fn placeholders_become_paths_and_nothing_else_changes() {
-    let mut pods = Pods::new("/run/proxy/blackhole");
+    let mut pods = Pods::default();
     pods.set_namespaces(namespaces(&[("u1", "/run/netns/cni-1")]));
-    let others = [listener("node", "", "pod:u1", "x"), listener("pod/u1/odd", "pod:u2", BLACK_HOLE, "x")];
+    let others = [listener("node", "", "pod:u1", "x"), listener("pod/u1/odd", "pod:u2", "pod:u1", "x")];
     let out = pods.render(&source(1, of_pod("u1", "x").into_iter().chain(others)));
 
     let outbound: Listener = decoded(&out, TypeUrl::Listener, "pod/u1/outbound");
@@ -109,18 +105,12 @@ fn placeholders_become_paths_and_nothing_else_changes() {
     );
     let odd: Listener = decoded(&out, TypeUrl::Listener, "pod/u1/odd");
     assert_eq!(odd.address, Some(address("pod:u2")), "another pod's namespace never");
-    assert_eq!(odd.additional_addresses[0].address, Some(address("/run/proxy/blackhole")));
-    let clusters =
-        ["a", "b"].map(|name| decoded::<Cluster>(&out, TypeUrl::Cluster, name).upstream_bind_config.unwrap());
-    assert_eq!(
-        clusters.map(|bind| bind.source_address.unwrap()),
-        [socket("/run/proxy/blackhole"), socket("")]
-    );
+    assert_eq!(odd.additional_addresses[0].address, Some(address("/run/netns/cni-1")));
 }
 
 #[test]
 fn a_listener_is_there_as_long_as_its_namespace_is_also_when_the_control_plane_takes_it_away() {
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     let both = || of_pod("u1", "x").into_iter().chain(of_pod("u2", "x"));
     assert_eq!(names(&pods.render(&source(1, both()))), [""; 0]);
     pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
@@ -149,7 +139,7 @@ fn what_envoy_has_from_before_this_process_is_left_to_it_until_its_namespace_is_
     };
     let (open, present, absent) = ([(false, false); 2], [(true, false); 2], [(false, true); 2]);
     for end in [&[][..], &[("u1", "/n/9")], &[("u2", "/n/2")]] {
-        let mut pods = Pods::new("/hole");
+        let mut pods = Pods::default();
         pods.inherit(namespaces(&[("u1", "/n/1"), ("u2", "/n/2")]));
         let out = pods.render(&source(1, of_pod("u2", "x")));
         assert_eq!((of(&out, "u1"), of(&out, "u2"), of(&out, "u3")), (open, present, absent));
@@ -159,10 +149,10 @@ fn what_envoy_has_from_before_this_process_is_left_to_it_until_its_namespace_is_
         pods.set_namespaces(namespaces(end));
         assert_eq!(of(&pods.render(&source(3, [])), "u1"), absent, "{end:?}");
     }
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     pods.inherit(namespaces(&[("u1", "/n/1")]));
     assert_eq!(of(&pods.render(&source(1, of_pod("u1", "x"))), "u1"), present, "it is back");
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     pods.inherit(namespaces(&[("u1", "/n/1")]));
     pods.envoy_restarted();
     assert_eq!(of(&pods.render(&source(2, [])), "u1"), absent, "another process has none");
@@ -177,13 +167,6 @@ fn where_there_is_no_ipv6_everything_is_for_ipv4() {
     };
     let of = |address: SocketAddress| Address { address: Some(Kind::SocketAddress(address)) };
     let listener = Listener { address: Some(of(at("::", "pod:u1"))), ..Listener::default() };
-    let extra = ExtraSourceAddress { address: Some(at("::", BLACK_HOLE)), ..ExtraSourceAddress::default() };
-    let bind = BindConfig {
-        source_address: Some(socket(BLACK_HOLE)),
-        extra_source_addresses: vec![extra],
-        ..BindConfig::default()
-    };
-    let cluster = Cluster { upstream_bind_config: Some(bind), ..Cluster::default() };
     let endpoint = |address: Address| LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address),
@@ -197,27 +180,25 @@ fn where_there_is_no_ipv6_everything_is_for_ipv4() {
     let all = ClusterLoadAssignment { endpoints: vec![locality], ..ClusterLoadAssignment::default() };
     let sent = Snapshot::default()
         .with(TypeUrl::Listener, [Resource::new("pod/u1/inbound", pack_any(listener))])
-        .with(TypeUrl::Cluster, [Resource::new("a", pack_any(cluster))])
         .with(TypeUrl::Endpoint, [Resource::new("a", pack_any(all))]);
     let rendered = |ipv4_only: bool| {
-        let mut pods = Pods::new("/hole").for_ipv4_only(ipv4_only);
+        let mut pods = Pods::default().for_ipv4_only(ipv4_only);
         pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
         let out = pods.render(&sent);
         let listener: Listener = decoded(&out, TypeUrl::Listener, "pod/u1/inbound");
-        let bind = decoded::<Cluster>(&out, TypeUrl::Cluster, "a").upstream_bind_config.unwrap();
         let endpoints = decoded::<ClusterLoadAssignment>(&out, TypeUrl::Endpoint, "a").endpoints.remove(0);
-        (listener.address.unwrap(), bind.extra_source_addresses.len(), endpoints.lb_endpoints)
+        (listener.address.unwrap(), endpoints.lb_endpoints)
     };
-    let (address, sources, endpoints) = rendered(false);
-    assert_eq!((address, sources, endpoints.len()), (of(at("::", "/n/1")), 1, 3));
-    let (address, sources, endpoints) = rendered(true);
-    assert_eq!((address, sources), (of(at("0.0.0.0", "/n/1")), 0));
+    let (address, endpoints) = rendered(false);
+    assert_eq!((address, endpoints.len()), (of(at("::", "/n/1")), 3));
+    let (address, endpoints) = rendered(true);
+    assert_eq!(address, of(at("0.0.0.0", "/n/1")));
     assert_eq!(endpoints, [endpoint(of(at("10.0.0.1", ""))), endpoint(internal)]);
 }
 
 #[test]
 fn what_does_not_change_is_not_made_again() {
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
     let first = source(1, of_pod("u1", "x"));
     let (one, two) = (pods.render(&first), pods.render(&first));
@@ -231,7 +212,7 @@ fn what_does_not_change_is_not_made_again() {
 
 #[test]
 fn a_pod_is_open_when_envoy_has_judged_what_it_has_now() {
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
     pods.render(&source(3, of_pod("u1", "x")));
     settled(&mut pods, 2);
@@ -250,7 +231,7 @@ fn a_pod_is_open_when_envoy_has_judged_what_it_has_now() {
 
 #[test]
 fn what_envoy_refuses_of_a_pod_stays_here_and_what_it_took_before_is_offered_again() {
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
     let good = pods.render(&source(1, of_pod("u1", "good")));
     settled(&mut pods, 1);
@@ -276,7 +257,7 @@ fn what_envoy_refuses_of_a_pod_stays_here_and_what_it_took_before_is_offered_aga
 
 #[test]
 fn a_listener_that_was_never_taken_is_tried_again_in_another_namespace() {
-    let mut pods = Pods::new("/hole");
+    let mut pods = Pods::default();
     pods.set_namespaces(namespaces(&[("u1", "/n/1")]));
     let out = pods.render(&source(1, of_pod("u1", "x")));
     refuse(&mut pods, &out, "pod/u1/inbound");

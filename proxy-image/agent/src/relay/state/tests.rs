@@ -80,6 +80,31 @@ fn a_new_process_is_asked_again() {
 }
 
 #[test]
+fn what_was_refused_is_known_until_it_is_offered_again() {
+    let mut state = State::default();
+    let has = |state: &State, version: &str| {
+        (state.has_taken(Cds, "a", version), state.has_refused(Cds, "a", version))
+    };
+    let _ = state.on_upstream(response(Cds, "1", &[("a", "1")], &[]));
+    let _ = settle(&mut state, Cds);
+    let _ = state.on_upstream(response(Cds, "2", &[("a", "2")], &[]));
+    assert_eq!(["1", "2"].map(|version| has(&state, version)), [(true, false), (false, false)]);
+    nack(&mut state, Cds, "a", "2");
+    let _ = settle(&mut state, Cds);
+    assert_eq!(["1", "2"].map(|version| has(&state, version)), [(true, false), (false, true)]);
+    state.envoy_restarted();
+    let _ = settle(&mut state, Cds);
+    assert_eq!(has(&state, "2"), (false, true), "it has the one before");
+    let _ = state.on_upstream(response(Cds, "3", &[("a", "2")], &[]));
+    assert_eq!(has(&state, "2"), (false, false));
+    let _ = settle(&mut state, Cds);
+    assert_eq!(has(&state, "2"), (true, false));
+    nack(&mut state, Cds, "b", "1");
+    let _ = state.on_upstream(response(Cds, "4", &[], &["b"]));
+    assert!(!state.has_refused(Cds, "b", "1"));
+}
+
+#[test]
 fn what_envoy_does_not_want_is_acked_at_once() {
     let mut state = State::default();
     assert_eq!(state.on_upstream(response(Eds, "1", &[("a", "1")], &[])).len(), 1);

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog, access_log};
-use envoy_types::pb::envoy::config::cluster::v3 as cds;
 use envoy_types::pb::envoy::config::core::v3::{
     DataSource, SocketAddress, SubstitutionFormatString, address, data_source::Specifier,
     substitution_format_string::Format,
@@ -189,7 +188,6 @@ impl Node {
             uid.is_some_and(|uid| !self.paths.contains_key(&format!("pod:{uid}")))
         });
         placeless.for_each(|name| snapshot.edit(TypeUrl::Listener).remove(&name));
-        change(&mut snapshot, TypeUrl::Cluster, |cluster: &mut cds::Cluster| self.in_cluster(cluster));
         change(&mut snapshot, TypeUrl::Listener, |listener: &mut Listener| self.in_listener(listener));
         self.send(snapshot);
     }
@@ -199,16 +197,14 @@ impl Node {
         self.snapshots.send_replace(Arc::new(snapshot.with(TypeUrl::Secret, self.secrets.iter().cloned())));
     }
 
+    /// Where what has lost its network leaves from; a gateway has none.
+    pub fn black_hole(&self) -> Option<&str> {
+        self.paths.get("blackhole").map(String::as_str)
+    }
+
     /// What Envoy did not take.
     pub fn refused(&self) -> Vec<String> {
         self.refused.lock().unwrap().clone()
-    }
-
-    fn in_cluster(&self, cluster: &mut cds::Cluster) {
-        let Some(bind) = &mut cluster.upstream_bind_config else { return };
-        bind.source_address.iter_mut().for_each(|address| self.fill_in(address));
-        let more = bind.extra_source_addresses.iter_mut().filter_map(|extra| extra.address.as_mut());
-        more.for_each(|address| self.fill_in(address));
     }
 
     fn in_listener(&self, listener: &mut Listener) {

@@ -8,11 +8,15 @@ use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{
     DynamicResources, StaticResources, StatsEviction,
 };
 use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
-use envoy_types::pb::envoy::config::bootstrap::v3::{Admin, Bootstrap, LayeredRuntime, RuntimeLayer};
+use envoy_types::pb::envoy::config::bootstrap::v3::{
+    Admin, Bootstrap, LayeredRuntime, MemoryAllocatorManager, RuntimeLayer,
+};
 use envoy_types::pb::envoy::config::cluster::v3 as cds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::{
-    self as core, Address, ApiConfigSource, Pipe, address, api_config_source::ApiType, grpc_service,
+    self as core, Address, ApiConfigSource, BindConfig, ExtraSourceAddress, Pipe, SocketAddress,
+    SocketOption, address, api_config_source::ApiType, grpc_service, socket_address::PortSpecifier,
+    socket_option,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
@@ -20,6 +24,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 use envoy_types::pb::envoy::config::metrics::v3::{StatsConfig, StatsMatcher, stats_matcher};
 use envoy_types::pb::envoy::extensions::bootstrap::internal_listener::v3::InternalListener;
+use envoy_types::pb::envoy::extensions::local_address_selectors::filter_state_override;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -133,6 +138,7 @@ fn bootstrap(admin: &Path, node: &Node, forget: Option<Duration>) -> Bootstrap {
         )],
         layered_runtime: Some(LayeredRuntime { layers: vec![runtime()] }),
         stats_config: Some(statistics()),
+        memory_allocator_manager: Some(memory()),
         stats_eviction: forget.map(|after| StatsEviction::StatsEvictionInterval(duration(after))),
         deferred_stat_options: Some(
             envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::DeferredStatOptions {
@@ -141,9 +147,47 @@ fn bootstrap(admin: &Path, node: &Node, forget: Option<Duration>) -> Bootstrap {
         ),
         cluster_manager: Some(envoy_types::pb::envoy::config::bootstrap::v3::ClusterManager {
             enable_deferred_cluster_creation: true,
+            upstream_bind_config: node.black_hole().map(sources),
             ..Default::default()
         }),
         ..Bootstrap::default()
+    }
+}
+
+/// As the agent's bootstrap has it: from the network of whoever called, or nowhere; with a mark, and signs of life.
+fn sources(black_hole: &str) -> BindConfig {
+    let nowhere = |address: &str| SocketAddress {
+        address: address.to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(0)),
+        network_namespace_filepath: black_hole.to_owned(),
+        ..SocketAddress::default()
+    };
+    let option = |(level, name, value): (i64, i64, i64)| SocketOption {
+        level,
+        name,
+        state: socket_option::SocketState::StatePrebind as i32,
+        value: Some(socket_option::Value::IntValue(value)),
+        ..SocketOption::default()
+    };
+    let other = ExtraSourceAddress { address: Some(nowhere("::")), ..ExtraSourceAddress::default() };
+    BindConfig {
+        source_address: Some(nowhere("0.0.0.0")),
+        extra_source_addresses: vec![other],
+        socket_options: [(1, 36, 0x539), (1, 9, 1), (6, 4, 30), (6, 5, 10), (6, 6, 3)].map(option).to_vec(),
+        local_address_selector: Some(extension(
+            "envoy.upstream.local_address_selector.filter_state_override",
+            filter_state_override::v3::Config {},
+        )),
+        ..BindConfig::default()
+    }
+}
+
+/// As the agent's bootstrap has it.
+fn memory() -> MemoryAllocatorManager {
+    MemoryAllocatorManager {
+        soft_memory_limit_bytes: crate::envoy::common::uint64(64 << 20),
+        bytes_to_release: 5_000_000,
+        ..MemoryAllocatorManager::default()
     }
 }
 
@@ -188,6 +232,7 @@ fn xds(socket: &Path) -> cds::Cluster {
     };
     cds::Cluster {
         name: "xds".to_owned(),
+        upstream_bind_config: Some(BindConfig::default()),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         load_assignment: Some(ClusterLoadAssignment {
             cluster_name: "xds".to_owned(),

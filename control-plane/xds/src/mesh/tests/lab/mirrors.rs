@@ -1,7 +1,11 @@
 //! Copies of requests leave as the requests themselves do, or not at all.
 
+use envoy_types::pb::envoy::config::cluster::v3 as cds;
+use envoy_types::pb::envoy::config::listener::v3::{Listener, filter::ConfigType};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use envoy_types::util::pack_any;
 use meshwright_core::model::{HttpRouteFilter, RequestMirror};
 
 use super::application::COPIED;
@@ -18,6 +22,7 @@ fn mirrored() -> Cluster {
         .service("back", &["10.88.0.21"], 80, Protocol::Http, &[("10.77.0.21", 8080)])
         .service("cart", &["10.88.0.22"], 80, Protocol::Http, &[("10.77.0.12", 8080)])
         .service("out", &["10.88.0.23"], 80, Protocol::Http, &[("10.77.0.99", 8080)])
+        .service("silent", &["10.88.0.24"], 80, Protocol::Http, &[("10.77.0.99", 8081)])
         .service("shop", &["10.88.0.30"], 80, Protocol::Http, &[]);
     let to = |name: &str, fraction| {
         let backend_ref = backend(name, 1).backend_ref;
@@ -25,7 +30,8 @@ fn mirrored() -> Cluster {
     };
     let copied = with(to("cart", None), with(to("out", None), rule("/copied", vec![backend("back", 1)])));
     let never = with(to("out", Some((0, 100))), rule("/copied/never", vec![backend("back", 1)]));
-    cluster.routed(vec![route("shop", "mirrored", "shop", vec![copied, never])])
+    let unanswered = with(to("silent", None), rule("/unanswered", vec![backend("back", 1)]));
+    cluster.routed(vec![route("shop", "mirrored", "shop", vec![copied, never, unanswered])])
 }
 
 /// What was asked for at this path, by whom, without the request itself.
@@ -79,6 +85,12 @@ async fn copies_leave_in_the_name_and_from_the_network_of_who_called() {
         ("cart(cart) → shop/out:80  HTTP/1.1 2xx  plain", 1),
     ]);
     assert_eq!(brief(&counts, Kind::Requests), requests, "copies count for who called");
+    let many: String = (0..300).map(|number| format!("x-{number}: x\r\n")).collect();
+    assert_eq!(lab.pod("front").ask(SHOP, "/copied/many", &many).await.unwrap().status, 200);
+    until("copies with as many headers as the request", async || {
+        (copies("/copied/many").len() == 3).then_some(())
+    })
+    .await;
     for (node, _) in &lab.nodes {
         assert_eq!(node.refused(), [""; 0]);
     }
@@ -109,4 +121,53 @@ async fn a_copy_that_has_lost_its_caller_reaches_nobody() {
     })
     .await;
     assert_eq!(copies(path).len(), 1, "the request itself");
+}
+
+/// Changes how copies are taken in.
+fn change(snapshot: &mut Snapshot, mut change: impl FnMut(&mut HttpConnectionManager)) {
+    ads::change(snapshot, TypeUrl::Listener, |listener: &mut Listener| {
+        if listener.name != "node/mirror" {
+            return;
+        }
+        for filter in listener.filter_chains.iter_mut().flat_map(|chain| &mut chain.filters) {
+            let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type else { panic!("no config") };
+            let mut manager = HttpConnectionManager::decode(any.value.as_slice()).unwrap();
+            change(&mut manager);
+            *any = pack_any(manager);
+        }
+    });
+}
+
+/// A copy may take a second instead of a minute.
+fn hasty(snapshot: &mut Snapshot) {
+    change(snapshot, |manager| {
+        let options = manager.common_http_protocol_options.as_mut().unwrap();
+        let longest = options.max_stream_duration.as_mut().unwrap();
+        assert_eq!(std::mem::replace(&mut longest.seconds, 1), 60);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_never_answered_does_not_stay() {
+    let Some(lab) = lab(mirrored(), hasty).await else { return };
+    let silent = lab.pod("outside").listen(8081);
+    assert_eq!(lab.pod("front").ask(SHOP, "/unanswered", "").await.unwrap().status, 200);
+    let left = tokio::time::timeout(Duration::from_secs(15), async {
+        let (mut stream, _) = silent.accept().await.unwrap();
+        application::read_head(&mut stream).await.unwrap();
+        // None once the proxy has let go of it.
+        application::read_head(&mut stream).await
+    });
+    assert_eq!(left.await, Ok(None));
+}
+
+#[test]
+fn there_are_only_so_many_copies_at_once() {
+    let snapshot = snapshot(&mirrored(), "n1");
+    for name in ["node/mirror", "node/mirror/2"] {
+        let cluster: cds::Cluster = decode(&snapshot, TypeUrl::Cluster, name);
+        let limits = cluster.circuit_breakers.unwrap().thresholds.remove(0);
+        let limits = [limits.max_connections, limits.max_pending_requests, limits.max_requests];
+        assert_eq!(limits.map(|limit| limit.map(|limit| limit.value)), [Some(1024); 3], "{name}");
+    }
 }

@@ -160,8 +160,41 @@ fn plaintext_is_refused_when_that_is_said_what_is_connected_ends_later_and_who_l
     let out = Seen { wanted: false, ..ALL };
     let late = cut + NOTICE;
     pod.guards(&Guard::default(), late);
-    assert_eq!(drive(&mut pod, out, late), [Job::Guard]);
+    assert_eq!(drive(&mut pod, out, late), [Job::Refuse]);
     assert_eq!(drive(&mut pod, out, late + GRACE), [Job::Part, Job::Count, Job::AwaitClosed, Job::Clear]);
+}
+
+#[test]
+fn what_is_refused_ends_also_while_neither_envoy_nor_a_certificate_comes() {
+    let now = start();
+    let away = Seen { certified: false, opened: false, ..ALL };
+    let strict = Guard { refused: true, ..Guard::default() };
+    let restored = || {
+        let mut pod = Pod::new(now);
+        pod.restore("/n/1".into(), [15101, 15108], now);
+        pod
+    };
+    assert_eq!(drive(&mut restored(), away, now), [Job::Refuse], "it may have ended while nobody ran");
+    for out in [false, true] {
+        let mut pod = restored();
+        pod.guards(&strict, now);
+        assert_eq!(drive(&mut pod, away, now), [Job::Refuse]);
+        pod.guards(&Guard::default(), now);
+        let seen = Seen { wanted: !out, ..away };
+        assert_eq!(drive(&mut pod, seen, now), [Job::Refuse], "out: {out}");
+        assert_eq!(drive(&mut pod, seen, now + SECOND), [], "out: {out}");
+    }
+    // Its redirection could not be set, so nothing is refused yet when Envoy goes.
+    let mut pod = Pod::new(now);
+    pod.found("/n/1".into(), now);
+    pod.guards(&strict, now);
+    for expected in [Job::AwaitListeners, Job::Redirect] {
+        let job = pod.step(ALL, now).unwrap();
+        assert_eq!(job.0, expected);
+        let outcome = if expected == Job::Redirect { Err("nft".to_owned()) } else { Ok(0) };
+        pod.ended(job, outcome, now);
+    }
+    assert_eq!(drive(&mut pod, away, now + SECOND), [Job::Refuse]);
 }
 
 #[test]
@@ -321,7 +354,7 @@ fn rules_that_were_found_are_removed_if_nobody_wants_them() {
     let mut pod = Pod::new(now);
     pod.restore("/n/1".into(), [15101, 15108], now);
     let out = Seen { wanted: false, certified: false, opened: false, ..ALL };
-    assert_eq!(drive(&mut pod, out, now), []);
+    assert_eq!(drive(&mut pod, out, now), [Job::Refuse]);
     assert_eq!(drive(&mut pod, out, now + GRACE), [Job::Part, Job::Count, Job::AwaitClosed, Job::Clear]);
     let mut pod = captured(now);
     pod.give_up();
@@ -334,6 +367,7 @@ fn rules_that_were_found_are_removed_if_nobody_wants_them() {
 struct Namespace {
     listens: bool,
     rules: Option<Job>,
+    refuses: bool,
     connected: usize,
 }
 
@@ -344,6 +378,7 @@ enum Step {
     Certified(bool),
     Opened(bool),
     Told(bool),
+    Strict(bool),
     Pass(u64),
     Connect(usize),
     Fail,
@@ -357,6 +392,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(Step::Certified),
         1 => any::<bool>().prop_map(Step::Opened),
         2 => any::<bool>().prop_map(Step::Told),
+        2 => any::<bool>().prop_map(Step::Strict),
         3 => (0..70u64).prop_map(Step::Pass),
         2 => (0..3usize).prop_map(Step::Connect),
         1 => Just(Step::Fail),
@@ -371,6 +407,7 @@ struct Model {
     namespace: Namespace,
     now: Instant,
     left_at: Option<Instant>,
+    strict: bool,
 }
 
 impl Model {
@@ -390,6 +427,7 @@ impl Model {
             let left = self.left_at.map(|left| self.now.duration_since(left));
             assert!(left.is_some_and(|left| left >= PARTING), "connections are cut after {left:?}");
         }
+        self.pod.guards(&Guard { refused: self.strict && self.seen.wanted, ..Guard::default() }, self.now);
         let Some(job) = self.pod.step(self.seen, self.now) else { return false };
         if fails {
             self.pod.ended(job, Err("fails".to_owned()), self.now);
@@ -402,18 +440,21 @@ impl Model {
             Job::Redirect | Job::Part => {
                 assert!(self.seen.serves, "only who serves sets rules");
                 self.namespace.rules = Some(job.0);
+                self.namespace.refuses = job.0 == Job::Redirect && self.pod.guard().refuses_any();
                 0
             }
             Job::Clear => {
                 assert!(self.seen.serves, "only who serves removes rules");
-                self.namespace.rules = None;
+                (self.namespace.rules, self.namespace.refuses) = (None, false);
                 0
             }
-            Job::Refuse => {
-                assert!(self.seen.serves && self.namespace.rules.is_some(), "only where rules are");
+            Job::Refuse | Job::Guard => {
+                assert!(self.seen.serves && self.pod.is_redirected(), "only where rules are");
+                self.namespace.rules.get_or_insert(job.0);
+                self.namespace.refuses = self.pod.guard().refuses_any();
                 0
             }
-            Job::Check | Job::Guard | Job::Cut => 0,
+            Job::Check | Job::Cut => 0,
             Job::Try => usize::from(!self.namespace.listens),
         };
         self.pod.ended(job, Ok(left), self.now);
@@ -439,7 +480,7 @@ proptest! {
     #[test]
     fn nothing_is_redirected_to_nobody_no_connection_is_cut_and_every_pod_arrives(steps in steps()) {
         let now = start();
-        let mut model = Model { pod: Pod::new(now), seen: ALL, namespace: Namespace::default(), now, left_at: None };
+        let mut model = Model { pod: Pod::new(now), seen: ALL, namespace: Namespace::default(), now, left_at: None, strict: false };
         model.pod.found("/n/1".into(), now);
         for step in steps {
             match step {
@@ -448,6 +489,7 @@ proptest! {
                 Step::Certified(certified) => model.seen.certified = certified,
                 Step::Opened(opened) => model.seen.opened = opened,
                 Step::Told(told) => model.seen.told = told,
+                Step::Strict(strict) => model.strict = strict,
                 Step::Pass(seconds) => model.now += Duration::from_secs(seconds),
                 // Only where something is redirected, or was.
                 Step::Connect(count) if model.pod.is_captured() || count == 0 => model.namespace.connected = count,
@@ -461,6 +503,15 @@ proptest! {
                 model.pod.found("/n/1".into(), model.now);
             }
         }
+        // Whatever else is missing, and whoever served meanwhile.
+        model.seen = Seen { wanted: model.seen.wanted, serves: true, ..Seen::default() };
+        for _ in 0..30 {
+            model.work(false);
+            model.now += SECOND;
+        }
+        if model.pod.is_redirected() {
+            prop_assert_eq!(model.namespace.refuses, model.strict && model.seen.wanted);
+        }
         for wanted in [true, false] {
             model.seen = Seen { wanted, ..ALL };
             model.namespace.connected = 0;
@@ -473,6 +524,7 @@ proptest! {
             }
             prop_assert_eq!((model.pod.is_captured(), model.pod.is_gone()), (wanted, !wanted));
             prop_assert_eq!(model.namespace.rules.is_some(), wanted);
+            prop_assert_eq!(model.namespace.refuses, wanted && model.strict);
         }
     }
 }

@@ -115,7 +115,8 @@ fn socket(address: &str, port: u16, namespace: &str) -> SocketAddress {
     }
 }
 
-pub fn cluster(name: &str, port: u16, namespace: &str) -> Resource {
+/// Of the node's own, or one that a pod's connections go to.
+pub fn cluster(name: &str, port: u16, is_own: bool) -> Resource {
     let endpoint = Endpoint {
         address: Some(Address { address: Some(Kind::SocketAddress(socket("127.0.0.1", port, ""))) }),
         ..Endpoint::default()
@@ -123,7 +124,6 @@ pub fn cluster(name: &str, port: u16, namespace: &str) -> Resource {
     let endpoint =
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
     let locality = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..LocalityLbEndpoints::default() };
-    let bind = BindConfig { source_address: Some(socket("0.0.0.0", 0, namespace)), ..BindConfig::default() };
     let cluster = Cluster {
         name: name.to_owned(),
         load_assignment: Some(ClusterLoadAssignment {
@@ -131,7 +131,7 @@ pub fn cluster(name: &str, port: u16, namespace: &str) -> Resource {
             endpoints: vec![locality],
             ..ClusterLoadAssignment::default()
         }),
-        upstream_bind_config: Some(bind),
+        upstream_bind_config: is_own.then(BindConfig::default),
         ..Cluster::default()
     };
     Resource::new(name, pack_any(cluster))
