@@ -19,13 +19,12 @@ fn tcp(namespace: &str, name: &str, port: Option<u16>, backends: &[(&str, u32)])
     HttpRoute { kind: RouteKind::Tcp, ..of(service("echo", port), route(namespace, name, rules)) }
 }
 
-/// Where connections of callers in a namespace go, by name and weight; `-` is nowhere.
-fn split(entry: &RouteEntry) -> Vec<(&str, u32)> {
+/// Where connections go, by name and weight; `-` is nowhere.
+fn split(entry: &RouteEntry) -> Vec<String> {
     let RuleAction::Forward(forward) = &entry.rule.action else { return Vec::new() };
-    let name = |cluster: &'_ Option<ClusterRef>| cluster.as_ref().map(|cluster| cluster.service.name.clone());
-    let all = forward.backends.iter().map(|backend| (name(&backend.cluster), backend.weight));
-    all.map(|(name, weight)| (name.map_or("-", |name| ["v1", "v2", "web"].into_iter().find(|one| *one == name).unwrap()), weight))
-        .collect()
+    let name = |cluster: Option<&ClusterRef>| cluster.map_or("-", |cluster| &cluster.service.name).to_owned();
+    let all = forward.backends.iter();
+    all.map(|backend| format!("{} {}", name(backend.cluster.as_ref()), backend.weight)).collect()
 }
 
 fn told_tcp(resolution: &Resolution, name: &str) -> [(bool, &'static str); 2] {
@@ -55,7 +54,7 @@ fn it_is_for_every_tcp_port_and_makes_tcp_of_it() {
     for port in ports(&resolution) {
         let routes = at(&resolution, port);
         let producer = routes.connections.producer.as_ref().unwrap();
-        assert_eq!(split(producer), [("v1", 9), ("v2", 1), ("-", 2)]);
+        assert_eq!(split(producer), ["v1 9", "v2 1", "- 2"]);
         assert!(!routes.has_requests() && !routes.is_named);
         assert_eq!(protocol(&world, port), Protocol::Tcp);
     }
@@ -65,7 +64,7 @@ fn it_is_for_every_tcp_port_and_makes_tcp_of_it() {
     add(&mut world, tcp("web", "r", Some(80), &[("web", 1)]));
     let resolution = run(&world);
     assert_eq!(ports(&resolution), [80]);
-    assert_eq!(split(&at(&resolution, 80).connections.consumers["web"]), [("web", 1)]);
+    assert_eq!(split(&at(&resolution, 80).connections.consumers["web"]), ["web 1"]);
     assert_eq!(at(&resolution, 80).connections.producer, None);
     assert_eq!(protocol(&world, 80), Protocol::Http);
 }
@@ -119,7 +118,7 @@ fn routes_about_requests_take_a_port_from_it_and_the_older_of_two_has_it() {
     let producer = |port| at(&resolution, port).connections.producer.as_ref().map(|entry| entry.route.name.as_str());
     assert_eq!([80, 8080, 7070, 9090].map(producer), [None, None, Some("old"), Some("old")]);
     assert_eq!(names(at(&resolution, 80).producer.as_ref().unwrap()), ["http/0"]);
-    assert_eq!(split(&at(&resolution, 80).connections.consumers["web"]), [("web", 1)], "another namespace's own");
+    assert_eq!(split(&at(&resolution, 80).connections.consumers["web"]), ["web 1"], "another namespace's own");
     assert_eq!(told_tcp(&resolution, "lost")[0], (false, "Conflicted"));
     assert!(message(&resolution, "infra", "lost").starts_with("an HTTPRoute has port 80, and only"));
     assert_eq!(told_tcp(&resolution, "old"), FINE);

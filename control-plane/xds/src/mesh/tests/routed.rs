@@ -103,6 +103,19 @@ pub fn backend(name: &str, weight: u32) -> HttpBackendRef {
     HttpBackendRef { backend_ref, weight, filters: Vec::new() }
 }
 
+/// A TCPRoute in a namespace for the Service `shop/<parent>`, to port 3306 of these Services.
+pub fn tcp_route(namespace: &str, parent: &str, backends: &[(&str, u32)]) -> HttpRoute {
+    let backend = |&(name, weight): &(&str, u32)| {
+        let mut backend = backend(name, weight);
+        backend.backend_ref.port = Some(3306);
+        backend
+    };
+    let backend_refs = backends.iter().map(backend).collect();
+    let rules = vec![HttpRouteRule { backend_refs, ..HttpRouteRule::default() }];
+    let name = format!("tcp-{parent}");
+    HttpRoute { kind: RouteKind::Tcp, hostnames: Vec::new(), ..route(namespace, &name, parent, rules) }
+}
+
 /// A rule for paths that begin so.
 pub fn rule(prefix: &str, backend_refs: Vec<HttpBackendRef>) -> HttpRouteRule {
     let path = PathMatch::Prefix(prefix.to_owned());
