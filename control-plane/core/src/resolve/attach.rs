@@ -57,7 +57,9 @@ pub(crate) fn attach(
     if allowed.is_empty() {
         let (key, namespace) = (&gateway.meta.key, &route.meta.key.namespace);
         let message = match route.kind {
-            RouteKind::Tcp => format!("Gateway {key} has no listener for TCP: only HTTP and HTTPS are served"),
+            RouteKind::Tcp => {
+                format!("Gateway {key} has no listener for TCP: only HTTP and HTTPS are served")
+            }
             kind => format!(
                 "no listener of Gateway {key} is accepted and allows {}s from namespace {namespace}",
                 kind.as_str()

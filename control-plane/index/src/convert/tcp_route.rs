@@ -66,7 +66,10 @@ mod tests {
         });
         let route = tcp_route(&serde_json::from_value(object).unwrap());
         assert_eq!((route.kind, route.meta.generation), (RouteKind::Tcp, 3));
-        assert_eq!((route.parent_refs[0].group.as_deref(), route.parent_refs[0].port), (Some(""), Some(3306)));
+        assert_eq!(
+            (route.parent_refs[0].group.as_deref(), route.parent_refs[0].port),
+            (Some(""), Some(3306))
+        );
         let [rule] = &route.rules[..] else { panic!("{:?}", route.rules) };
         assert_eq!(rule.name.as_deref(), Some("split"));
         let backends = rule.backend_refs.iter().map(|backend| {

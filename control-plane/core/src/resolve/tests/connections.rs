@@ -47,7 +47,10 @@ fn protocol(world: &World, port: u16) -> Protocol {
 #[test]
 fn it_is_for_every_tcp_port_and_makes_tcp_of_it() {
     let mut world = with_echo();
-    assert_eq!([80, 7070, 9090].map(|port| protocol(&world, port)), [Protocol::Http, Protocol::Detect, Protocol::Tcp]);
+    assert_eq!(
+        [80, 7070, 9090].map(|port| protocol(&world, port)),
+        [Protocol::Http, Protocol::Detect, Protocol::Tcp]
+    );
     add(&mut world, tcp("infra", "r", None, &[("v1", 9), ("v2", 1), ("none", 2), ("v1", 0)]));
     let resolution = run(&world);
     assert_eq!(ports(&resolution), [80, 443, 7070, 8080, 9090]);
@@ -72,11 +75,16 @@ fn it_is_for_every_tcp_port_and_makes_tcp_of_it() {
 #[test]
 fn where_it_leads_any_protocol_is_spoken_and_the_service_itself_may_be() {
     let mut world = with_echo();
-    let own = HttpBackendRef { backend_ref: BackendRef { port: Some(9090), ..backend_ref(None, "echo") }, ..backend("", 1) };
+    let own = HttpBackendRef {
+        backend_ref: BackendRef { port: Some(9090), ..backend_ref(None, "echo") },
+        ..backend("", 1)
+    };
     let mut route = tcp("infra", "r", Some(9090), &[("v1", 1)]);
     route.rules[0].backend_refs.push(own);
     add(&mut world, route);
-    change(&mut world, "v1", |service| service.ports[0].app_protocol = Some("kubernetes.io/other".to_owned()));
+    change(&mut world, "v1", |service| {
+        service.ports[0].app_protocol = Some("kubernetes.io/other".to_owned())
+    });
     let resolution = run(&world);
     assert_eq!(told_tcp(&resolution, "r"), FINE);
     let clusters = at(&resolution, 9090).connections.entries().flat_map(|entry| entry.rule.clusters());
@@ -115,18 +123,29 @@ fn routes_about_requests_take_a_port_from_it_and_the_older_of_two_has_it() {
     add(&mut world, of(service("echo", Some(80)), route("infra", "http", vec![rule("/", "v1")])));
     add(&mut world, grpc(of(service("echo", Some(8080)), route("infra", "grpc", vec![rule("/", "v1")]))));
     let resolution = run(&world);
-    let producer = |port| at(&resolution, port).connections.producer.as_ref().map(|entry| entry.route.name.as_str());
+    let producer =
+        |port| at(&resolution, port).connections.producer.as_ref().map(|entry| entry.route.name.as_str());
     assert_eq!([80, 8080, 7070, 9090].map(producer), [None, None, Some("old"), Some("old")]);
     assert_eq!(names(at(&resolution, 80).producer.as_ref().unwrap()), ["http/0"]);
-    assert_eq!(split(&at(&resolution, 80).connections.consumers["web"]), ["web 1"], "another namespace's own");
+    assert_eq!(
+        split(&at(&resolution, 80).connections.consumers["web"]),
+        ["web 1"],
+        "another namespace's own"
+    );
     assert_eq!(told_tcp(&resolution, "lost")[0], (false, "Conflicted"));
     assert!(message(&resolution, "infra", "lost").starts_with("an HTTPRoute has port 80, and only"));
     assert_eq!(told_tcp(&resolution, "old"), FINE);
     let both = message(&resolution, "infra", "old");
-    assert!(both.contains("an HTTPRoute has port 80") && both.contains("a GRPCRoute has port 8080"), "{both}");
+    assert!(
+        both.contains("an HTTPRoute has port 80") && both.contains("a GRPCRoute has port 8080"),
+        "{both}"
+    );
     // As for listeners of Gateways, it is accepted and waits.
     assert_eq!(told_tcp(&resolution, "young"), FINE);
-    assert_eq!(message(&resolution, "infra", "young"), "TCPRoute infra/old is older and has port 9090, for as long as it is there");
+    assert_eq!(
+        message(&resolution, "infra", "young"),
+        "TCPRoute infra/old is older and has port 9090, for as long as it is there"
+    );
     assert_eq!(message(&resolution, "web", "theirs"), "");
     world.tcp_routes.remove(&ObjectKey::new("infra", "old"));
     let resolution = run(&world);
@@ -144,7 +163,10 @@ fn a_gateway_has_no_listener_for_it_and_says_so() {
     add(&mut world, both);
     let resolution = run(&world);
     let of = |parent| told(&resolution, (RouteKind::Tcp, "infra", "r"), parent);
-    assert_eq!([of(0), of(1), of(2)], [FINE, [(false, "NotAllowedByListeners"), FINE[1]], [(false, "NoMatchingParent"), FINE[1]]]);
+    assert_eq!(
+        [of(0), of(1), of(2)],
+        [FINE, [(false, "NotAllowedByListeners"), FINE[1]], [(false, "NoMatchingParent"), FINE[1]]]
+    );
     assert_eq!(resolution.statuses.tcp_routes.values().next().unwrap().parents.len(), 3);
     assert_eq!(listener_status(&resolution, "http").attached_routes, 0);
     assert!(hosts(&resolution, "http").iter().all(|(_, routes)| routes.is_empty()));

@@ -64,7 +64,11 @@ pub(super) fn names(entries: &[Arc<RouteEntry>]) -> Vec<String> {
     entries.iter().map(|entry| format!("{}/{}", entry.route.name, entry.rule_index)).collect()
 }
 
-pub(super) fn told(resolution: &Resolution, id: (RouteKind, &str, &str), parent: usize) -> [(bool, &'static str); 2] {
+pub(super) fn told(
+    resolution: &Resolution,
+    id: (RouteKind, &str, &str),
+    parent: usize,
+) -> [(bool, &'static str); 2] {
     let status = &resolution.statuses.routes(id.0)[&ObjectKey::new(id.1, id.2)].parents[parent];
     ["Accepted", "ResolvedRefs"].map(|kind| state(&status.conditions, kind))
 }

@@ -30,7 +30,10 @@ fn a_connection_gets_a_cluster_by_weight() {
     let choice = format!(
         "({SHARE} < b'80000000' ? 'outbound|3306|db|shop' : ({SHARE} < b'c0000000' ? 'nowhere' : 'outbound|3306|db-v2|shop'))"
     );
-    assert_eq!(chosen(&cluster), [format!("%CEL(destination.address in ['10.96.0.2:3306'] ? {choice} : '')%")]);
+    assert_eq!(
+        chosen(&cluster),
+        [format!("%CEL(destination.address in ['10.96.0.2:3306'] ? {choice} : '')%")]
+    );
     let changed = changes::changed(&databases(), &cluster, "n1");
     let expected = [
         "Cluster outbound|3306|db-v2|shop",
@@ -45,13 +48,18 @@ fn a_connection_gets_a_cluster_by_weight() {
 fn without_a_backend_it_leads_nowhere_and_without_routes_nothing_is_drawn() {
     let cluster = databases().routed(vec![tcp_route("shop", "db", &[("gone", 1)])]);
     assert_eq!(chosen(&cluster), ["%CEL(destination.address in ['10.96.0.2:3306'] ? 'nowhere' : '')%"]);
-    assert!(expressions(&snapshot(&databases(), "n1"), "node/services").iter().all(|text| text.contains("CEL")));
+    assert!(
+        expressions(&snapshot(&databases(), "n1"), "node/services").iter().all(|text| text.contains("CEL"))
+    );
 }
 
 #[test]
 fn a_consumers_route_is_for_callers_of_its_namespace_and_may_make_tcp_of_http_for_them() {
     let routes = vec![tcp_route("web", "web", &[("db-v2", 1)]), tcp_route("web", "db", &[("db-v2", 1)])];
-    let (web, db) = ("destination.address in ['10.96.0.1:80','[fd96::1]:80']", "destination.address in ['10.96.0.2:3306']");
+    let (web, db) = (
+        "destination.address in ['10.96.0.1:80','[fd96::1]:80']",
+        "destination.address in ['10.96.0.2:3306']",
+    );
     let theirs = caller_in("web");
     let cluster = databases().routed(routes);
     let expected = [

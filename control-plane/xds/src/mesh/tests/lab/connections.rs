@@ -85,8 +85,11 @@ async fn connections_are_split_by_weight_and_a_share_without_a_backend_is_refuse
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumers_route_is_for_its_own_namespace_whatever_others_speak_there() {
-    let header = HeaderModifier { set: vec![("x-route".to_owned(), "own".to_owned())], ..HeaderModifier::default() };
-    let to_back = |prefix| with(HttpRouteFilter::ResponseHeaderModifier(header.clone()), rule(prefix, vec![backend("web", 1)]));
+    let header =
+        HeaderModifier { set: vec![("x-route".to_owned(), "own".to_owned())], ..HeaderModifier::default() };
+    let to_back = |prefix| {
+        with(HttpRouteFilter::ResponseHeaderModifier(header.clone()), rule(prefix, vec![backend("web", 1)]))
+    };
     let routes = vec![
         tcp_route("shop", "db", &[("db", 1)]),
         tcp_route("web", "db", &[("db-out", 1)]),
@@ -118,7 +121,10 @@ async fn a_consumers_route_is_for_its_own_namespace_whatever_others_speak_there(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_stay_where_they_are_while_routes_change() {
-    let to = |name: &str| databases().routed(vec![tcp_route("shop", "db", &[(name, 1)]), tcp_route("shop", "any", &[(name, 1)])]);
+    let to = |name: &str| {
+        databases()
+            .routed(vec![tcp_route("shop", "db", &[(name, 1)]), tcp_route("shop", "any", &[(name, 1)])])
+    };
     let Some(mut lab) = lab(databases(), |_| {}).await else { return };
     let mut http = lab.pod("front").connect("10.88.0.3:8000").await.unwrap();
     assert!(client::get(&mut http, "HTTP/1.1", "").await.is_ok());
