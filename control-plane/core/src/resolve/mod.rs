@@ -15,6 +15,7 @@ mod listeners;
 mod parents;
 mod precedence;
 mod resolver;
+mod rivals;
 mod route;
 mod seen;
 mod service;
