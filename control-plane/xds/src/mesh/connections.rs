@@ -63,7 +63,8 @@ fn caller_in(namespace: &str, trust_domain: &str) -> String {
     format!("filter_state['{identity}'] >= b'{of}/' && filter_state['{identity}'] < b'{of}0'")
 }
 
-/// The expression that chooses among the backends of a route.
+/// The expression that chooses among the backends of a route. Envoy's parser goes 32 levels deep: without parentheses each backend is one, and
+/// the API allows 16.
 fn drawn(entry: &RouteEntry) -> String {
     let backends = match &entry.rule.action {
         RuleAction::Forward(forward) => forward.backends.as_slice(),
@@ -72,9 +73,10 @@ fn drawn(entry: &RouteEntry) -> String {
     let Some((last, others)) = backends.split_last() else { return quote(NOWHERE) };
     let limits = limits(&backends.iter().map(|backend| backend.weight).collect::<Vec<_>>());
     let choices = others.iter().zip(limits);
-    choices.rev().fold(cluster(last), |rest, (backend, limit)| {
-        format!("(filter_state['{DRAWN}'] < b'{limit:08x}' ? {} : {rest})", cluster(backend))
-    })
+    let chosen = choices.rev().fold(cluster(last), |rest, (backend, limit)| {
+        format!("filter_state['{DRAWN}'] < b'{limit:08x}' ? {} : {rest}", cluster(backend))
+    });
+    if others.is_empty() { chosen } else { format!("({chosen})") }
 }
 
 /// A backend that does not exist has its share all the same, and refuses it.

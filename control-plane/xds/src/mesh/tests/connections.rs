@@ -28,7 +28,7 @@ fn a_connection_gets_a_cluster_by_weight() {
     let routes = vec![tcp_route("shop", "db", &[("db", 2), ("gone", 1), ("db-v2", 1)])];
     let cluster = databases().routed(routes);
     let choice = format!(
-        "({SHARE} < b'80000000' ? 'outbound|3306|db|shop' : ({SHARE} < b'c0000000' ? 'nowhere' : 'outbound|3306|db-v2|shop'))"
+        "({SHARE} < b'80000000' ? 'outbound|3306|db|shop' : {SHARE} < b'c0000000' ? 'nowhere' : 'outbound|3306|db-v2|shop')"
     );
     assert_eq!(
         chosen(&cluster),

@@ -63,6 +63,8 @@ async fn connections_are_split_by_weight_and_a_share_without_a_backend_is_refuse
         tcp_route("shop", "db", &[("db", 3), ("db-cart", 1)]),
         tcp_route("shop", "split", &[("db-cart", 1), ("none", 2), ("db-out", 1)]),
         tcp_route("shop", "odd", &[("none", 1)]),
+        // As many backends as the API allows.
+        tcp_route("web", "db", &[("db-cart", 1); 16]),
         // For the whole Service, which is called by HTTP elsewhere.
         tcp_route("shop", "web", &[("db-cart", 1)]),
     ];
