@@ -32,10 +32,10 @@ fn tcp(service: &Service) -> impl Iterator<Item = &ServicePort> {
     service.ports.iter().filter(|port| port.protocol == "TCP")
 }
 
-/// A producer's TCPRoute makes TCP of the port, whatever was declared: it is about connections, and byte by byte every protocol works.
-/// A producer's route about requests that names the port makes HTTP of what nobody declared. One that is for the whole Service does not: it says nothing of
-/// any port, and on one of them the server may speak first. Nor does a consumer's: it must change nothing for others, who may say something
-/// else there.
+/// A producer's TCPRoute makes TCP of the port, whatever was declared: it is about connections, and byte by byte every protocol works. A
+/// producer's route about requests that names the port makes HTTP of what nobody declared. One that is for the whole Service does not: it says
+/// nothing of any port, and on one of them the server may speak first. Nor does a consumer's, of whatever kind: it must change nothing for
+/// others, who may say something else there.
 fn mesh_port(
     known: Option<&MeshPort>,
     key: &ObjectKey,
