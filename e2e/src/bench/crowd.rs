@@ -1,5 +1,6 @@
 //! Memory of a node's proxy, Envoy and agent together, with 200 pods of the mesh on the node and 1,000 Services that they call.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -34,6 +35,8 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// Each pod calls each of its Services as often, on a connection that it keeps, for so long.
 const EVERY: Duration = Duration::from_secs(5);
 const TALK: Duration = Duration::from_secs(60);
+/// Envoy keeps connections that nobody uses for so long, and they are none of what a Service takes.
+const POOLED: Duration = Duration::from_secs(60);
 /// The most that a pod and a Service may take, in kB.
 const POD_BAR: u32 = 100;
 const SERVICE_BAR: u32 = 25;
@@ -90,7 +93,13 @@ pub async fn measure(env: &Env, report: &mut Report) -> Result<()> {
     let of_services = format!("of {SERVICES} Services (bar {SERVICE_BAR} kB)");
     with_services.each(with_pods, SERVICES, &of_services, report);
     let before = handshakes(env).await?;
-    let calls = talk(env, &pods, &addresses).await?;
+    let some = addresses.get(..PODS).context("a Service for each pod")?;
+    let calls = talk(env, &pods, some).await?;
+    tokio::time::sleep(POOLED).await;
+    let called = Memory::of(env, &node, &format!("after {PODS} Services were called"), report).await?;
+    called.each(with_pods, SERVICES, &format!("{of_services}, {PODS} of which were called"), report);
+    let calls = calls + talk(env, &pods, &addresses).await?;
+    tokio::time::sleep(POOLED).await;
     let now = handshakes(env).await?;
     ensure!(now.get(&node) > before.get(&node), "no mutual TLS: {before:?}, then {now:?}");
     report.add("calls between them by mutual TLS", calls as f64, "calls");
@@ -155,10 +164,12 @@ async fn services(env: &Env, node: &str) -> Result<Vec<IpAddr>> {
     });
     let addresses = stream::iter(creating).buffered(AT_ONCE).try_collect().await?;
     let proxy = NodeProxy::of(env, node).await?;
-    eventually("the node's Envoy to have every Service", DEADLINE * 2, || async {
-        let asked = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name";
+    eventually("the node's Envoy to know every Service", DEADLINE * 2, || async {
+        let asked = "/config_dump?resource=dynamic_route_configs";
         let said = proxy.admin(asked).await.map_err(|e| format!("{e:#}"))?;
-        match said.matches("|service-").count() {
+        // Hosts of its routes: it has clusters only of those that are called.
+        let names = said.split("|service-").skip(1).filter_map(|rest| rest.split('|').next());
+        match names.collect::<BTreeSet<_>>().len() {
             SERVICES => Ok(()),
             some => Err(format!("{some} of {SERVICES}")),
         }

@@ -5,6 +5,8 @@
 //! connections of a pod that leaves go through it. Of a listener that Envoy has from before this process, and that nobody sends any more, nothing
 //! is said for as long: what is not told apart from Envoy's own is not taken away either. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
 //! next namespace, so the control plane need not send another.
+//!
+//! Of clusters Envoy gets those that it asks for, see [`demand`].
 
 mod places;
 
@@ -14,7 +16,7 @@ use std::{
 };
 
 use envoy_types::pb::envoy::config::{endpoint::v3::ClusterLoadAssignment, listener::v3::Listener};
-use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl};
+use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl, mesh::demand};
 use places::{Places, edited};
 
 type Name = Arc<str>;
@@ -22,10 +24,10 @@ type Name = Arc<str>;
 /// What every pod of the mesh has.
 const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
 
-/// The types that can have placeholders.
-const RENDERED: [TypeUrl; 1] = [TypeUrl::Listener];
-/// Those that have to be changed where there is no IPv6.
-const RENDERED_FOR_IPV4: [TypeUrl; 2] = [TypeUrl::Endpoint, TypeUrl::Listener];
+/// The types of which Envoy gets something else than the control plane sent.
+const RENDERED: [TypeUrl; 2] = [TypeUrl::Cluster, TypeUrl::Listener];
+/// The same where there is no IPv6.
+const RENDERED_FOR_IPV4: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener];
 
 /// See the module.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Pods {
     /// What was rendered last, by type.
     sources: BTreeMap<TypeUrl, Arc<Resources>>,
     rendered: BTreeMap<(TypeUrl, Name), Rendered>,
+    /// Clusters that Envoy has asked for, some process of it. It asks once, and then wants to hear of it for ever.
+    asked: BTreeSet<Name>,
     /// Versions of pods' listeners as Envoy was given them, and what it said.
     refused: BTreeMap<Name, (Name, String)>,
     settled: Option<u64>,
@@ -65,6 +69,7 @@ impl Default for Pods {
             inherited: BTreeMap::new(),
             sources: BTreeMap::new(),
             rendered: BTreeMap::new(),
+            asked: BTreeSet::new(),
             refused: BTreeMap::new(),
             settled: None,
             out: Snapshot::unknown(),
@@ -101,7 +106,10 @@ impl Pods {
             if !changed.contains(&kind) {
                 self.out.share(kind, resources.clone());
             } else if !self.sources.get(&kind).is_some_and(|known| Arc::ptr_eq(known, resources)) {
-                let rendered = self.render_all(kind, resources, source.generation());
+                let rendered = match kind {
+                    TypeUrl::Cluster => demand::offered(resources, &self.asked),
+                    _ => self.render_all(kind, resources, source.generation()),
+                };
                 self.out.share(kind, Arc::new(rendered));
                 self.sources.insert(kind, resources.clone());
             }
@@ -191,6 +199,18 @@ impl Pods {
         };
         let good = known.and_then(|known| known.good);
         Some(Rendered { source: source.clone(), path, resource, since: generation, good })
+    }
+
+    /// Whether Envoy asks for a cluster for the first time. The next rendering has it, if there is one.
+    pub fn asks(&mut self, event: &Event) -> bool {
+        let Event::Subscription { kind: TypeUrl::Cluster, subscribed, .. } = event else { return false };
+        let before = self.asked.len();
+        self.asked.extend(subscribed.iter().cloned());
+        let asks = self.asked.len() > before;
+        if asks {
+            self.sources.remove(&TypeUrl::Cluster);
+        }
+        asks
     }
 
     /// What Envoy says, without what it says about pods' listeners. The next rendering goes by it.
