@@ -59,6 +59,8 @@ pub enum Event {
         subscribed: Vec<Arc<str>>,
         /// Names it no longer wants.
         unsubscribed: Vec<Arc<str>>,
+        /// Names of which it had something when the stream began; with the first request only.
+        held: Vec<Arc<str>>,
     },
     /// Every response of this type up to this snapshot was ACKed or NACKed, or there was nothing to say.
     Settled {
@@ -141,7 +143,9 @@ impl DeltaSession {
             let error = request.error_detail.map(|status| status.message);
             outcome.events.extend(state.answer(kind, &request.response_nonce, error));
         }
+        let mut held = Vec::new();
         if !state.seen {
+            held.extend(request.initial_resource_versions.keys().map(|name| Arc::from(name.as_str())));
             let maybe = self.maybe_sent.0.remove(&kind).unwrap_or_default();
             state.first_request(
                 kind,
@@ -159,6 +163,7 @@ impl DeltaSession {
                 wildcard: state.wildcard,
                 subscribed: names(request.resource_names_subscribe),
                 unsubscribed: names(request.resource_names_unsubscribe),
+                held,
             });
         }
         outcome.responses = self.advance();

@@ -1,5 +1,7 @@
-//! Memory of a node's proxy, Envoy and agent together, with 200 pods of the mesh on the node and 1,000 Services that they call.
+//! Memory of a node's proxy, Envoy and agent together, with 200 pods of the mesh on the node and 1,000 Services in their scope: what it takes without them,
+//! for each pod, for each Service that its Envoy knows, and for each of those that its pods call.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -34,6 +36,8 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// Each pod calls each of its Services as often, on a connection that it keeps, for so long.
 const EVERY: Duration = Duration::from_secs(5);
 const TALK: Duration = Duration::from_secs(60);
+/// Envoy keeps connections that nobody uses for so long, and they are none of what a Service takes.
+const POOLED: Duration = Duration::from_secs(60);
 /// The most that a pod and a Service may take, in kB.
 const POD_BAR: u32 = 100;
 const SERVICE_BAR: u32 = 25;
@@ -81,21 +85,28 @@ pub async fn measure(env: &Env, report: &mut Report) -> Result<()> {
     Many::namespace(env, NAMESPACE, true).await?;
     let node = env.cluster.node_names().await?.into_iter().next().context("a node")?;
     anew(env, &node).await?;
-    let base = Memory::of(env, &node, "without pods", report).await?;
+    let base = Memory::of(env, &node, "base: without pods and Services", report).await?;
     let pods = pods(env, &node).await?;
     let with_pods = Memory::of(env, &node, &format!("with {PODS} pods"), report).await?;
     with_pods.each(base, PODS, &format!("of {PODS} pods (bar {POD_BAR} kB)"), report);
     let addresses = services(env, &node).await?;
     let with_services = Memory::of(env, &node, &format!("and {SERVICES} Services"), report).await?;
-    let of_services = format!("of {SERVICES} Services (bar {SERVICE_BAR} kB)");
-    with_services.each(with_pods, SERVICES, &of_services, report);
+    let in_scope = format!("of {SERVICES} Services in scope (bar {SERVICE_BAR} kB)");
+    with_services.each(with_pods, SERVICES, &format!("{in_scope}, none of which was called"), report);
     let before = handshakes(env).await?;
-    let calls = talk(env, &pods, &addresses).await?;
+    let some = addresses.get(..PODS).context("a Service for each pod")?;
+    let calls = talk(env, &pods, some).await?;
+    tokio::time::sleep(POOLED).await;
+    let called = Memory::of(env, &node, &format!("after {PODS} Services were called"), report).await?;
+    called.each(with_pods, SERVICES, &format!("{in_scope}, {PODS} of which were called"), report);
+    called.each(with_services, PODS, "called Service, on top of what it takes in scope", report);
+    let calls = calls + talk(env, &pods, &addresses).await?;
+    tokio::time::sleep(POOLED).await;
     let now = handshakes(env).await?;
     ensure!(now.get(&node) > before.get(&node), "no mutual TLS: {before:?}, then {now:?}");
     report.add("calls between them by mutual TLS", calls as f64, "calls");
     let talked = Memory::of(env, &node, "after every Service was called", report).await?;
-    talked.each(with_pods, SERVICES, &format!("{of_services} that were called"), report);
+    talked.each(with_pods, SERVICES, &format!("{in_scope}, all of which were called"), report);
     env.delete_namespace(NAMESPACE).await
 }
 
@@ -155,10 +166,12 @@ async fn services(env: &Env, node: &str) -> Result<Vec<IpAddr>> {
     });
     let addresses = stream::iter(creating).buffered(AT_ONCE).try_collect().await?;
     let proxy = NodeProxy::of(env, node).await?;
-    eventually("the node's Envoy to have every Service", DEADLINE * 2, || async {
-        let asked = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name";
+    eventually("the node's Envoy to know every Service", DEADLINE * 2, || async {
+        let asked = "/config_dump?resource=dynamic_route_configs";
         let said = proxy.admin(asked).await.map_err(|e| format!("{e:#}"))?;
-        match said.matches("|service-").count() {
+        // Hosts of its routes: it has clusters only of those that are called.
+        let names = said.split("|service-").skip(1).filter_map(|rest| rest.split('|').next());
+        match names.collect::<BTreeSet<_>>().len() {
             SERVICES => Ok(()),
             some => Err(format!("{some} of {SERVICES}")),
         }

@@ -51,7 +51,7 @@ impl Default for Relay {
 impl Relay {
     /// That of a node's proxy; pods' namespaces are put into what it hands on.
     pub fn of_node(pods: Pods) -> Self {
-        Self::new(Shared { pods: Some(pods), ..Shared::default() })
+        Self::new(Shared { pods: Some(pods), state: State::on_demand(), ..Shared::default() })
     }
 
     fn new(shared: Shared) -> Self {
@@ -191,7 +191,10 @@ impl Relay {
         }
         let is_refusal = matches!(event, Event::Nack { kind: TypeUrl::Listener, .. });
         let (event, again) = self.with(|shared| match &mut shared.pods {
-            Some(pods) => (pods.on_downstream(event), is_refusal),
+            Some(pods) => {
+                let asks = pods.asks(&event);
+                (pods.on_downstream(event), is_refusal || asks)
+            }
             None => (event, false),
         });
         self.apply(|state| {

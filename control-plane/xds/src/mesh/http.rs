@@ -24,7 +24,7 @@ use envoy_types::util::pack_any;
 use prost::{Message, Name};
 
 use super::parts::{extension, filter};
-use super::{Telemetry, route, signals, state, tls, upstream};
+use super::{Telemetry, demand, route, signals, state, tls, upstream};
 use crate::envoy::common::{ads, boolean, duration, uint32};
 
 /// A header of ours that has the original destination, only between us and the choice of a virtual host. What a client says there is
@@ -46,7 +46,7 @@ pub(super) fn connection_manager(telemetry: &Telemetry) -> Filter {
             route_config_name: route::NAME.to_owned(),
         })),
         early_header_mutation_extensions: vec![headers()],
-        http_filters: vec![handed_on(), router()],
+        http_filters: vec![demand::of_requests(), handed_on(), router()],
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(Duration::ZERO)),
             max_headers_count: uint32(upstream::HEADERS_COUNT),

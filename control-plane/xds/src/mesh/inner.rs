@@ -27,7 +27,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{Telemetry, authorize, endpoint, http, mirror, signals, state};
+use super::{Telemetry, authorize, demand, endpoint, http, mirror, signals, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -142,7 +142,8 @@ fn by_destination(name: &str, telemetry: &Telemetry) -> FilterChain {
     let key = state::NAMESPACE.to_owned();
     let client =
         HashPolicy { policy_specifier: Some(PolicySpecifier::FilterState(hash_policy::FilterState { key })) };
-    let proxy = TcpProxy { hash_policy: vec![client], ..tcp_proxy("tcp", PASSTHROUGH) };
+    let proxy =
+        TcpProxy { hash_policy: vec![client], ..demand::of_connections(tcp_proxy("tcp", PASSTHROUGH)) };
     let proxy = telemetry.of_connections(signals::of_connections(proxy), Some(signals::ENDPOINT));
     chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(proxy)])
 }

@@ -31,7 +31,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::util::pack_any;
 
 use super::parts::{chain, filter, internal_listener};
-use super::{Telemetry, fixed, http, signals, state, upstream};
+use super::{Telemetry, demand, fixed, http, signals, state, upstream};
 use crate::envoy::common::{boolean, duration, uint32};
 
 /// The internal listener, and the cluster that leads there with HTTP/1.
@@ -126,7 +126,7 @@ fn connection_manager(telemetry: &Telemetry) -> Filter {
         codec_type: CodecType::Auto as i32,
         stat_prefix: "mirror".to_owned(),
         route_specifier: Some(RouteSpecifier::RouteConfig(routes())),
-        http_filters: vec![caller(), http::handed_on(), http::router()],
+        http_filters: vec![caller(), demand::of_requests(), http::handed_on(), http::router()],
         common_http_protocol_options: Some(HttpProtocolOptions {
             max_headers_count: uint32(upstream::HEADERS_COUNT),
             max_stream_duration: Some(duration(LONGEST)),

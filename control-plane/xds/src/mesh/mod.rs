@@ -19,6 +19,7 @@
 //! identity that uses it.
 
 mod authorize;
+pub mod demand;
 mod destinations;
 mod endpoint;
 mod fixed;

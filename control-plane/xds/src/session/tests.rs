@@ -53,6 +53,18 @@ pub(super) fn nack(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest { error_detail: Some(status), ..ack(response) }
 }
 
+#[test]
+fn the_first_request_says_what_the_client_has_from_before() {
+    let mut session = DeltaSession::new(MaybeSent::default());
+    let mut held = |request| match session.on_request(request).events.as_slice() {
+        [Event::Subscription { held, .. }, ..] => held.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        events => panic!("{events:?}"),
+    };
+    let request = subscribe(Cds, &["*", "b"]);
+    assert_eq!(held(with_versions(request.clone(), &[&resource(Cds, "a", "1")])), ["a"]);
+    assert_eq!(held(with_versions(request, &[&resource(Cds, "c", "1")])), [""; 0], "it is said once");
+}
+
 fn with_versions(mut request: DeltaDiscoveryRequest, held: &[&Resource]) -> DeltaDiscoveryRequest {
     let versions = held.iter().map(|r| (r.name().to_string(), r.version().to_string()));
     request.initial_resource_versions = versions.collect();

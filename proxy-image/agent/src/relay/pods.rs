@@ -5,6 +5,8 @@
 //! connections of a pod that leaves go through it. Of a listener that Envoy has from before this process, and that nobody sends any more, nothing
 //! is said for as long: what is not told apart from Envoy's own is not taken away either. What Envoy refuses of a pod is between it and us: the same listener may be fine in the pod's
 //! next namespace, so the control plane need not send another. What a listener refers to stays as long as the listener, see [`policies`].
+//!
+//! Of clusters Envoy gets those that it asks for, see [`demand`].
 
 mod places;
 mod policies;
@@ -15,7 +17,7 @@ use std::{
 };
 
 use envoy_types::pb::envoy::config::{endpoint::v3::ClusterLoadAssignment, listener::v3::Listener};
-use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl};
+use meshwright_xds::{Event, Resource, Resources, Snapshot, TypeUrl, mesh::demand};
 use places::{Places, edited};
 use policies::Policies;
 
@@ -24,10 +26,11 @@ type Name = Arc<str>;
 /// What every pod of the mesh has.
 const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
 
-/// The types that can have placeholders, or depend on which pods have listeners.
-const RENDERED: [TypeUrl; 2] = [TypeUrl::Listener, TypeUrl::ExtensionConfig];
-/// Those that have to be changed where there is no IPv6.
-const RENDERED_FOR_IPV4: [TypeUrl; 3] = [TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::ExtensionConfig];
+/// The types of which Envoy gets something else than the control plane sent.
+const RENDERED: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Listener, TypeUrl::ExtensionConfig];
+/// The same where there is no IPv6.
+const RENDERED_FOR_IPV4: [TypeUrl; 4] =
+    [TypeUrl::Cluster, TypeUrl::Endpoint, TypeUrl::Listener, TypeUrl::ExtensionConfig];
 
 /// See the module.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub struct Pods {
     /// What was rendered last, by type.
     sources: BTreeMap<TypeUrl, Arc<Resources>>,
     rendered: BTreeMap<(TypeUrl, Name), Rendered>,
+    /// Clusters that Envoy has asked for, some process of it, or has. It asks once, and then wants to hear of it for ever.
+    asked: BTreeSet<Name>,
     /// Versions of pods' listeners as Envoy was given them, and what it said.
     refused: BTreeMap<Name, (Name, String)>,
     settled: Option<u64>,
@@ -68,6 +73,7 @@ impl Default for Pods {
             inherited: BTreeMap::new(),
             sources: BTreeMap::new(),
             rendered: BTreeMap::new(),
+            asked: BTreeSet::new(),
             refused: BTreeMap::new(),
             settled: None,
             policies: Policies::default(),
@@ -108,6 +114,7 @@ impl Pods {
             } else if !self.sources.get(&kind).is_some_and(|known| Arc::ptr_eq(known, resources)) {
                 let rendered = match kind {
                     TypeUrl::ExtensionConfig => self.policies.render(resources, self.namespaces.keys()),
+                    TypeUrl::Cluster => demand::offered(resources, &self.asked),
                     _ => self.render_all(kind, resources, source.generation()),
                 };
                 self.out.share(kind, Arc::new(rendered));
@@ -201,6 +208,17 @@ impl Pods {
         Some(Rendered { source: source.clone(), path, resource, since: generation, good })
     }
 
+    /// Whether Envoy asks for a cluster for the first time. The next rendering has it, if there is one.
+    pub fn asks(&mut self, event: &Event) -> bool {
+        let before = self.asked.len();
+        self.asked.extend(demand::named(event).cloned());
+        let asks = self.asked.len() > before;
+        if asks {
+            self.sources.remove(&TypeUrl::Cluster);
+        }
+        asks
+    }
+
     /// What Envoy says, without what it says about pods' listeners, and of what the control plane sent. The next rendering goes by it.
     pub fn on_downstream(&mut self, event: Event) -> Event {
         match event {
@@ -238,8 +256,12 @@ impl Pods {
         }
     }
 
-    /// A new process has nothing, and may judge differently.
+    /// A new process has nothing, and may judge differently. What its pods have called it gets at once; what there is not any more, it asks for
+    /// itself if there is one again.
     pub fn envoy_restarted(&mut self) {
+        if let Some(clusters) = self.sources.get(&TypeUrl::Cluster).filter(|all| !all.is_partial()) {
+            self.asked.retain(|name| clusters.get(name).is_some());
+        }
         self.settled = None;
         self.refused.clear();
         self.inherited.clear();

@@ -55,7 +55,10 @@ pub struct State {
     rejected: BTreeMap<(TypeUrl, Name), Rejected>,
     /// Versions that some process of Envoy rejected last.
     refused: BTreeMap<(TypeUrl, Name), Name>,
+    /// What Envoy asked for.
     wanted: BTreeMap<TypeUrl, BTreeSet<Name>>,
+    /// Endpoints of all clusters, where Envoy asks for clusters when it needs them: by then it must not depend on the control plane.
+    ahead: Option<BTreeSet<Name>>,
     pending: VecDeque<Pending>,
     settled: BTreeMap<TypeUrl, u64>,
     first_generation: BTreeMap<TypeUrl, u64>,
@@ -69,6 +72,7 @@ impl Default for State {
             rejected: BTreeMap::new(),
             refused: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            ahead: None,
             pending: VecDeque::new(),
             settled: BTreeMap::new(),
             first_generation: BTreeMap::new(),
@@ -77,6 +81,11 @@ impl Default for State {
 }
 
 impl State {
+    /// Of an Envoy that asks for clusters when it needs them.
+    pub fn on_demand() -> Self {
+        Self { ahead: Some(BTreeSet::new()), ..Self::default() }
+    }
+
     /// What Envoy should have.
     pub fn snapshot(&self) -> &Snapshot {
         &self.candidate
@@ -148,8 +157,9 @@ impl State {
         }
         let mut requests = Vec::new();
         for kind in TypeUrl::ALL.iter().copied() {
-            let names: Vec<String> =
-                self.wanted.get(&kind).into_iter().flatten().map(|n| n.to_string()).collect();
+            let ahead = self.ahead.iter().filter(|_| kind == TypeUrl::Endpoint);
+            let names: BTreeSet<&Name> = self.wanted.get(&kind).into_iter().chain(ahead).flatten().collect();
+            let names: Vec<String> = names.into_iter().map(|n| n.to_string()).collect();
             let wildcard = WILDCARDS.contains(&kind);
             if names.is_empty() && !wildcard {
                 continue;
@@ -211,7 +221,43 @@ impl State {
             self.supersede(&resources, &response.removed_resources);
         }
         self.pending.push_back(Pending { kind, nonce: Some(response.nonce), generation, resources });
-        self.resolve()
+        let mut requests = self.resolve();
+        if kind == TypeUrl::Cluster {
+            requests.extend(self.look_ahead());
+        }
+        requests
+    }
+
+    // Asks for the endpoints of clusters that are new, and no more for those of clusters that are gone.
+    fn look_ahead(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let ahead = self.ahead.as_mut()?;
+        let clusters = self.candidate.resources(TypeUrl::Cluster);
+        let now: BTreeSet<Name> =
+            clusters.iter().flat_map(|all| all.iter()).filter_map(|one| one.endpoints().cloned()).collect();
+        let before = std::mem::replace(ahead, now.clone());
+        let wanted = self.wanted.get(&TypeUrl::Endpoint);
+        let is_wanted = |name: &Name| wanted.is_some_and(|wanted| wanted.contains(name));
+        let new = now.difference(&before).filter(|name| !is_wanted(name));
+        let gone: Vec<_> = before.difference(&now).filter(|name| !is_wanted(name)).cloned().collect();
+        let message = DeltaDiscoveryRequest {
+            resource_names_subscribe: new.map(|name| name.to_string()).collect(),
+            resource_names_unsubscribe: gone.iter().map(|name| name.to_string()).collect(),
+            ..request(TypeUrl::Endpoint)
+        };
+        self.forget(TypeUrl::Endpoint, &gone);
+        is_news(&message).then_some(message)
+    }
+
+    fn forget(&mut self, kind: TypeUrl, names: &[Name]) {
+        for name in names {
+            self.candidate.edit(kind).forget(name);
+            self.accepted.remove(&(kind, name.clone()));
+            self.rejected.remove(&(kind, name.clone()));
+            self.refused.remove(&(kind, name.clone()));
+        }
+        if !names.is_empty() {
+            self.bump();
+        }
     }
 
     /// Envoy asked, judged, or went away.
@@ -305,30 +351,24 @@ impl State {
             return None; // asked for since the stream began
         }
         let wanted = self.wanted.entry(kind).or_default();
-        let mut message = request(kind);
-        for name in subscribed.iter().filter(|name| !is_local(kind, name)) {
-            // What Envoy asks for again is answered from here.
-            if wanted.insert(name.clone()) {
-                message.resource_names_subscribe.push(name.to_string());
-            }
-        }
-        let mut forgotten = false;
-        for name in unsubscribed.iter().filter(|name| !is_local(kind, name)) {
-            if wanted.remove(name) {
-                message.resource_names_unsubscribe.push(name.to_string());
-                self.candidate.edit(kind).forget(name);
-                self.accepted.remove(&(kind, name.clone()));
-                self.rejected.remove(&(kind, name.clone()));
-                self.refused.remove(&(kind, name.clone()));
-                forgotten = true;
-            }
-        }
-        if forgotten {
-            self.bump();
-        }
-        let news =
-            !message.resource_names_subscribe.is_empty() || !message.resource_names_unsubscribe.is_empty();
-        news.then_some(message)
+        let ahead = self.ahead.as_ref().filter(|_| kind == TypeUrl::Endpoint);
+        let is_ours = |name: &Name| is_local(kind, name) || ahead.is_some_and(|ahead| ahead.contains(name));
+        // What Envoy asks for again is answered from here.
+        let new: Vec<_> = subscribed.iter().filter(|name| !is_local(kind, name)).collect();
+        let new: Vec<_> = new.into_iter().filter(|name| wanted.insert((*name).clone())).collect();
+        let gone = unsubscribed.iter().filter(|name| wanted.remove(*name));
+        let gone: Vec<_> = gone.filter(|name| !is_ours(name)).cloned().collect();
+        let message = DeltaDiscoveryRequest {
+            resource_names_subscribe: new
+                .into_iter()
+                .filter(|name| !is_ours(name))
+                .map(|n| n.to_string())
+                .collect(),
+            resource_names_unsubscribe: gone.iter().map(|name| name.to_string()).collect(),
+            ..request(kind)
+        };
+        self.forget(kind, &gone);
+        is_news(&message).then_some(message)
     }
 
     // Answers what Envoy has judged, and what it does not care about.
@@ -384,6 +424,10 @@ impl State {
     fn bump(&mut self) {
         self.candidate.set_generation(self.candidate.generation() + 1);
     }
+}
+
+fn is_news(message: &DeltaDiscoveryRequest) -> bool {
+    !message.resource_names_subscribe.is_empty() || !message.resource_names_unsubscribe.is_empty()
 }
 
 fn is_local(kind: TypeUrl, name: &str) -> bool {

@@ -7,6 +7,7 @@ mod authorization;
 mod balancing;
 mod client;
 mod crowd;
+mod demand;
 mod envoy;
 mod gateway;
 mod generated;

@@ -269,3 +269,43 @@ fn a_listener_that_was_never_taken_is_tried_again_in_another_namespace() {
     pods.set_namespaces(BTreeMap::new());
     assert_eq!(pods.refusal("u1"), None);
 }
+
+#[test]
+fn envoy_gets_the_clusters_that_it_has_asked_for_also_those_that_come_later() {
+    use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let service = |name: &str| {
+        let eds = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32));
+        let cluster = Cluster { name: name.to_owned(), cluster_discovery_type: eds, ..Cluster::default() };
+        Resource::new(name, pack_any(cluster))
+    };
+    let of = |services: &[&str]| {
+        let services = services.iter().map(|name| service(name));
+        Snapshot::default().with(TypeUrl::Cluster, [cluster("mtls")].into_iter().chain(services))
+    };
+    let offered = |pods: &mut Pods, services: &[&str]| -> Vec<String> {
+        let out = pods.render(&of(services));
+        out.resources(TypeUrl::Cluster).unwrap().iter().map(|one| one.name().to_string()).collect()
+    };
+    let says = |pods: &mut Pods, subscribed: &[&str], held: &[&str]| {
+        let (kind, list) =
+            (TypeUrl::Cluster, |names: &[&str]| names.iter().map(|name| (*name).into()).collect());
+        let (subscribed, held) = (list(subscribed), list(held));
+        pods.asks(&Event::Subscription { kind, wildcard: true, subscribed, unsubscribed: Vec::new(), held })
+    };
+    let asks = |pods: &mut Pods, name: &str| says(pods, &[name], &[]);
+    let mut pods = Pods::default();
+    assert_eq!(offered(&mut pods, &["a", "b"]), ["mtls"]);
+    assert!(asks(&mut pods, "a") && asks(&mut pods, "c") && !asks(&mut pods, "a"));
+    assert_eq!(offered(&mut pods, &["a", "b"]), ["a", "mtls"]);
+    assert_eq!(offered(&mut pods, &["b", "c"]), ["c", "mtls"]);
+    assert!(asks(&mut pods, "d"), "there is none");
+    assert_eq!(offered(&mut pods, &["a", "b"]), ["a", "mtls"]);
+    pods.envoy_restarted();
+    assert_eq!(offered(&mut pods, &["a", "b"]), ["a", "mtls"], "its pods will call the same");
+    assert_eq!(offered(&mut pods, &["a", "b", "c", "d"]), ["a", "mtls"], "of those it knows nothing");
+
+    // Another agent's process: Envoy has what it got from the one before without asking.
+    let mut pods = Pods::default();
+    assert!(says(&mut pods, &["a"], &["b", "mtls"]) && !says(&mut pods, &[], &["b"]));
+    assert_eq!(offered(&mut pods, &["a", "b", "c"]), ["a", "b", "mtls"]);
+}

@@ -1,4 +1,5 @@
 use envoy_types::pb::envoy::service::discovery::v3::Resource as WireResource;
+use envoy_types::util::pack_any;
 use meshwright_xds::Any;
 
 use super::*;
@@ -31,7 +32,13 @@ fn settle(state: &mut State, kind: TypeUrl) -> Vec<DeltaDiscoveryRequest> {
 
 fn subscribe(state: &mut State, kind: TypeUrl, names: &[&str]) -> Vec<DeltaDiscoveryRequest> {
     let subscribed = names.iter().map(|name| Arc::from(*name)).collect();
-    state.on_downstream(Event::Subscription { kind, wildcard: false, subscribed, unsubscribed: Vec::new() })
+    state.on_downstream(Event::Subscription {
+        kind,
+        wildcard: false,
+        subscribed,
+        unsubscribed: Vec::new(),
+        held: Vec::new(),
+    })
 }
 
 fn nack(state: &mut State, kind: TypeUrl, name: &str, version: &str) {
@@ -224,4 +231,68 @@ fn configured_means_clusters_and_listeners_on_this_stream() {
     assert_eq!(state.configured(), Configured::Fully);
     state.envoy_disconnected();
     assert_eq!(state.configured(), Configured::No);
+}
+
+fn clusters(nonce: &str, names: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
+    use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster};
+    let eds = cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds as i32);
+    let wire = |name: &&str| WireResource {
+        name: (*name).to_owned(),
+        version: "1".to_owned(),
+        resource: Some(pack_any(Cluster {
+            name: (*name).to_owned(),
+            cluster_discovery_type: Some(eds.clone()),
+            ..Cluster::default()
+        })),
+        ..WireResource::default()
+    };
+    DeltaDiscoveryResponse {
+        resources: names.iter().map(wire).collect(),
+        ..response(Cds, nonce, &[], removed)
+    }
+}
+
+#[test]
+fn endpoints_are_asked_for_before_envoy_needs_them_and_kept_when_it_needs_them_no_more() {
+    let mut state = State::on_demand();
+    let names = |requests: Vec<DeltaDiscoveryRequest>| -> Vec<(Vec<String>, Vec<String>)> {
+        let of_endpoints = requests.into_iter().filter(|request| request.type_url == Eds.as_str());
+        let lists = of_endpoints.map(|one| (one.resource_names_subscribe, one.resource_names_unsubscribe));
+        lists.filter(|lists| *lists != Default::default()).collect()
+    };
+    let list = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let one = |asked: &[&str], gone: &[&str]| vec![(list(asked), list(gone))];
+    assert_eq!(names(state.on_upstream(clusters("1", &["a", "b"], &[]))), one(&["a", "b"], &[]));
+    assert_eq!(names(state.on_upstream(clusters("2", &["a", "c"], &[]))), one(&["c"], &[]));
+    // Envoy does not ask for them, so nobody waits for its answer.
+    let answers = state.on_upstream(response(Eds, "3", &[("a", "1"), ("b", "1"), ("c", "1")], &[]));
+    assert_eq!(answers[0].response_nonce, "3");
+
+    assert_eq!(names(subscribe(&mut state, Eds, &["a"])), []);
+    let unsubscribed = vec![Arc::from("a")];
+    let event = Event::Subscription {
+        kind: Eds,
+        wildcard: false,
+        subscribed: Vec::new(),
+        unsubscribed,
+        held: Vec::new(),
+    };
+    assert_eq!(names(state.on_downstream(event)), []);
+    assert_eq!(version(&state, Eds, "a").as_deref(), Some("1"), "for when Envoy asks again");
+
+    assert_eq!(names(state.on_upstream(clusters("4", &[], &["a", "b"]))), one(&[], &["a", "b"]));
+    assert_eq!((version(&state, Eds, "a"), version(&state, Eds, "c").as_deref()), (None, Some("1")));
+    assert_eq!(names(state.on_upstream_connected()), one(&["c"], &[]));
+    // What Envoy still asks for goes when it does not any more.
+    subscribe(&mut state, Eds, &["c"]);
+    assert_eq!(names(state.on_upstream(clusters("5", &[], &["c"]))), []);
+    let event = Event::Subscription {
+        kind: Eds,
+        wildcard: false,
+        subscribed: Vec::new(),
+        unsubscribed: vec![Arc::from("c")],
+        held: Vec::new(),
+    };
+    assert_eq!(names(state.on_downstream(event)), one(&[], &["c"]));
+    assert_eq!(version(&state, Eds, "c"), None);
 }

@@ -1,6 +1,6 @@
 //! Control plane and agent of a node in one: serves the translated mesh with placeholders filled in, and the secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::network::Network;
 use super::{PODS, log};
 use crate::mesh::tests::{PORTS, spiffe, spiffe_in};
-use crate::mesh::{Shared, caller_secret, node};
+use crate::mesh::{Shared, caller_secret, demand, node};
 use crate::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl, server};
 
 /// Account of a gateway.
@@ -103,12 +103,39 @@ fn in_resource(name: String, secret: secret::Type) -> Resource {
     Resource::new(name.as_str(), pack_any(Secret { name: name.clone(), r#type: Some(secret) }))
 }
 
+/// Whether Envoys get clusters that nobody has called, to measure what it is worth that they do not.
+pub fn everything() -> bool {
+    std::env::var_os("EVERYTHING").is_some()
+}
+
+/// What Envoy is offered, as the agent does it.
+#[derive(Default)]
+struct Offered {
+    /// Not of a gateway.
+    on_demand: bool,
+    all: Mutex<(Snapshot, BTreeSet<Arc<str>>)>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Offered {
+    fn send(&self, change: impl FnOnce(&mut Snapshot, &mut BTreeSet<Arc<str>>)) {
+        let mut all = self.all.lock().unwrap();
+        let (snapshot, asked) = &mut *all;
+        change(snapshot, asked);
+        let mut offered = snapshot.clone();
+        if let Some(clusters) = snapshot.resources(TypeUrl::Cluster).filter(|_| self.on_demand) {
+            offered.share(TypeUrl::Cluster, Arc::new(demand::offered(clusters, asked)));
+        }
+        self.snapshots.send_replace(Arc::new(offered));
+    }
+}
+
 /// What one node is told.
 pub struct Node {
     pub name: String,
     pub socket: PathBuf,
     directory: PathBuf,
-    snapshots: Arc<watch::Sender<Arc<Snapshot>>>,
+    offered: Arc<Offered>,
     refused: Arc<Mutex<Vec<String>>>,
     paths: BTreeMap<String, String>,
     secrets: Vec<Resource>,
@@ -143,29 +170,44 @@ impl Node {
         paths: BTreeMap<String, String>,
         edit: fn(&mut Snapshot),
     ) -> Self {
-        let socket = directory.join(format!("{name}.xds"));
-        let listener = UnixListener::bind(&socket).unwrap();
-        let (snapshots, refused) = (Arc::new(watch::Sender::default()), Arc::<Mutex<Vec<String>>>::default());
-        let stop = CancellationToken::new();
-        let service = Service { snapshots: snapshots.clone(), refused: refused.clone(), stop: stop.clone() };
-        let ads = AggregatedDiscoveryServiceServer::new(service);
+        let on_demand = paths.contains_key("blackhole") && !everything();
+        let node = Self {
+            name: name.to_owned(),
+            socket: directory.join(format!("{name}.xds")),
+            directory: directory.to_owned(),
+            offered: Arc::new(Offered { on_demand, ..Offered::default() }),
+            refused: Arc::default(),
+            paths,
+            secrets: authority.secrets(),
+            edit,
+            stop: CancellationToken::new(),
+        };
+        node.serve();
+        node
+    }
+
+    fn serve(&self) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        let (offered, refused, stop) = (self.offered.clone(), self.refused.clone(), self.stop.clone());
         let stopped = stop.clone().cancelled_owned();
+        let ads = AggregatedDiscoveryServiceServer::new(Service { offered, refused, stop });
         tokio::spawn(
             tonic::transport::Server::builder()
                 .add_service(ads)
                 .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped),
         );
-        Self {
-            name: name.to_owned(),
-            socket,
-            directory: directory.to_owned(),
-            snapshots,
-            refused,
-            paths,
-            secrets: authority.secrets(),
-            edit,
-            stop,
-        }
+    }
+
+    /// Goes away as an agent does that crashes.
+    pub fn away(&mut self) {
+        std::mem::take(&mut self.stop).cancel();
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+
+    /// Is there again, and knows nothing of what Envoy asked for.
+    pub fn back(&self) {
+        self.offered.send(|_, asked| asked.clear());
+        self.serve();
     }
 
     /// Has the certificates of more accounts.
@@ -194,12 +236,18 @@ impl Node {
 
     /// Sends this, with the secrets.
     pub fn send(&self, snapshot: Snapshot) {
-        self.snapshots.send_replace(Arc::new(snapshot.with(TypeUrl::Secret, self.secrets.iter().cloned())));
+        let snapshot = snapshot.with(TypeUrl::Secret, self.secrets.iter().cloned());
+        self.offered.send(|known, _| *known = snapshot);
     }
 
     /// Where what has lost its network leaves from; a gateway has none.
     pub fn black_hole(&self) -> Option<&str> {
         self.paths.get("blackhole").map(String::as_str)
+    }
+
+    /// The clusters that Envoy has asked for.
+    pub fn asked(&self) -> BTreeSet<Arc<str>> {
+        self.offered.all.lock().unwrap().1.clone()
     }
 
     /// What Envoy did not take.
@@ -274,7 +322,7 @@ fn write_down(listener: &mut Listener, path: &Path) {
 }
 
 struct Service {
-    snapshots: Arc<watch::Sender<Arc<Snapshot>>>,
+    offered: Arc<Offered>,
     refused: Arc<Mutex<Vec<String>>>,
     stop: CancellationToken,
 }
@@ -297,13 +345,19 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let refused = self.refused.clone();
-        let on_event = move |event| {
-            if let Event::Nack { resources, message, .. } = event {
+        let (refused, offered) = (self.refused.clone(), self.offered.clone());
+        let on_event = move |event| match event {
+            Event::Nack { resources, message, .. } => {
                 refused.lock().unwrap().push(format!("{resources:?}: {message}"));
             }
+            event => {
+                let named: Vec<_> = demand::named(&event).cloned().collect();
+                if !named.is_empty() {
+                    offered.send(|_, asked| asked.extend(named));
+                }
+            }
         };
-        let (snapshots, options) = (self.snapshots.subscribe(), server::Options::default());
+        let (snapshots, options) = (self.offered.snapshots.subscribe(), server::Options::default());
         let responses = server::serve(request.into_inner(), snapshots, options, on_event, self.stop.clone());
         Ok(Response::new(Box::pin(responses)))
     }

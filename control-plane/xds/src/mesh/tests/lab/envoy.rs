@@ -54,8 +54,7 @@ pub struct Envoy {
 
 impl Drop for Envoy {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.end();
     }
 }
 
@@ -91,6 +90,12 @@ impl Envoy {
             self.ask("/ready").await.filter(|answer| answer.contains("LIVE")).map(drop)
         })
         .await;
+    }
+
+    /// Ends now.
+    pub fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 
     pub fn pid(&self) -> u32 {

@@ -1,5 +1,10 @@
-use super::*;
 use std::process::Command;
+
+use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use envoy_types::util::pack_any;
+
+use super::*;
 
 async fn figures(envoy: &Envoy) -> (f64, f64) {
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -172,6 +177,44 @@ async fn measure_requests() {
     #[allow(clippy::cast_precision_loss)]
     let each = (after.0 - before.0) / (last - first) as f64;
     println!("{} more statistics: {each:.2} kB each", last - first);
+}
+
+/// What it costs each request that its cluster might have to be asked for, at the caller's proxy. Needs `EVERYTHING=1`, because of those that do not ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn measure_on_demand() {
+    if obstacle().is_some() || std::env::var_os("MEASURE").is_none() || !ads::everything() {
+        return;
+    }
+    const REQUESTS: u32 = 4_000;
+    const CONNECTIONS: u32 = 8;
+    const WITHOUT: Edit = |snapshot| {
+        ads::change(snapshot, TypeUrl::Listener, |listener: &mut Listener| {
+            for filter in listener.filter_chains.iter_mut().flat_map(|chain| &mut chain.filters) {
+                let Some(filter::ConfigType::TypedConfig(any)) = &mut filter.config_type else { continue };
+                if any.type_url.ends_with("HttpConnectionManager") {
+                    let mut manager = HttpConnectionManager::decode(any.value.as_slice()).unwrap();
+                    manager.http_filters.retain(|filter| !filter.name.ends_with("on_demand"));
+                    *any = pack_any(manager);
+                }
+            }
+        });
+    };
+    let (with, without): ((_, Edit), (_, Edit)) = (("with the filter", |_| {}), ("without it", WITHOUT));
+    for (what, edit) in [with, without, without, with].repeat(2) {
+        let lab = lab(mesh(), edit).await.unwrap();
+        let (_, envoy) = &lab.nodes[0];
+        let talk = async |requests: u32| {
+            let mut stream = lab.pod("front").connect("10.88.0.1:80").await.unwrap();
+            for _ in 0..requests {
+                client::get(&mut stream, "HTTP/1.1", "").await.unwrap();
+            }
+        };
+        talk(100).await;
+        let before = cpu(envoy.pid());
+        futures::future::join_all((0..CONNECTIONS).map(|_| talk(REQUESTS))).await;
+        let used = (cpu(envoy.pid()) - before) * 1_000_000.0 / f64::from(REQUESTS * CONNECTIONS);
+        println!("{what}: {used:.1} µs of CPU for each request");
+    }
 }
 
 #[test]
