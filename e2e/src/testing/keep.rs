@@ -128,12 +128,12 @@ async fn keep_network(pod: &Pod, folder: &Path) -> Result<()> {
         let rules = run(nft.env("PATH", search_path())).unwrap_or_else(|e| format!("{e:#}"));
         std::fs::write(folder.join(format!("{name}.nft")), rules)?;
     }
-    let admin = match pod.labels().get(labels::COMPONENT).map(String::as_str) {
-        Some(labels::COMPONENT_NODE) => ADMIN,
-        Some(labels::COMPONENT_GATEWAY) => ADMIN_OF_GATEWAYS,
+    let (container, admin) = match pod.labels().get(labels::COMPONENT).map(String::as_str) {
+        Some(labels::COMPONENT_NODE) => ("envoy", ADMIN),
+        Some(labels::COMPONENT_GATEWAY) => ("proxy", ADMIN_OF_GATEWAYS),
         _ => return Ok(()),
     };
-    let Some(pid) = process(Some("envoy"))? else { return Ok(()) };
+    let Some(pid) = process(Some(container))? else { return Ok(()) };
     let socket = PathBuf::from(format!("/proc/{pid}/root/{admin}"));
     for (path, file) in DUMPS {
         let said = get_on_socket(&socket, path).await;
