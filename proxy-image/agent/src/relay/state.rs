@@ -207,7 +207,7 @@ impl State {
             self.accepted.remove(&(kind, name.as_str().into()));
             self.rejected.remove(&(kind, name.as_str().into()));
             self.refused.remove(&(kind, name.as_str().into()));
-            let is_wanted = self.wanted.get(&kind).is_some_and(|wanted| wanted.contains(name.as_str()));
+            let is_wanted = self.is_asked_for(kind, name);
             let held = self.candidate.edit(kind);
             if is_wanted || WILDCARDS.contains(&kind) {
                 held.remove(name);
@@ -256,6 +256,12 @@ impl State {
         };
         self.forget(TypeUrl::Endpoint, &gone);
         is_news(&message).then_some(message)
+    }
+
+    // Of the control plane, for Envoy or ahead of it.
+    fn is_asked_for(&self, kind: TypeUrl, name: &str) -> bool {
+        let ahead = self.ahead.as_ref().filter(|_| kind == TypeUrl::Endpoint);
+        self.wanted.get(&kind).into_iter().chain(ahead).any(|names| names.contains(name))
     }
 
     fn forget(&mut self, kind: TypeUrl, names: &[Name]) {
@@ -328,7 +334,7 @@ impl State {
     fn reopen(&mut self, cluster: &Resource) {
         let Some(endpoints) = cluster.endpoints() else { return };
         let known = self.candidate.resources(TypeUrl::Endpoint);
-        let is_wanted = self.wanted.get(&TypeUrl::Endpoint).is_some_and(|wanted| wanted.contains(endpoints));
+        let is_wanted = self.is_asked_for(TypeUrl::Endpoint, endpoints);
         let is_void = |known: &Arc<Resources>| {
             known.is_absent(endpoints) || !is_wanted && known.get(endpoints).is_some()
         };

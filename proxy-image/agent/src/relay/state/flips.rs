@@ -81,8 +81,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let mut state = State::default();
+    fn new(mut state: State) -> Self {
         let up = state.on_upstream_connected().into();
         Self {
             source: DeltaSession::new(MaybeSent::default()),
@@ -185,8 +184,11 @@ fn cluster(endpoints: &str) -> meshwright_xds::Any {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn a_cluster_never_loses_its_endpoints_when_they_get_another_name(steps in prop::collection::vec(0..15usize, 1..120)) {
-        let mut world = World::new();
+    fn a_cluster_never_loses_its_endpoints_when_they_get_another_name(
+        on_demand: bool,
+        steps in prop::collection::vec(0..15usize, 1..120),
+    ) {
+        let mut world = World::new(if on_demand { State::on_demand() } else { State::default() });
         world.publish(ENDPOINTS[0]);
         world.rest();
         let mut last = ENDPOINTS[0];
