@@ -1,5 +1,6 @@
 //! The agent, the real Envoy and the real kernel, with a control plane that a test plays.
 
+mod first_calls;
 mod leaving;
 mod real;
 mod stage;

@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// The Service before the port where something else than HTTP is spoken.
-const TCP_SERVICE: &str = "10.96.0.11";
+pub(super) const TCP_SERVICE: &str = "10.96.0.11";
 const OVER_HTTP: &str = "app over HTTP";
 /// New connections each time, so that none of them is luck.
 const SOME: usize = 20;
 
 /// The mesh of the other tests, with that Service and with rules of this kind for the second pod; or that pod has left, and not everybody knows.
-fn before(addresses: &[String; 2], rules: Option<Rule>) -> Mesh {
+pub(super) fn before(addresses: &[String; 2], rules: Option<Rule>) -> Mesh {
     let mut mesh = mesh(addresses, &[0, 1]);
     let (address, node) = (addresses[1].clone(), Some("n1".to_owned()));
     let endpoint = Endpoint { address, port: 9000, health: EndpointHealth::Ready, node };

@@ -247,6 +247,11 @@ impl Stage {
         meshwright_xds::mesh::node(&shared, mesh, "n1", Ports { outbound, inbound })
     }
 
+    /// The control plane goes away.
+    pub fn stop_control_plane(&self) {
+        self.control_plane.stop();
+    }
+
     /// Whether something like this happened on a stream of the control plane.
     pub fn saw(&self, what: impl Fn(&Event) -> bool) -> bool {
         self.control_plane.saw(what)
