@@ -17,7 +17,7 @@ use prost::Name;
 
 use super::parts::{extension, resource};
 use super::service::{Port, destination};
-use super::{OUTBOUND_PORTS, state};
+use super::{OUTBOUND_PORTS, connections, state};
 use crate::Resource;
 use crate::envoy::common::ads;
 
@@ -69,10 +69,10 @@ pub(super) fn discovered(name: &str) -> ListenerFilter {
     }
 }
 
-/// The chains of Services' destinations.
-pub(super) fn services<'a>(ports: impl Iterator<Item = &'a Port>) -> Resource {
+/// The chains of Services' destinations, and what routes make of connections to them.
+pub(super) fn services<'a>(ports: impl Iterator<Item = &'a Port> + Clone, trust_domain: &str) -> Resource {
     let mut lists = BTreeMap::<&str, Vec<String>>::new();
-    for port in ports {
+    for port in ports.clone() {
         let chain = match port.protocol {
             Protocol::Http => HTTP,
             Protocol::Tcp => TCP,
@@ -82,7 +82,7 @@ pub(super) fn services<'a>(ports: impl Iterator<Item = &'a Port>) -> Resource {
         lists.entry(chain).or_default().extend(quoted);
     }
     let values = lists.iter().flat_map(|(chain, list)| choose(chain, "destination.address in", list));
-    config(SERVICES, values.collect())
+    config(SERVICES, values.chain(connections::values(ports, trust_domain)).collect())
 }
 
 /// The chain of pods that take mutual TLS. Looked up only where no Service was found.

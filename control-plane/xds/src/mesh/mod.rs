@@ -19,6 +19,7 @@
 //! identity that uses it.
 
 mod authorize;
+mod connections;
 mod destinations;
 mod endpoint;
 mod fixed;

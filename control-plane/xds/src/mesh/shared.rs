@@ -252,7 +252,7 @@ impl Shared {
         };
         let clusters = ports().flat_map(of_port).collect();
         let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
-        let services = destinations::services(ports());
+        let services = destinations::services(ports(), &self.trust_domain);
         self.clusters = clusters;
         self.put(TypeUrl::Route, [Arc::new(routes)]);
         self.put_extension(services);
