@@ -54,7 +54,11 @@ impl ServiceWork {
         let older = waits.iter().map(|(older, ports)| {
             format!("TCPRoute {older} is older and has port {}, for as long as it is there", ports.join(", "))
         });
-        let why = kinds.chain(older).collect::<Vec<_>>().join("; ");
+        // The API took several before v1.6.
+        let is_long = route.kind == RouteKind::Tcp && route.rules.len() > 1;
+        let first =
+            is_long.then(|| "each connection is for the first rule: the others do nothing".to_owned());
+        let why = kinds.chain(older).chain(first).collect::<Vec<_>>().join("; ");
         match why.is_empty() {
             true => Ok(None),
             false if lost_all => Err(Finding::new(reason::CONFLICTED, why)),

@@ -26,8 +26,9 @@ pub(super) const CHAIN: &str = "meshwright.io/chain";
 /// The filter state that has the destination without its port.
 const ADDRESS: &str = "meshwright.io/address";
 
-/// The extension with the destinations of Services, and the one with pods that take mutual TLS.
-pub(super) const SERVICES: &str = "node/services";
+/// Name of the extension with the destinations of Services, and what TCPRoutes make of connections to them.
+pub const SERVICES: &str = "node/services";
+/// The one with pods that take mutual TLS.
 pub(super) const PEERS: &str = "node/peers";
 
 /// Chains of the listener `node`.

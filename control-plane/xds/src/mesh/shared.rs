@@ -136,6 +136,12 @@ impl Shared {
         self.resources.get(&TypeUrl::Route)?.get(route::NAME).map(|table| table.version())
     }
 
+    /// Version of what all nodes have about connections to Services.
+    pub fn version_of_connections(&self) -> Option<&Arc<str>> {
+        let extensions = self.resources.get(&TypeUrl::ExtensionConfig)?;
+        extensions.get(destinations::SERVICES).map(|extension| extension.version())
+    }
+
     /// Forgets clusters that nothing leads to any more for long enough. Returns whether there was one.
     pub fn let_go(&mut self, now: Instant) -> bool {
         let changed = self.lingering.let_go(now);

@@ -112,6 +112,19 @@ fn without_a_backend_nothing_is_forwarded_and_the_status_says_so() {
 }
 
 #[test]
+fn of_several_rules_the_first_is_in_force_and_the_status_says_so() {
+    let mut world = with_echo();
+    let mut long = tcp("infra", "r", Some(9090), &[("v1", 1)]);
+    long.rules.extend(tcp("infra", "r", None, &[("v2", 1)]).rules);
+    add(&mut world, long);
+    let resolution = run(&world);
+    assert_eq!(split(at(&resolution, 9090).connections.producer.as_ref().unwrap()), ["v1 1"]);
+    assert_eq!(told_tcp(&resolution, "r"), FINE);
+    let said = message(&resolution, "infra", "r");
+    assert_eq!(said, "each connection is for the first rule: the others do nothing");
+}
+
+#[test]
 fn routes_about_requests_take_a_port_from_it_and_the_older_of_two_has_it() {
     let mut world = with_echo();
     let mut old = tcp("infra", "old", None, &[("v1", 1)]);

@@ -137,6 +137,9 @@ async fn open_connections_stay_where_they_are_while_routes_change() {
         (to("db-out"), Some("10.77.0.11")),
         (to("none"), None),
         (to("db"), Some("10.77.0.21")),
+        // It is there, and has no endpoints.
+        (to("split"), None),
+        (to("db"), Some("10.77.0.21")),
         (to("db-cart"), Some("10.77.0.12")),
         (databases(), Some("10.77.0.21")),
     ] {
@@ -146,10 +149,16 @@ async fn open_connections_stay_where_they_are_while_routes_change() {
             (front.talk(DB).await.ok() == address.map(greeting)).then_some(())
         })
         .await;
-        if let Some(address) = address {
-            let mut stream = front.connect(DB).await.unwrap();
-            assert_eq!(client::line(&mut stream).await.unwrap(), format!("hello {address}"));
-            open.push(stream);
+        match address {
+            Some(address) => {
+                let mut stream = front.connect(DB).await.unwrap();
+                assert_eq!(client::line(&mut stream).await.unwrap(), format!("hello {address}"));
+                open.push(stream);
+            }
+            None => {
+                let why = front.talk(DB).await.unwrap_err();
+                assert!(!why.contains("elapsed"), "it is to be closed, and not left to wait: {why}");
+            }
         }
         for stream in &mut open {
             stream.write_all(b"still here\n").await.unwrap();
@@ -158,6 +167,18 @@ async fn open_connections_stay_where_they_are_while_routes_change() {
         // HTTP from before the port had a TCPRoute is HTTP, and goes to the Service itself.
         let (_, body) = client::get(&mut http, "HTTP/1.1", "").await.unwrap();
         assert!(body.starts_with("from 10.77.0.21"), "{body}");
+    }
+    // A cluster that only routes led to goes in the end, and takes nobody along.
+    lab.shared = changes::settled(lab.shared.clone());
+    lab.publish(databases());
+    until("clusters of routes are gone", async || {
+        let said = lab.nodes[0].1.ask("/clusters").await?;
+        (!said.contains("outbound|3306|db-cart|shop::")).then_some(())
+    })
+    .await;
+    for stream in &mut open {
+        stream.write_all(b"still here\n").await.unwrap();
+        assert_eq!(client::line(stream).await.unwrap(), "still here");
     }
     refused_nothing(&lab).await;
 }
