@@ -47,14 +47,19 @@ async fn undisturbed(
     let loads = Loads::endless(env, members.backend.address, &members.backend.host(), Backend::PATH)?;
     let acted = acting(env, &members).await;
     let unharmed = members.are_unharmed(env).await;
-    if acted.is_err() || unharmed.is_err() {
+    let keep = async || keep_all(&env.client, &format!("node-proxies-{what}"), &KEPT).await;
+    let is_kept = acted.is_err() || unharmed.is_err();
+    if is_kept {
         // At once: what proxies have may be another thing when the loads have ended.
-        keep_all(&env.client, &format!("node-proxies-{what}"), &KEPT).await;
+        keep().await;
     }
     // Also after a failure: what comes next must not begin under this load.
-    let reports = loads.stop(&format!("  {what}")).await;
+    let loaded = loads.stop(&format!("  {what}")).await.and_then(|reports| none_failed(&reports));
+    if loaded.is_err() && !is_kept {
+        keep().await;
+    }
     let (mut figures, calls) = (acted?, unharmed?);
-    figures.extend(none_failed(&reports?)?);
+    figures.extend(loaded?);
     let of = |count: fn(&crate::testing::Called) -> u64| calls.targets.iter().map(count).sum();
     let answered = of(|called| called.answered);
     ensure!(answered > 0, "{what}: the caller called nobody");

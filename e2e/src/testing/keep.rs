@@ -12,7 +12,7 @@ use kube::api::{ListParams, LogParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use meshwright_api::labels;
 
-use super::node_proxy::ADMIN;
+use super::node_proxy::{ADMIN, ADMIN_OF_GATEWAYS};
 use super::{Env, get_on_socket, processes};
 use crate::command::{run, search_path};
 use crate::product::workspace;
@@ -67,7 +67,7 @@ pub async fn keep_all(client: &Client, name: &str, namespaces: &[&str]) {
     }
 }
 
-/// Keeps events, pods and logs of a namespace in a folder; of pods on this machine also their nftables, and of node proxies what Envoy says.
+/// Keeps events, pods and logs of a namespace in a folder; of pods on this machine also their nftables, and of proxies what Envoy says.
 ///
 /// # Errors
 /// When they cannot be read or written.
@@ -117,7 +117,7 @@ fn containers(pod: &Pod) -> Vec<(String, bool)> {
     all.collect()
 }
 
-/// What of the mesh is in the pod's network, and in the proxy that the pod is.
+/// What of the mesh is in the pod's network, and what Envoy says where the pod is a proxy.
 async fn keep_network(pod: &Pod, folder: &Path) -> Result<()> {
     let name = pod.name_any();
     let process = |container| processes(pod, container).map(|all| all.first().map(|pid| pid.as_raw_pid()));
@@ -128,9 +128,13 @@ async fn keep_network(pod: &Pod, folder: &Path) -> Result<()> {
         let rules = run(nft.env("PATH", search_path())).unwrap_or_else(|e| format!("{e:#}"));
         std::fs::write(folder.join(format!("{name}.nft")), rules)?;
     }
-    let is_node_proxy = pod.labels().get(labels::COMPONENT).is_some_and(|c| c == labels::COMPONENT_NODE);
-    let Some(pid) = process(Some("envoy"))?.filter(|_| is_node_proxy) else { return Ok(()) };
-    let socket = PathBuf::from(format!("/proc/{pid}/root/{ADMIN}"));
+    let (container, admin) = match pod.labels().get(labels::COMPONENT).map(String::as_str) {
+        Some(labels::COMPONENT_NODE) => ("envoy", ADMIN),
+        Some(labels::COMPONENT_GATEWAY) => ("proxy", ADMIN_OF_GATEWAYS),
+        _ => return Ok(()),
+    };
+    let Some(pid) = process(Some(container))? else { return Ok(()) };
+    let socket = PathBuf::from(format!("/proc/{pid}/root/{admin}"));
     for (path, file) in DUMPS {
         let said = get_on_socket(&socket, path).await;
         let said = said.map_or_else(|e| format!("{e:#}"), |answer| answer.body);

@@ -14,6 +14,8 @@ use super::{Env, MESH, get_on_socket, processes};
 
 /// Envoy's admin socket among the files of its container.
 pub(super) const ADMIN: &str = "run/proxy/admin.sock";
+/// The same in a gateway.
+pub(super) const ADMIN_OF_GATEWAYS: &str = "run/meshwright/admin.sock";
 /// The kernel counts time in hundredths of a second.
 const TICK: Duration = Duration::from_millis(10);
 

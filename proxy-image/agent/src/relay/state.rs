@@ -6,7 +6,9 @@ use std::{
 };
 
 use envoy_types::pb::google::rpc::Status;
-use meshwright_xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl};
+use meshwright_xds::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Resources, Snapshot, TypeUrl,
+};
 
 /// Secrets that the agent itself serves: these, and pods' certificates, which are called by the identities that they name.
 const LOCAL_SECRETS: [&str; 2] = ["workload", "roots"];
@@ -184,6 +186,7 @@ impl State {
                 continue;
             }
             let resource = Arc::new(Resource::with_version(wire.name, wire.version, body));
+            self.reopen(&resource);
             let refused = self.rejected.get(&(kind, resource.name().clone()));
             if refused.is_none_or(|refused| refused.version != *resource.version()) {
                 changed |= self.offer(kind, &resource);
@@ -194,7 +197,14 @@ impl State {
             self.accepted.remove(&(kind, name.as_str().into()));
             self.rejected.remove(&(kind, name.as_str().into()));
             self.refused.remove(&(kind, name.as_str().into()));
-            self.candidate.edit(kind).remove(name);
+            let is_wanted = self.wanted.get(&kind).is_some_and(|wanted| wanted.contains(name.as_str()));
+            let held = self.candidate.edit(kind);
+            if is_wanted || WILDCARDS.contains(&kind) {
+                held.remove(name);
+            } else {
+                // Whoever asks for it later asks anew.
+                held.forget(name);
+            }
             changed = true;
         }
         if first {
@@ -264,6 +274,20 @@ impl State {
         let names: BTreeSet<&str> = names.chain(removals.iter().map(String::as_str)).collect();
         for pending in self.pending.iter_mut().filter(|pending| pending.kind == TypeUrl::Endpoint) {
             pending.resources.retain(|resource| !names.contains(&**resource.name()));
+        }
+    }
+
+    // A cluster is followed by its endpoints, or by the word that there are none. Until then what was said of them before is void: a cluster that
+    // changed and hears that there are none takes the place of the one before without any, and one that gets old ones keeps them.
+    fn reopen(&mut self, cluster: &Resource) {
+        let Some(endpoints) = cluster.endpoints() else { return };
+        let known = self.candidate.resources(TypeUrl::Endpoint);
+        let is_wanted = self.wanted.get(&TypeUrl::Endpoint).is_some_and(|wanted| wanted.contains(endpoints));
+        let is_void = |known: &Arc<Resources>| {
+            known.is_absent(endpoints) || !is_wanted && known.get(endpoints).is_some()
+        };
+        if known.is_some_and(is_void) {
+            self.candidate.edit(TypeUrl::Endpoint).forget(endpoints);
         }
     }
 
@@ -394,5 +418,7 @@ fn request(kind: TypeUrl) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest { type_url: kind.as_str().to_owned(), ..DeltaDiscoveryRequest::default() }
 }
 
+#[cfg(test)]
+mod flips;
 #[cfg(test)]
 mod tests;

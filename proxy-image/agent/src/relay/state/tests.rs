@@ -138,6 +138,9 @@ fn nothing_is_absent_until_the_control_plane_says_so() {
     let mut state = State::default();
     let absent = |state: &State, kind, name| state.snapshot().resources(kind).unwrap().is_absent(name);
     assert!(!absent(&state, Rds, "r") && !absent(&state, Lds, "l"));
+    let _ = state.on_upstream(response(Rds, "0", &[], &["r"]));
+    assert!(!absent(&state, Rds, "r"), "who asks for it later asks anew");
+    let _ = subscribe(&mut state, Rds, &["r"]);
     let _ = state.on_upstream(response(Rds, "1", &[], &["r"]));
     let _ = state.on_upstream(response(Lds, "2", &[], &[]));
     assert!(absent(&state, Rds, "r") && !absent(&state, Rds, "other") && absent(&state, Lds, "l"));
