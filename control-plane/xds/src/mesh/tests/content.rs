@@ -178,7 +178,7 @@ fn http_is_routed_by_where_it_was_going() {
     assert_eq!(hosts, expected);
 }
 
-fn expressions(snapshot: &Snapshot, name: &str) -> Vec<String> {
+pub fn expressions(snapshot: &Snapshot, name: &str) -> Vec<String> {
     let extension: TypedExtensionConfig = decode(snapshot, TypeUrl::ExtensionConfig, name);
     assert_eq!(extension.name, name);
     let config = Config::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
