@@ -98,7 +98,7 @@ pub mod reason {
     pub const INVALID_KIND: &str = "InvalidKind";
     /// Route: no such backend.
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
-    /// Route: the backend's port speaks a protocol that an HTTPRoute cannot use. Policy: it looks at requests where none are.
+    /// Route: the backend's port speaks a protocol that a route about requests cannot use. Policy: it looks at requests where none are.
     pub const UNSUPPORTED_PROTOCOL_BACKEND: &str = "UnsupportedProtocol";
     /// Policy: it selects nothing.
     pub const TARGET_NOT_FOUND: &str = "TargetNotFound";

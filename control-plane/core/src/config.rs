@@ -72,7 +72,7 @@ pub struct VirtualHostConfig {
 /// One match of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RouteEntry {
-    /// HTTPRoute or GRPCRoute.
+    /// HTTPRoute, GRPCRoute or TCPRoute.
     pub kind: RouteKind,
     /// The route it comes from.
     pub route: ObjectKey,
@@ -112,7 +112,7 @@ pub struct CompiledRule {
 /// What is done with a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum RuleAction {
-    /// Answer 500 (a GRPCRoute: UNAVAILABLE): the rule is invalid, has no backend, or all weights are zero.
+    /// Answer 500 (a GRPCRoute: UNAVAILABLE; a TCPRoute: no connection): the rule is invalid, has no backend, or all weights are zero.
     #[default]
     Fail,
     /// Answer with a redirect.
@@ -133,9 +133,9 @@ pub struct Forward {
 /// One backend and its share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WeightedBackend {
-    /// None answers 500 for this share: the reference is not resolved.
+    /// None answers 500 for this share, or refuses connections: the reference is not resolved.
     pub cluster: Option<ClusterRef>,
-    /// Positive; relative to the others.
+    /// Positive; relative to the others; of requests, or connections.
     pub weight: u32,
     /// Changes to this backend's requests, after the rule's.
     pub request_headers: HeaderModifier,
@@ -183,8 +183,8 @@ pub struct RetryConfig {
     pub backoff: Option<Duration>,
 }
 
-/// What routes make of the requests to Services in the mesh, by Service and port. A port that is not here has no routes: its requests go on
-/// as if there were none.
+/// What routes make of the requests and connections to Services in the mesh, by Service and port. A port that is not here has no routes: what
+/// is for it goes on as if there were none.
 pub type ServiceRoutes = BTreeMap<ObjectKey, BTreeMap<u16, Arc<PortRoutes>>>;
 
 /// The routes of one port of a Service. A request that has routes and that none of them matches gets 404.
@@ -195,12 +195,36 @@ pub struct PortRoutes {
     /// Whether one of those routes names the port, by its number or name, and is not simply for the whole Service: what else was not
     /// declared is HTTP there.
     pub is_named: bool,
-    /// Of other namespaces: for callers in the same, to whom the producer's do not matter then.
+    /// Of other namespaces: for callers in the same, to whom the producer's do not matter then, whatever they are about.
     pub consumers: BTreeMap<String, Vec<Arc<RouteEntry>>>,
+    /// About whole connections. Who has such a route has none about requests.
+    pub connections: ConnectionRoutes,
+}
+
+/// The TCPRoutes of one port of a Service: each decides about every connection, so of several the oldest is here. A connection to one that
+/// does not forward is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct ConnectionRoutes {
+    /// Of the Service's own namespace: for callers everywhere.
+    pub producer: Option<Arc<RouteEntry>>,
+    /// Of other namespaces: for callers in the same.
+    pub consumers: BTreeMap<String, Arc<RouteEntry>>,
+}
+
+impl ConnectionRoutes {
+    /// Every route.
+    pub fn entries(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.producer.iter().chain(self.consumers.values()).map(AsRef::as_ref)
+    }
 }
 
 impl PortRoutes {
-    /// Every match of every route.
+    /// Whether there are routes about requests.
+    pub fn has_requests(&self) -> bool {
+        self.producer.is_some() || !self.consumers.is_empty()
+    }
+
+    /// Every match of every route about requests.
     pub fn entries(&self) -> impl Iterator<Item = &RouteEntry> {
         self.producer.iter().chain(self.consumers.values()).flatten().map(AsRef::as_ref)
     }

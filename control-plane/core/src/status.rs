@@ -112,6 +112,8 @@ pub struct Statuses {
     pub http_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
     /// GRPCRoutes with at least one parent of ours.
     pub grpc_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
+    /// TCPRoutes with at least one parent of ours.
+    pub tcp_routes: BTreeMap<Arc<ObjectKey>, Arc<RouteStatus>>,
     /// AuthorizationPolicies and MeshTLSPolicies.
     pub policies: Arc<PolicyStatuses>,
 }
@@ -122,6 +124,7 @@ impl Statuses {
         match kind {
             RouteKind::Http => &self.http_routes,
             RouteKind::Grpc => &self.grpc_routes,
+            RouteKind::Tcp => &self.tcp_routes,
         }
     }
 
@@ -129,6 +132,7 @@ impl Statuses {
         match kind {
             RouteKind::Http => &mut self.http_routes,
             RouteKind::Grpc => &mut self.grpc_routes,
+            RouteKind::Tcp => &mut self.tcp_routes,
         }
     }
 }

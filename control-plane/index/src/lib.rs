@@ -47,8 +47,8 @@ pub struct Setup {
     pub recorder: kube::runtime::events::Recorder,
     /// What is ours.
     pub controller: ControllerConfig,
-    /// The mesh between services; None for one of gateways only, where no pods, MeshNodes and GRPCRoutes are read and routes have no
-    /// Services as parents.
+    /// The mesh between services; None for one of gateways only, where no pods, MeshNodes, GRPCRoutes and TCPRoutes are read and
+    /// routes have no Services as parents.
     pub mesh: Option<MeshSetup>,
     /// Gets a guard for each kind until it was listed.
     pub readiness: Readiness,

@@ -43,6 +43,8 @@ pub struct Touched {
     pub mesh_tls_policies: BTreeSet<ObjectKey>,
     /// GRPCRoutes.
     pub grpc_routes: BTreeSet<ObjectKey>,
+    /// TCPRoutes.
+    pub tcp_routes: BTreeSet<ObjectKey>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ struct Inner {
     authorization_policies: BTreeMap<ObjectKey, Arc<Live<PolicyStatus>>>,
     mesh_tls_policies: BTreeMap<ObjectKey, Arc<Live<PolicyStatus>>>,
     grpc_routes: BTreeMap<ObjectKey, Arc<Live<api::GrpcRouteStatus>>>,
+    tcp_routes: BTreeMap<ObjectKey, Arc<Live<api::TcpRouteStatus>>>,
     touched: Touched,
 }
 
@@ -129,6 +132,15 @@ kind!(
     update_grpc_routes,
     grpc_routes,
     api::GrpcRouteStatus
+);
+kind!(
+    tcp_route,
+    tcp_routes,
+    record_tcp_route,
+    forget_tcp_route,
+    update_tcp_routes,
+    tcp_routes,
+    api::TcpRouteStatus
 );
 
 kind!(

@@ -18,6 +18,7 @@ pub struct Metrics {
     pub(crate) gateways: Gauge,
     pub(crate) http_routes: Gauge,
     pub(crate) grpc_routes: Gauge,
+    pub(crate) tcp_routes: Gauge,
     mesh_resolution_seconds: Histogram,
     mesh_members: Gauge,
     mesh_peers: Gauge,
@@ -35,6 +36,7 @@ impl Metrics {
             gateways: Gauge::default(),
             http_routes: Gauge::default(),
             grpc_routes: Gauge::default(),
+            tcp_routes: Gauge::default(),
             mesh_resolution_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
             mesh_members: Gauge::default(),
             mesh_peers: Gauge::default(),
@@ -46,6 +48,7 @@ impl Metrics {
         registry.register("gateways", "Gateways of ours", metrics.gateways.clone());
         registry.register("http_routes", "HTTPRoutes with a parent of ours", metrics.http_routes.clone());
         registry.register("grpc_routes", "GRPCRoutes with a parent of ours", metrics.grpc_routes.clone());
+        registry.register("tcp_routes", "TCPRoutes with a parent of ours", metrics.tcp_routes.clone());
         let seconds = metrics.mesh_resolution_seconds.clone();
         registry.register("mesh_resolution_seconds", "Time to find out what changed in the mesh", seconds);
         registry.register("mesh_members", "Pods that are to be in the mesh", metrics.mesh_members.clone());

@@ -72,6 +72,7 @@ pub(crate) fn spawn(
         watches.start(source, convert::mesh_node, Event::MeshNodes);
         // No Gateway here takes them, and its control plane may have no right to list them: it would wait for ever.
         watches.watch("grpcroutes", Source::optional, seen_grpc_route, Event::GrpcRoutes);
+        watches.watch("tcproutes", Source::optional, seen_tcp_route, Event::TcpRoutes);
     }
     let what = "gateway API version";
     watches.awaited.insert(what, setup.readiness.guard(what));
@@ -168,6 +169,7 @@ seen_policy!(
 );
 seen_policy!(seen_tls, MeshTlsPolicyView, model::MeshTlsPolicy, convert::mesh_tls_policy);
 seen!(seen_grpc_route, api::GrpcRoute, api::GrpcRouteStatus, model::HttpRoute, convert::grpc_route);
+seen!(seen_tcp_route, api::TcpRoute, api::TcpRouteStatus, model::HttpRoute, convert::tcp_route);
 
 async fn poll_version(client: kube::Client, events: mpsc::Sender<Event>) {
     let api: Api<CustomResourceDefinition> = Api::all(client);

@@ -137,6 +137,11 @@ impl Store {
                 self.live.update_grpc_routes(live);
                 !apply(&mut world.grpc_routes, models).is_empty()
             }
+            Event::TcpRoutes(update) => {
+                let (models, live) = split(update, parts);
+                self.live.update_tcp_routes(live);
+                !apply(&mut world.tcp_routes, models).is_empty()
+            }
             Event::ReferenceGrants(update) => {
                 !apply(&mut world.reference_grants, map(update, Some)).is_empty()
             }

@@ -130,6 +130,7 @@ impl Task {
         self.metrics
             .grpc_routes
             .set(i64::try_from(resolution.statuses.grpc_routes.len()).unwrap_or(i64::MAX));
+        self.metrics.tcp_routes.set(i64::try_from(resolution.statuses.tcp_routes.len()).unwrap_or(i64::MAX));
         let (world, kept) = (&self.store.world, &self.store.kept);
         let mut output = known.resolved(resolution.gateways, world, &change.endpoints, kept);
         let routes = std::mem::replace(&mut self.routes, resolution.services);

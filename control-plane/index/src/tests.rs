@@ -154,7 +154,10 @@ async fn what_only_a_mesh_needs_is_not_waited_for_without_one() {
     };
     let (with, without) = (awaited(&setup(true)), awaited(&setup(false)));
     let mesh_only: Vec<_> = with.difference(&without).copied().collect();
-    assert_eq!(mesh_only, ["authorizationpolicies", "grpcroutes", "meshnodes", "meshtlspolicies", "pods"]);
+    assert_eq!(
+        mesh_only,
+        ["authorizationpolicies", "grpcroutes", "meshnodes", "meshtlspolicies", "pods", "tcproutes"]
+    );
     assert!(without.contains("httproutes") && without.is_subset(&with));
     assert_eq!([true, false].map(|has_mesh| setup(has_mesh).controller().has_mesh), [true, false]);
 }

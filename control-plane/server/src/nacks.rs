@@ -26,7 +26,7 @@ use crate::status::Events;
 
 use policies::Policies;
 pub use shared::Shared;
-use tables::Tables;
+use tables::{Tables, What};
 
 /// A refusal outlives its stream by this long: the proxy comes back on another, perhaps to another replica, and refuses again.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -56,7 +56,8 @@ impl Refusal {
 #[derive(Clone)]
 pub struct Nacks {
     refused: Arc<Mutex<BTreeMap<Refused, Refusal>>>,
-    tables: Arc<Mutex<Tables>>,
+    /// About requests, and about connections.
+    tables: Arc<Mutex<[Tables; 2]>>,
     policies: Arc<Mutex<Policies>>,
     changed: Arc<Notify>,
     registry: Registry,
@@ -65,7 +66,8 @@ pub struct Nacks {
 impl Nacks {
     /// Finds the objects behind a resource in this registry.
     pub fn new(registry: Registry) -> Self {
-        let (refused, tables, policies) = Default::default();
+        let tables = Arc::new(Mutex::new([What::Requests, What::Connections].map(Tables::new)));
+        let (refused, policies) = Default::default();
         Self { refused, tables, policies, changed: Arc::default(), registry }
     }
 
@@ -113,14 +115,22 @@ impl Nacks {
     /// Takes note of what happened on the stream of a node.
     pub fn on_node_event(&self, stream: u64, node: &str, event: &Event) {
         let now = Instant::now();
-        if self.tables().on_event(stream, event, now) | self.policies().on_event(stream, node, event, now) {
+        let mut news = self.policies().on_event(stream, node, event, now);
+        for tables in self.tables().iter_mut() {
+            news |= tables.on_event(stream, event, now);
+        }
+        if news {
             self.changed.notify_one();
         }
     }
 
-    /// Nodes' table of routes has this version from now on.
-    pub fn published(&self, version: &Arc<str>, routes: &Arc<ServiceRoutes>) {
-        self.tables().published(version, routes);
+    /// What nodes have of routes has these versions from now on: about requests, and about connections.
+    pub fn published(&self, versions: [Option<&Arc<str>>; 2], routes: &Arc<ServiceRoutes>) {
+        for (tables, version) in self.tables().iter_mut().zip(versions) {
+            if let Some(version) = version {
+                tables.published(version, routes);
+            }
+        }
     }
 
     /// Looks again, after the resources changed.
@@ -142,14 +152,15 @@ impl Nacks {
 
     fn next_end(&self) -> Option<Instant> {
         let of_gateways = self.lock().values().filter_map(Refusal::end).min();
-        let of_nodes = [self.tables().next_end(), self.policies().next_end()];
-        of_nodes.into_iter().flatten().chain(of_gateways).min()
+        let of_tables = self.tables().iter().filter_map(Tables::next_end).min();
+        [of_gateways, of_tables, self.policies().next_end()].into_iter().flatten().min()
     }
 
     /// The objects to blame, with the proxies' words.
     pub fn rejections(&self) -> BTreeMap<ObjectId, String> {
         let now = Instant::now();
-        let mut rejections = self.tables().rejections(now);
+        let mut rejections = BTreeMap::new();
+        self.tables().iter_mut().for_each(|tables| rejections.extend(tables.rejections(now)));
         rejections.extend(self.policies().rejections(now));
         let mut refused = self.lock();
         refused.retain(|_, refusal| !refusal.is_over(now));
@@ -191,7 +202,7 @@ impl Nacks {
         }
     }
 
-    fn tables(&self) -> MutexGuard<'_, Tables> {
+    fn tables(&self) -> MutexGuard<'_, [Tables; 2]> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

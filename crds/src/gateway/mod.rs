@@ -6,9 +6,11 @@ mod gateway_class;
 mod grpc_route;
 mod http_route;
 mod reference_grant;
+mod tcp_route;
 
 pub use gateway::*;
 pub use gateway_class::*;
 pub use grpc_route::*;
 pub use http_route::*;
 pub use reference_grant::*;
+pub use tcp_route::*;

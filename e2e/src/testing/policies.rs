@@ -1,28 +1,23 @@
 //! Pods for policies between them: one that is called, and who calls it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use meshwright_api::labels;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::backend::image;
+use super::inside::{connect, within};
 use super::members::Calls;
 use super::{DEADLINE, Env, apply_yaml, eventually, mesh_nodes};
 
 /// So many calls say how it is now.
 const ENOUGH: u64 = 20;
-/// Longer than any way within the machine takes.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A namespace of the mesh with Pod Security `restricted`, the pods [`Policies::CALLED`] and [`Policies::CALLERS`], and the Service of the
 /// first. Each pod has a service account of its name.
@@ -144,16 +139,7 @@ async fn recent(env: &Env, caller: &str) -> Result<(u64, u64)> {
 /// # Errors
 /// When the network cannot be entered, or neither happens.
 pub async fn connects_from(network: &Path, to: SocketAddr) -> Result<bool> {
-    let network = File::open(network).with_context(|| format!("open {}", network.display()))?;
-    // A thread of its own: it stays in that network until it ends.
-    let (send, receive) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let moved = move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network));
-        let connected = moved.map_err(Into::into).and_then(|()| TcpStream::connect_timeout(&to, PATIENCE));
-        // Who asked may have gone.
-        let _ = send.send(connected);
-    });
-    match receive.await.context("a thread in that network")? {
+    match within(network, move || connect(to)).await? {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
         Err(error) => bail!("connect to {to}: {error}"),

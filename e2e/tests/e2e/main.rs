@@ -11,5 +11,6 @@ mod mesh;
 mod node_proxies;
 mod policy;
 mod signals;
+mod tcp_route;
 mod under_load;
 mod upgrade;

@@ -15,7 +15,7 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const KEEP: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
 /// Kinds of the Gateway API that the control plane reads and reports on.
-const REPORTED: [&str; 4] = ["gatewayclasses", "gateways", "httproutes", "grpcroutes"];
+const REPORTED: [&str; 5] = ["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tcproutes"];
 /// Policies between workloads, which the control plane reads and reports on.
 const POLICIES: [&str; 2] = ["authorizationpolicies", "meshtlspolicies"];
 /// Its annotation says which release of the Gateway API is installed.
@@ -154,8 +154,7 @@ pub fn cluster(args: &InstallArgs) -> ClusterRole {
 
 // Only the Gateway API's own can be changed; another's definition cannot.
 fn definitions() -> Vec<String> {
-    let others =
-        ["backendtlspolicies", "listenersets", "referencegrants", "tcproutes", "tlsroutes", "udproutes"];
+    let others = ["backendtlspolicies", "listenersets", "referencegrants", "tlsroutes", "udproutes"];
     let standard = REPORTED.iter().chain(&others).map(|kind| format!("{kind}.{GATEWAY_API}"));
     let experimental = ["xbackends", "xbackendtrafficpolicies", "xmeshes", "xtelemetrypolicies"];
     standard.chain(experimental.iter().map(|kind| format!("{kind}.gateway.networking.x-k8s.io"))).collect()

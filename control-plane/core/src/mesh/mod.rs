@@ -40,7 +40,7 @@ pub struct Mesh {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Services that can be called by their addresses.
     pub services: Arc<BTreeMap<ObjectKey, Arc<MeshService>>>,
-    /// What routes make of the requests to some of them.
+    /// What routes make of the requests and connections to some of them.
     pub routes: Arc<ServiceRoutes>,
     /// Where those routes lead: endpoints by Service and port, whether the Service is among `services` or not.
     pub backends: Arc<BTreeMap<(ObjectKey, u16), Arc<Endpoints>>>,
@@ -120,7 +120,8 @@ pub struct MeshService {
 /// One of a Service's ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshPort {
-    /// What is spoken there. A port that a route of the Service's own namespace names is HTTP.
+    /// What is spoken there. A port that a route of the Service's own namespace names is HTTP, unless it has a TCPRoute of that namespace: then
+    /// it is TCP.
     pub protocol: Protocol,
     /// Where to.
     pub endpoints: Arc<Endpoints>,

@@ -24,7 +24,8 @@ pub(super) fn backends(
     let keys: BTreeSet<(ObjectKey, u16)> = if is_same {
         known.backends.keys().cloned().collect()
     } else {
-        let entries = routes.values().flat_map(BTreeMap::values).flat_map(|routes| routes.entries());
+        let ports = routes.values().flat_map(BTreeMap::values);
+        let entries = ports.flat_map(|routes| routes.entries().chain(routes.connections.entries()));
         let clusters = entries.flat_map(|entry| entry.rule.clusters());
         clusters.map(|cluster| (cluster.service.clone(), cluster.port)).collect()
     };

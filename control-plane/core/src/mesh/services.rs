@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{MeshPort, MeshService, Protocol, protocol};
-use crate::config::ServiceRoutes;
+use crate::config::{PortRoutes, ServiceRoutes};
 use crate::endpoints::endpoints;
 use crate::model::{ObjectKey, Service, ServicePort, World};
 
@@ -21,8 +21,7 @@ pub(super) fn service(
         .map(|port| {
             let known = known.and_then(|known| known.ports.get(&port.port));
             let routes = routes.get(key).and_then(|routes| routes.get(&port.port));
-            let is_named = routes.is_some_and(|routes| routes.is_named);
-            (port.port, mesh_port(known, key, port, is_named, world))
+            (port.port, mesh_port(known, key, port, routes.map(AsRef::as_ref), world))
         })
         .collect();
     let (addresses, balancing) = (service.cluster_ips.clone(), service.balancing);
@@ -33,14 +32,15 @@ fn tcp(service: &Service) -> impl Iterator<Item = &ServicePort> {
     service.ports.iter().filter(|port| port.protocol == "TCP")
 }
 
-/// A producer's route that names the port makes HTTP of what nobody declared. One that is for the whole Service does not: it says nothing of
-/// any port, and on one of them the server may speak first. Nor does a consumer's: it must change nothing for others, who may say something
-/// else there.
+/// A producer's TCPRoute makes TCP of the port, whatever was declared: it is about connections, and byte by byte every protocol works. A
+/// producer's route about requests that names the port makes HTTP of what nobody declared. One that is for the whole Service does not: it says
+/// nothing of any port, and on one of them the server may speak first. Nor does a consumer's, of whatever kind: it must change nothing for
+/// others, who may say something else there.
 fn mesh_port(
     known: Option<&MeshPort>,
     key: &ObjectKey,
     port: &ServicePort,
-    is_named: bool,
+    routes: Option<&PortRoutes>,
     world: &World,
 ) -> MeshPort {
     let found = endpoints(world, key, port.port);
@@ -48,6 +48,10 @@ fn mesh_port(
         Some(known) if *known.endpoints == found => known.endpoints.clone(),
         _ => Arc::new(found),
     };
-    let protocol = if is_named { Protocol::Http } else { protocol(port) };
+    let protocol = match routes {
+        Some(routes) if routes.connections.producer.is_some() => Protocol::Tcp,
+        Some(routes) if routes.is_named => Protocol::Http,
+        _ => protocol(port),
+    };
     MeshPort { protocol, endpoints }
 }

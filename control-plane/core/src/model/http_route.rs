@@ -1,13 +1,14 @@
-//! HTTPRoute, and GRPCRoute as what it is on the wire.
+//! HTTPRoute, GRPCRoute as what it is on the wire, and TCPRoute, whose rules are those of the others without all that is about requests.
 
 use std::time::Duration;
 
 use super::{Meta, ObjectId, ObjectKind};
 
-/// An HTTPRoute or a GRPCRoute: the second has the first's rules, apart from how a path is matched.
+/// An HTTPRoute, a GRPCRoute or a TCPRoute: the second has the first's rules, apart from how a path is matched; the third's have backends
+/// and nothing else, and there is one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpRoute {
-    /// Which of the two.
+    /// Which of them.
     pub kind: RouteKind,
     /// Name, generation, age.
     pub meta: Meta,
@@ -27,6 +28,8 @@ pub enum RouteKind {
     Http,
     /// GRPCRoute.
     Grpc,
+    /// TCPRoute.
+    Tcp,
 }
 
 impl RouteKind {
@@ -35,6 +38,7 @@ impl RouteKind {
         match self {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
+            Self::Tcp => "TCPRoute",
         }
     }
 
@@ -43,6 +47,7 @@ impl RouteKind {
         match self {
             Self::Http => ObjectKind::HttpRoute,
             Self::Grpc => ObjectKind::GrpcRoute,
+            Self::Tcp => ObjectKind::TcpRoute,
         }
     }
 }

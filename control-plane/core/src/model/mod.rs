@@ -81,6 +81,8 @@ pub enum ObjectKind {
     HttpRoute,
     /// `gateway.networking.k8s.io/GRPCRoute`.
     GrpcRoute,
+    /// `gateway.networking.k8s.io/TCPRoute`.
+    TcpRoute,
     /// A pod of the mesh, by its uid as the name: the policies that are for it.
     Pod,
     /// A node, by its name: the policies about requests to its pods.
@@ -94,6 +96,7 @@ impl ObjectKind {
             Self::Gateway | Self::Pod | Self::Node => None,
             Self::HttpRoute => Some(RouteKind::Http),
             Self::GrpcRoute => Some(RouteKind::Grpc),
+            Self::TcpRoute => Some(RouteKind::Tcp),
         }
     }
 }
@@ -118,6 +121,8 @@ pub struct World {
     pub http_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     /// All GRPCRoutes.
     pub grpc_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
+    /// All TCPRoutes.
+    pub tcp_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     /// All ReferenceGrants.
     pub reference_grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     /// All Services.
@@ -154,6 +159,7 @@ impl World {
         match kind {
             RouteKind::Http => &self.http_routes,
             RouteKind::Grpc => &self.grpc_routes,
+            RouteKind::Tcp => &self.tcp_routes,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::listeners::ListenerState;
 use crate::conditions::reason;
 use crate::hostname;
 use crate::model::{
-    FromNamespaces, GATEWAY_GROUP, Gateway, HttpRoute, ObjectKey, ParentRef, RouteGroupKind, World,
+    FromNamespaces, GATEWAY_GROUP, Gateway, HttpRoute, ObjectKey, ParentRef, RouteGroupKind, RouteKind, World,
 };
 use crate::status::Finding;
 
@@ -55,10 +55,16 @@ pub(crate) fn attach(
         .filter(|(_, state)| state.takes_routes() && allows(state, route, gateway, world))
         .collect();
     if allowed.is_empty() {
-        let message = format!(
-            "no listener of Gateway {} is accepted and allows HTTPRoutes from namespace {}",
-            gateway.meta.key, route.meta.key.namespace
-        );
+        let (key, namespace) = (&gateway.meta.key, &route.meta.key.namespace);
+        let message = match route.kind {
+            RouteKind::Tcp => {
+                format!("Gateway {key} has no listener for TCP: only HTTP and HTTPS are served")
+            }
+            kind => format!(
+                "no listener of Gateway {key} is accepted and allows {}s from namespace {namespace}",
+                kind.as_str()
+            ),
+        };
         return Err(Finding::new(reason::NOT_ALLOWED_BY_LISTENERS, message));
     }
     let attached: Vec<_> = allowed
@@ -88,7 +94,7 @@ fn no_such_listener(reference: &ParentRef) -> String {
 }
 
 fn allows(state: &ListenerState, route: &HttpRoute, gateway: &Gateway, world: &World) -> bool {
-    let kind = RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: "HTTPRoute".to_owned() };
+    let kind = RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: route.kind.as_str().to_owned() };
     let namespace = &route.meta.key.namespace;
     let namespace_allowed = match &state.spec.allowed_namespaces {
         FromNamespaces::All => true,

@@ -7,7 +7,7 @@ use super::grants::{self, From, To};
 use crate::conditions::reason;
 use crate::config::{BackendProtocol, ClusterRef};
 use crate::model::{
-    BackendRef, GATEWAY_GROUP, HttpRoute, HttpRouteFilter, ObjectKey, Service, ServiceType, World,
+    BackendRef, GATEWAY_GROUP, HttpRoute, HttpRouteFilter, ObjectKey, RouteKind, Service, ServiceType, World,
 };
 use crate::status::Finding;
 
@@ -69,7 +69,7 @@ pub(crate) fn backend_table(route: &HttpRoute, side: Side, world: &World) -> Bac
             });
         for reference in backends.map(|backend| &backend.backend_ref).chain(mirrors) {
             let key = BackendKey::new(reference, from.namespace);
-            table.entry(key).or_insert_with_key(|key| resolve_backend(key, &from, side, world));
+            table.entry(key).or_insert_with_key(|key| resolve_backend(key, route.kind, &from, side, world));
         }
     }
     table
@@ -77,6 +77,7 @@ pub(crate) fn backend_table(route: &HttpRoute, side: Side, world: &World) -> Bac
 
 fn resolve_backend(
     key: &BackendKey,
+    kind: RouteKind,
     from: &From<'_>,
     side: Side,
     world: &World,
@@ -104,10 +105,10 @@ fn resolve_backend(
     let Some(service) = world.services.get(&key.object) else {
         return Err(Finding::new(reason::BACKEND_NOT_FOUND, format!("no Service {}", key.object)));
     };
-    resolve_port(key, service)
+    resolve_port(key, kind, service)
 }
 
-fn resolve_port(key: &BackendKey, service: &Service) -> Result<ClusterRef, Finding> {
+fn resolve_port(key: &BackendKey, kind: RouteKind, service: &Service) -> Result<ClusterRef, Finding> {
     let not_found = |message: String| Finding::new(reason::BACKEND_NOT_FOUND, message);
     if let ServiceType::ExternalName(_) = service.kind {
         return Err(not_found(format!(
@@ -121,7 +122,9 @@ fn resolve_port(key: &BackendKey, service: &Service) -> Result<ClusterRef, Findi
     let Some(port) = service.ports.iter().find(|port| port.port == number && port.protocol == "TCP") else {
         return Err(not_found(format!("Service {} has no TCP port {number}", key.object)));
     };
-    let protocol = backend_protocol(port.app_protocol.as_deref()).ok_or_else(|| {
+    // Whatever it speaks, byte by byte it arrives.
+    let any = (kind == RouteKind::Tcp).then_some(BackendProtocol::Http1);
+    let protocol = any.or_else(|| backend_protocol(port.app_protocol.as_deref())).ok_or_else(|| {
         let name = port.app_protocol.as_deref().unwrap_or_default();
         Finding::new(
             reason::UNSUPPORTED_PROTOCOL_BACKEND,

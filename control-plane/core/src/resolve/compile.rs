@@ -148,7 +148,8 @@ fn merge(into: &mut HeaderModifier, from: &HeaderModifier) {
 fn matches(rule: &HttpRouteRule, kind: RouteKind) -> Vec<HttpRouteMatch> {
     if rule.matches.is_empty() {
         let path = match kind {
-            RouteKind::Http => PathMatch::default(),
+            // Nothing is matched of connections.
+            RouteKind::Http | RouteKind::Tcp => PathMatch::default(),
             RouteKind::Grpc => PathMatch::Rpc { service: None, method: None },
         };
         return vec![HttpRouteMatch { path, ..HttpRouteMatch::default() }];

@@ -15,6 +15,7 @@ mod listeners;
 mod parents;
 mod precedence;
 mod resolver;
+mod rivals;
 mod route;
 mod seen;
 mod service;
@@ -59,7 +60,7 @@ pub struct Resolution {
     /// Configuration of every Gateway of ours, accepted or not: the proxies of one that is not go on with what of
     /// it can be had.
     pub gateways: BTreeMap<ObjectKey, Arc<GatewayConfig>>,
-    /// What routes make of the requests to Services in the mesh. The same allocation as before if nothing in it changed.
+    /// What routes make of the requests and connections to Services in the mesh. The same allocation as before if nothing in it changed.
     pub services: Arc<ServiceRoutes>,
     /// What the statuses should say.
     pub statuses: Statuses,

@@ -70,6 +70,7 @@ impl Resolver {
         resolution.services = self.service_routes.clone();
         resolution.statuses.http_routes = self.statuses.http_routes.clone();
         resolution.statuses.grpc_routes = self.statuses.grpc_routes.clone();
+        resolution.statuses.tcp_routes = self.statuses.tcp_routes.clone();
         resolution
     }
 
@@ -103,6 +104,7 @@ impl Resolver {
         let mut stale: BTreeSet<ObjectId> =
             changes.http_routes.iter().map(id(ObjectKind::HttpRoute)).collect();
         stale.extend(changes.grpc_routes.iter().map(id(ObjectKind::GrpcRoute)));
+        stale.extend(changes.tcp_routes.iter().map(id(ObjectKind::TcpRoute)));
         stale.extend(changes.rejections.iter().filter(|object| object.kind.route().is_some()).cloned());
         if !changes.reference_grants.is_empty() {
             stale.extend(self.routes.keys().cloned());
@@ -115,7 +117,8 @@ impl Resolver {
             stale.extend(concerned.map(|(id, _)| id.clone()));
         }
         if !gateways.is_empty() {
-            let concerned = world.http_routes.values().filter(|route| {
+            let routes = world.http_routes.values().chain(world.tcp_routes.values());
+            let concerned = routes.filter(|route| {
                 let mut parents =
                     route.parent_refs.iter().filter_map(|reference| attach::gateway_of(reference, route));
                 parents.any(|parent| gateways.contains(&parent))
@@ -185,7 +188,7 @@ impl Resolver {
                 continue;
             }
             let gateway = attach::gateway_of(reference, route)
-                .filter(|parent| route.kind == RouteKind::Http && self.gateways.contains_key(parent));
+                .filter(|parent| route.kind != RouteKind::Grpc && self.gateways.contains_key(parent));
             let to = gateway.map(To::Gateway).or_else(|| {
                 let key = service::service_of(reference, route).filter(|_| self.config.has_mesh)?;
                 let ports = service::attach(reference, &key, route.kind, world);

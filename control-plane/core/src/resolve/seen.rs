@@ -15,6 +15,7 @@ use crate::model::{
 pub(crate) struct Seen {
     http_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     grpc_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
+    tcp_routes: BTreeMap<ObjectKey, Arc<HttpRoute>>,
     reference_grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     services: BTreeMap<ObjectKey, Arc<Service>>,
     namespaces: BTreeMap<String, Arc<Namespace>>,
@@ -29,6 +30,7 @@ pub(crate) struct Seen {
 pub(crate) struct Changes {
     pub http_routes: BTreeSet<ObjectKey>,
     pub grpc_routes: BTreeSet<ObjectKey>,
+    pub tcp_routes: BTreeSet<ObjectKey>,
     pub reference_grants: BTreeSet<ObjectKey>,
     pub services: BTreeSet<ObjectKey>,
     pub namespaces: BTreeSet<String>,
@@ -44,6 +46,7 @@ impl Seen {
         Changes {
             http_routes: update(&mut self.http_routes, &world.http_routes, Arc::ptr_eq),
             grpc_routes: update(&mut self.grpc_routes, &world.grpc_routes, Arc::ptr_eq),
+            tcp_routes: update(&mut self.tcp_routes, &world.tcp_routes, Arc::ptr_eq),
             reference_grants: update(&mut self.reference_grants, &world.reference_grants, Arc::ptr_eq),
             services: update(&mut self.services, &world.services, Arc::ptr_eq),
             namespaces: update(&mut self.namespaces, &world.namespaces, Arc::ptr_eq),

@@ -1,8 +1,9 @@
-//! Routes whose parent is a Service (GEP-1294): what they make of the requests that pods of the mesh send to its addresses.
+//! Routes whose parent is a Service (GEP-1294): what they make of the requests and connections that pods of the mesh send to its addresses.
 //!
 //! A route in the Service's own namespace is the producer's and holds for every caller. A route in another namespace is a consumer's: it
 //! holds for callers in that namespace alone, and instead of the producer's. Within each of these the routes are merged as those of a
-//! Gateway's listener are, but by kind first: where a GRPCRoute has a port, HTTPRoutes do not.
+//! Gateway's listener are, but by kind first: where a GRPCRoute has a port, HTTPRoutes do not, and where either has it TCPRoutes do not. A
+//! TCPRoute matches every connection, so of several the oldest has the port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::compile::CompiledRoute;
 use super::precedence::{self, Candidate};
 use super::virtual_hosts::entries;
 use crate::conditions::reason;
-use crate::config::{PortRoutes, RouteEntry};
+use crate::config::PortRoutes;
 use crate::hostname;
 use crate::mesh::{Protocol, protocol};
 use crate::model::{
@@ -27,7 +28,8 @@ pub(crate) fn service_of(reference: &ParentRef, route: &HttpRoute) -> Option<Obj
     })
 }
 
-/// The ports that a route is attached to by one of its parentRefs: those that are asked for, or all, as far as HTTP is spoken there.
+/// The ports that a route is attached to by one of its parentRefs: those that are asked for, or all, as far as what is spoken there is what
+/// the route is about.
 pub(crate) fn attach(
     reference: &ParentRef,
     key: &ObjectKey,
@@ -51,9 +53,9 @@ pub(crate) fn attach(
             (None, None) => format!("Service {key} has no TCP port"),
         });
     }
-    let http = wanted.iter().filter(|port| protocol(port) != Protocol::Tcp);
-    let http: BTreeSet<u16> = http.map(|port| port.port).collect();
-    if http.is_empty() {
+    let may_fit = |port: &ServicePort| kind == RouteKind::Tcp || protocol(port) != Protocol::Tcp;
+    let fitting: BTreeSet<u16> = wanted.iter().filter(|port| may_fit(port)).map(|port| port.port).collect();
+    if fitting.is_empty() {
         let numbers: Vec<_> = wanted.iter().map(|port| port.port.to_string()).collect();
         return none(format!(
             "port {} of Service {key} is not HTTP, by its appProtocol, name or number, and {} is for HTTP only",
@@ -61,7 +63,7 @@ pub(crate) fn attach(
             kind.as_str()
         ));
     }
-    Ok(http)
+    Ok(fitting)
 }
 
 fn ports<'a>(service: &'a Service, reference: &'a ParentRef) -> impl Iterator<Item = &'a ServicePort> {
@@ -105,57 +107,37 @@ impl ServiceWork {
     }
 
     fn port(&self, service: &ObjectKey, port: u16) -> PortRoutes {
-        let mut scopes: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
+        let mut scopes: BTreeMap<(&str, bool), Vec<Candidate>> = BTreeMap::new();
         let mut routes = PortRoutes::default();
         for at in self.attached.values().filter(|at| at.ports.contains(&port)) {
-            if !self.is_displaced(&at.route, port) {
-                routes.is_named |=
-                    at.route.meta.key.namespace == service.namespace && at.named.contains(&port);
-                let entries = entries(&at.route, &at.compiled).into_iter();
-                scopes.entry(&at.route.meta.key.namespace).or_default().extend(entries.map(|entry| {
-                    Candidate {
-                        // Hostnames mean nothing here.
-                        hostname: hostname::ANY.to_owned(),
-                        created: at.route.meta.created,
-                        entry,
-                    }
-                }));
+            if self.displaced_by(&at.route, port).is_none() {
+                let (namespace, is_tcp) = (&at.route.meta.key.namespace, at.route.kind == RouteKind::Tcp);
+                routes.is_named |= !is_tcp && *namespace == service.namespace && at.named.contains(&port);
+                scopes.entry((namespace, is_tcp)).or_default().extend(candidates(at));
             }
         }
-        for (namespace, mut candidates) in scopes {
+        for ((namespace, is_tcp), mut candidates) in scopes {
             candidates.sort_by(precedence::compare);
-            let entries: Vec<Arc<RouteEntry>> = candidates.into_iter().map(|one| one.entry).collect();
-            if namespace == service.namespace {
-                routes.producer = Some(entries);
-            } else {
-                routes.consumers.insert(namespace.to_owned(), entries);
+            let mut entries = candidates.into_iter().map(|one| one.entry);
+            match (namespace == service.namespace, is_tcp) {
+                (true, false) => routes.producer = Some(entries.collect()),
+                (false, false) => drop(routes.consumers.insert(namespace.to_owned(), entries.collect())),
+                (true, true) => routes.connections.producer = entries.next(),
+                (false, true) => {
+                    let first = entries.next().map(|entry| (namespace.to_owned(), entry));
+                    routes.connections.consumers.extend(first);
+                }
             }
         }
         routes
     }
+}
 
-    /// Whether a route of another kind has the port.
-    fn is_displaced(&self, route: &HttpRoute, port: u16) -> bool {
-        let is_stronger = |other: &AtService| {
-            other.route.kind == RouteKind::Grpc
-                && other.route.meta.key.namespace == route.meta.key.namespace
-                && other.ports.contains(&port)
-        };
-        route.kind == RouteKind::Http && self.attached.values().any(is_stronger)
-    }
-
-    /// What a route that is attached to these ports has lost of them: why it holds on none, or what is to be said of it if it holds on some.
-    pub(crate) fn conflict(
-        &self,
-        route: &HttpRoute,
-        ports: &BTreeSet<u16>,
-    ) -> Result<Option<String>, Finding> {
-        let lost: Vec<_> = ports.iter().filter(|port| self.is_displaced(route, **port)).collect();
-        if lost.is_empty() {
-            return Ok(None);
-        }
-        let numbers = lost.iter().map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
-        let why = format!("a GRPCRoute has port {numbers}, and only routes of one kind can hold for a port");
-        if lost.len() == ports.len() { Err(Finding::new(reason::CONFLICTED, why)) } else { Ok(Some(why)) }
-    }
+fn candidates(at: &AtService) -> impl Iterator<Item = Candidate> {
+    entries(&at.route, &at.compiled).into_iter().map(|entry| Candidate {
+        // Hostnames mean nothing here.
+        hostname: hostname::ANY.to_owned(),
+        created: at.route.meta.created,
+        entry,
+    })
 }

@@ -1,5 +1,6 @@
 //! The behaviours that the conformance suite asks for, and some that it forgets. One file per subject.
 
+mod connections;
 mod fixtures;
 mod gateways;
 mod incremental;

@@ -13,6 +13,7 @@ mod policy;
 mod reference_grant;
 mod secret;
 mod service;
+mod tcp_route;
 mod unsupported;
 
 pub(crate) use deployment::{GatewayDeployment, combined, deployment};
@@ -28,6 +29,7 @@ pub(crate) use policy::{AuthorizationPolicyView, MeshTlsPolicyView, authorizatio
 pub(crate) use reference_grant::reference_grant;
 pub(crate) use secret::secret;
 pub(crate) use service::{GatewayService, ServiceView, service};
+pub(crate) use tcp_route::tcp_route;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use meshwright_core::ObjectKey;

@@ -2,7 +2,7 @@
 
 use meshwright_api::labels;
 use meshwright_core::mesh::{self, Mesh, resolve};
-use meshwright_core::model::{MeshNode, Pod};
+use meshwright_core::model::{MeshNode, Pod, RouteKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -80,6 +80,29 @@ async fn a_route_of_a_service_is_published_and_so_is_where_it_leads() {
 }
 
 #[tokio::test]
+async fn a_tcp_route_is_published_and_told_and_goes_when_its_kind_does() {
+    let mut running = start(&["pods", "tcproutes"]);
+    let spec = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "cart"}],
+        "rules": [{"backendRefs": [{"name": "cart", "port": 80}, {"name": "gone", "port": 80}]}]});
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute",
+        "metadata": {"namespace": "shop", "name": "split"}, "spec": spec});
+    let route = Event::TcpRoutes(applied("shop", "split", seen(convert::tcp_route(&object(route)))));
+    let empty = || Event::TcpRoutes(Update::Replaced { objects: Vec::new(), undecodable: Vec::new() });
+    for event in world().into_iter().chain([Event::Pods(all(Vec::new())), empty()]) {
+        running.events.send(event).await.unwrap();
+    }
+    let cart = ObjectKey::new("shop", "cart");
+    assert!(!running.next().await.mesh.routes.contains_key(&cart));
+    running.events.send(route).await.unwrap();
+    let output = running.next().await;
+    assert!(output.mesh.routes[&cart][&80].connections.producer.is_some());
+    assert_eq!(output.mesh.backends.keys().collect::<Vec<_>>(), [&(cart.clone(), 80)]);
+    // As where the API server does not serve the kind any more.
+    running.events.send(empty()).await.unwrap();
+    assert!(!running.next().await.mesh.routes.contains_key(&cart));
+}
+
+#[tokio::test]
 async fn pods_mesh_nodes_and_slices_change_the_mesh_and_resolve_no_gateway() {
     let mut running = start(&["pods"]);
     for event in world().into_iter().chain([route("/a"), namespace("shop", Some("enabled"))]) {
@@ -139,14 +162,15 @@ enum Step {
     Pods(Vec<(usize, u8, usize)>, Option<usize>),
     MeshNode(usize, Option<Vec<u8>>),
     Service(usize, bool),
-    /// A GRPCRoute or an HTTPRoute, for a Service or gone, with one as backend.
-    Route(bool, Option<usize>, usize),
+    /// A route, for a Service or gone, with one as backend.
+    Route(RouteKind, Option<usize>, usize),
     Slice(usize, Option<(usize, u8)>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     use proptest::option::of;
     let label = || proptest::sample::select(&[None, Some("enabled"), Some("disabled")][..]);
+    let kind = proptest::sample::select(&[RouteKind::Http, RouteKind::Grpc, RouteKind::Tcp][..]);
     prop_oneof![
         2 => (0_usize..2, of(label())).prop_map(|(name, label)| Step::Namespace(name, label)),
         4 => (0_usize..4, of((0_u8..6, 0_usize..2))).prop_map(|(name, pod)| Step::Pod(name, pod)),
@@ -154,8 +178,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(pods, undecodable)| Step::Pods(pods, undecodable)),
         4 => (0_usize..2, of(vec(0_u8..6, 0..6))).prop_map(|(node, pods)| Step::MeshNode(node, pods)),
         1 => (0_usize..2, any::<bool>()).prop_map(|(name, is_there)| Step::Service(name, is_there)),
-        2 => (any::<bool>(), of(0_usize..2), 0_usize..2)
-            .prop_map(|(is_grpc, parent, backend)| Step::Route(is_grpc, parent, backend)),
+        3 => (kind, of(0_usize..2), 0_usize..2)
+            .prop_map(|(kind, parent, backend)| Step::Route(kind, parent, backend)),
         2 => (0_usize..2, of((0_usize..2, 0_u8..3))).prop_map(|(name, slice)| Step::Slice(name, slice)),
     ]
 }
@@ -213,21 +237,27 @@ fn event(step: Step) -> Event {
             let service = json!({"metadata": {"namespace": "shop", "name": name}, "spec": spec});
             Event::Services(update("shop", name, is_there.then(|| convert::service(object(service)))))
         }
-        Step::Route(is_grpc, parent, backend) => {
+        Step::Route(kind, parent, backend) => {
             let services = ["cart", "pay"];
-            let kind = if is_grpc { "GRPCRoute" } else { "HTTPRoute" };
             let found = parent.map(|parent| {
-                json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+                json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind.as_str(),
                     "metadata": {"namespace": "shop", "name": "r"}, "spec": {
                     "parentRefs": [{"group": "", "kind": "Service", "name": services[parent]}],
                     "rules": [{"backendRefs": [{"name": services[backend], "port": 80}]}]}})
             });
-            if is_grpc {
-                let found = found.map(|found| seen(convert::grpc_route(&object(found))));
-                Event::GrpcRoutes(update("shop", "r", found))
-            } else {
-                let found = found.map(|found| seen(convert::http_route(&object(found))));
-                Event::HttpRoutes(update("shop", "r", found))
+            match kind {
+                RouteKind::Http => {
+                    let found = found.map(|found| seen(convert::http_route(&object(found))));
+                    Event::HttpRoutes(update("shop", "r", found))
+                }
+                RouteKind::Grpc => {
+                    let found = found.map(|found| seen(convert::grpc_route(&object(found))));
+                    Event::GrpcRoutes(update("shop", "r", found))
+                }
+                RouteKind::Tcp => {
+                    let found = found.map(|found| seen(convert::tcp_route(&object(found))));
+                    Event::TcpRoutes(update("shop", "r", found))
+                }
             }
         }
         Step::Slice(index, found) => {

@@ -161,8 +161,8 @@ fn note(beat: u64, own: &Rejections) -> String {
 }
 
 fn rejection(entry: Entry) -> Option<(ObjectId, String)> {
-    use ObjectKind::{Gateway, GrpcRoute, HttpRoute, Node, Pod};
-    let kinds = [Gateway, HttpRoute, GrpcRoute, Pod, Node];
+    use ObjectKind::{Gateway, GrpcRoute, HttpRoute, Node, Pod, TcpRoute};
+    let kinds = [Gateway, HttpRoute, GrpcRoute, TcpRoute, Pod, Node];
     let kind = kinds.into_iter().find(|one| kind(*one) == entry.kind)?;
     Some((ObjectId { kind, key: ObjectKey::new(entry.namespace, entry.name) }, entry.words))
 }
@@ -172,6 +172,7 @@ fn kind(kind: ObjectKind) -> &'static str {
         ObjectKind::Gateway => "Gateway",
         ObjectKind::HttpRoute => "HTTPRoute",
         ObjectKind::GrpcRoute => "GRPCRoute",
+        ObjectKind::TcpRoute => "TCPRoute",
         ObjectKind::Pod => "Pod",
         ObjectKind::Node => "Node",
     }

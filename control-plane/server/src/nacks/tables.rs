@@ -1,13 +1,13 @@
-//! The one table of routes that all nodes have. Where a proxy refuses it nobody says which route is the cause; but none of those that are in it
-//! for the first time is in force, and each of them is to be told.
+//! The one table of routes about requests that all nodes have, and the one about connections. Where a proxy refuses one of them nobody says
+//! which route is the cause; but none of those that are in it for the first time is in force, and each of them is to be told.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use meshwright_core::ObjectKey;
-use meshwright_core::config::{RouteEntry, ServiceRoutes};
+use meshwright_core::config::{PortRoutes, RouteEntry, ServiceRoutes};
 use meshwright_core::model::ObjectId;
-use meshwright_xds::mesh::ROUTES;
+use meshwright_xds::mesh::{ROUTES, SERVICES};
 use meshwright_xds::{Event, TypeUrl};
 use tokio::time::Instant;
 
@@ -16,9 +16,34 @@ use super::REMEMBERED;
 /// Versions that proxies may still speak of.
 const KNOWN: usize = 16;
 
+/// What a table is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// HTTPRoutes and GRPCRoutes.
+    Requests,
+    /// TCPRoutes.
+    Connections,
+}
+
+impl What {
+    /// The resource that has the table.
+    fn resource(self) -> (TypeUrl, &'static str) {
+        match self {
+            Self::Requests => (TypeUrl::Route, ROUTES),
+            Self::Connections => (TypeUrl::ExtensionConfig, SERVICES),
+        }
+    }
+
+    fn entries(self, routes: &PortRoutes) -> impl Iterator<Item = &RouteEntry> {
+        let requests = (self == Self::Requests).then(|| routes.entries());
+        let connections = (self == Self::Connections).then(|| routes.connections.entries());
+        requests.into_iter().flatten().chain(connections.into_iter().flatten())
+    }
+}
+
 /// See the module.
-#[derive(Default)]
 pub struct Tables {
+    what: What,
     /// The newest last.
     published: VecDeque<Table>,
     /// Tables since the start.
@@ -44,9 +69,19 @@ struct Refusal {
 }
 
 impl Tables {
+    /// Nothing was published yet.
+    pub fn new(what: What) -> Self {
+        Self { what, published: VecDeque::new(), count: 0, good: None, refused: BTreeMap::new() }
+    }
+
     /// The table has this version with these routes from now on.
     pub fn published(&mut self, version: &Arc<str>, routes: &Arc<ServiceRoutes>) {
-        if self.published.back().is_some_and(|known| known.version == *version) {
+        if let Some(known) = self.published.back_mut().filter(|known| known.version == *version) {
+            // They say it in other words, which are in force as well.
+            known.routes = routes.clone();
+            if let Some((_, good)) = self.good.as_mut().filter(|(number, _)| *number == known.number) {
+                *good = routes.clone();
+            }
             return;
         }
         self.count += 1;
@@ -60,11 +95,12 @@ impl Tables {
     /// Takes note of what happened on the stream of a node. Returns whether something is refused that was not, or the other way round, or will
     /// be at another time.
     pub fn on_event(&mut self, stream: u64, event: &Event, now: Instant) -> bool {
+        let (of, table) = self.what.resource();
         let version = |resources: &[(Arc<str>, Arc<str>)]| {
-            resources.iter().find(|(name, _)| **name == *ROUTES).map(|(_, version)| version.clone())
+            resources.iter().find(|(name, _)| **name == *table).map(|(_, version)| version.clone())
         };
         match event {
-            Event::Nack { kind: TypeUrl::Route, resources, message } => match version(resources) {
+            Event::Nack { kind, resources, message } if *kind == of => match version(resources) {
                 Some(version) => {
                     self.forget_before(&version);
                     let refusal = Refusal { version, message: message.clone(), closed: None };
@@ -73,7 +109,7 @@ impl Tables {
                 }
                 None => false,
             },
-            Event::Ack { kind: TypeUrl::Route, resources, .. } => match version(resources) {
+            Event::Ack { kind, resources, .. } if *kind == of => match version(resources) {
                 Some(version) => self.taken(stream, &version),
                 None => false,
             },
@@ -121,7 +157,8 @@ impl Tables {
         let mut all = BTreeMap::new();
         for Refusal { version, message, .. } in self.refused.values() {
             let Some(table) = self.table(version) else { continue };
-            for object in new_ones(self.good.as_ref().map(|(_, routes)| &**routes), &table.routes) {
+            let good = self.good.as_ref().map(|(_, routes)| &**routes);
+            for object in new_ones(self.what, good, &table.routes) {
                 all.entry(object).or_insert_with(|| message.clone());
             }
         }
@@ -130,18 +167,18 @@ impl Tables {
 }
 
 /// Routes that were not in the good table as they are. As long as no proxy took any, it is the only one, or nobody knows.
-fn new_ones(good: Option<&ServiceRoutes>, refused: &ServiceRoutes) -> BTreeSet<ObjectId> {
+fn new_ones(what: What, good: Option<&ServiceRoutes>, refused: &ServiceRoutes) -> BTreeSet<ObjectId> {
     let none = ServiceRoutes::new();
-    let before: HashSet<_> = entries(good.unwrap_or(&none)).collect();
-    let new = entries(refused).filter(|entry| !before.contains(entry)).map(|(.., entry)| entry.id());
+    let before: HashSet<_> = entries(what, good.unwrap_or(&none)).collect();
+    let new = entries(what, refused).filter(|entry| !before.contains(entry)).map(|(.., entry)| entry.id());
     let new: BTreeSet<ObjectId> = new.collect();
     if good.is_none() && new.len() > 1 { BTreeSet::new() } else { new }
 }
 
-fn entries(routes: &ServiceRoutes) -> impl Iterator<Item = (&ObjectKey, u16, &RouteEntry)> {
+fn entries(what: What, routes: &ServiceRoutes) -> impl Iterator<Item = (&ObjectKey, u16, &RouteEntry)> {
     let ports =
         routes.iter().flat_map(|(key, ports)| ports.iter().map(move |(port, found)| (key, *port, found)));
-    ports.flat_map(|(key, port, found)| found.entries().map(move |entry| (key, port, entry)))
+    ports.flat_map(move |(key, port, found)| what.entries(found).map(move |entry| (key, port, entry)))
 }
 
 #[cfg(test)]

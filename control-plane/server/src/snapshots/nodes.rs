@@ -92,9 +92,8 @@ impl NodeTranslator {
             let start = std::time::Instant::now();
             self.shared = self.shared.next(mesh);
             self.metrics.nodes.translation_seconds.observe(start.elapsed().as_secs_f64());
-            if let Some(version) = self.shared.version_of_routes() {
-                self.nacks.published(version, &mesh.routes);
-            }
+            let versions = [self.shared.version_of_routes(), self.shared.version_of_connections()];
+            self.nacks.published(versions, &mesh.routes);
         }
         let has_let_go = self.shared.let_go(Instant::now());
         let is_known = Arc::ptr_eq(&known, mesh) && !has_let_go;

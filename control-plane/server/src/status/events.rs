@@ -72,6 +72,10 @@ impl Events {
                 let uid = self.live.grpc_route(key).map(|live| live.uid.clone());
                 reference::<api::GrpcRoute>(key, &uid.unwrap_or_default())
             }
+            ObjectKind::TcpRoute => {
+                let uid = self.live.tcp_route(key).map(|live| live.uid.clone());
+                reference::<api::TcpRoute>(key, &uid.unwrap_or_default())
+            }
             // A condition of the policies says it.
             ObjectKind::Pod | ObjectKind::Node => return,
         };

@@ -46,6 +46,8 @@ pub struct Gateways;
 pub struct HttpRoutes;
 /// GRPCRoute.
 pub struct GrpcRoutes;
+/// TCPRoute.
+pub struct TcpRoutes;
 
 /// AuthorizationPolicy.
 pub struct AuthorizationPolicies;
@@ -205,3 +207,4 @@ macro_rules! route {
 
 route!(HttpRoutes, HttpRoute, HttpRouteStatus, http_route, http_routes, record_http_route, forget_http_route);
 route!(GrpcRoutes, GrpcRoute, GrpcRouteStatus, grpc_route, grpc_routes, record_grpc_route, forget_grpc_route);
+route!(TcpRoutes, TcpRoute, TcpRouteStatus, tcp_route, tcp_routes, record_tcp_route, forget_tcp_route);

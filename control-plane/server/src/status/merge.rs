@@ -185,3 +185,4 @@ macro_rules! route {
 
 route!(http_route, HttpRouteStatus, HttpRouteStatusParents, HttpRouteStatusParentsParentRef);
 route!(grpc_route, GrpcRouteStatus, GrpcRouteStatusParents, GrpcRouteStatusParentsParentRef);
+route!(tcp_route, TcpRouteStatus, TcpRouteStatusParents, TcpRouteStatusParentsParentRef);

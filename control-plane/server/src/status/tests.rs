@@ -56,7 +56,7 @@ fn entries_of_other_controllers_stay_as_they_are() {
 }
 
 #[test]
-fn a_grpc_route_and_a_service_as_parent_are_told_alike() {
+fn routes_of_other_kinds_and_a_service_as_parent_are_told_alike() {
     let mut wanted = route(1, true);
     let service = ParentRef {
         group: Some(String::new()),
@@ -72,6 +72,9 @@ fn a_grpc_route_and_a_service_as_parent_are_told_alike() {
     assert_eq!(merge::grpc_route(Some(&merged), Some(&wanted), at(200)), merged);
     let left: Value = serde_json::to_value(merge::grpc_route(Some(&merged), None, at(300))).unwrap();
     assert_eq!(left, json!({"parents": []}));
+    let tcp = merge::tcp_route(None, Some(&wanted), at(100));
+    assert_eq!(serde_json::to_value(&tcp).unwrap(), serde_json::to_value(&merged).unwrap());
+    assert_eq!(merge::tcp_route(Some(&tcp), Some(&wanted), at(200)), tcp);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::kinds::{
-    AuthorizationPolicies, GatewayClasses, Gateways, GrpcRoutes, HttpRoutes, MeshTlsPolicies,
+    AuthorizationPolicies, GatewayClasses, Gateways, GrpcRoutes, HttpRoutes, MeshTlsPolicies, TcpRoutes,
 };
 use super::rests::{Rests, is_same_verdict};
 use super::write::{Context, Error, Written, write};
@@ -33,6 +33,7 @@ enum Target {
     AuthorizationPolicy(ObjectKey),
     MeshTlsPolicy(ObjectKey),
     GrpcRoute(ObjectKey),
+    TcpRoute(ObjectKey),
 }
 
 /// The writer.
@@ -109,6 +110,7 @@ impl Writer {
         let gateways = difference(&known.gateways, &next.gateways, PartialEq::eq);
         let routes = difference(&known.http_routes, &next.http_routes, PartialEq::eq);
         let grpc_routes = difference(&known.grpc_routes, &next.grpc_routes, PartialEq::eq);
+        let tcp_routes = difference(&known.tcp_routes, &next.tcp_routes, PartialEq::eq);
         self.queue.extend(classes.map(|name| Target::GatewayClass(ObjectKey::new("", name.as_str()))));
         self.queue.extend(gateways.cloned().map(Target::Gateway));
         self.queue.extend(routes.map(|key| Target::HttpRoute(ObjectKey::clone(key))));
@@ -119,6 +121,7 @@ impl Writer {
         self.queue.extend(authorization.cloned().map(Target::AuthorizationPolicy));
         self.queue.extend(tls.cloned().map(Target::MeshTlsPolicy));
         self.queue.extend(grpc_routes.map(|key| Target::GrpcRoute(ObjectKey::clone(key))));
+        self.queue.extend(tcp_routes.map(|key| Target::TcpRoute(ObjectKey::clone(key))));
         self.known = wanted;
     }
 
@@ -130,6 +133,7 @@ impl Writer {
         self.queue.extend(touched.authorization_policies.into_iter().map(Target::AuthorizationPolicy));
         self.queue.extend(touched.mesh_tls_policies.into_iter().map(Target::MeshTlsPolicy));
         self.queue.extend(touched.grpc_routes.into_iter().map(Target::GrpcRoute));
+        self.queue.extend(touched.tcp_routes.into_iter().map(Target::TcpRoute));
     }
 
     fn take_all(&mut self) {
@@ -141,6 +145,7 @@ impl Writer {
         self.queue.extend(authorization.map(|(key, _)| Target::AuthorizationPolicy(key)));
         self.queue.extend(live.mesh_tls_policies().into_iter().map(|(key, _)| Target::MeshTlsPolicy(key)));
         self.queue.extend(live.grpc_routes().into_iter().map(|(key, _)| Target::GrpcRoute(key)));
+        self.queue.extend(live.tcp_routes().into_iter().map(|(key, _)| Target::TcpRoute(key)));
     }
 
     /// Starts what is due. Without the Lease, or before the index is ready, there is nothing to do, and the sweep after that will find it.
@@ -190,6 +195,7 @@ impl Writer {
             }
             Target::MeshTlsPolicy(key) => settled::<MeshTlsPolicies>(&self.context, key, statuses),
             Target::GrpcRoute(key) => settled::<GrpcRoutes>(&self.context, key, statuses),
+            Target::TcpRoute(key) => settled::<TcpRoutes>(&self.context, key, statuses),
         }
     }
 
@@ -247,6 +253,7 @@ async fn one(context: Context, target: Target, statuses: Arc<Statuses>) -> (Targ
         Target::AuthorizationPolicy(key) => write::<AuthorizationPolicies>(&context, key, &statuses).await,
         Target::MeshTlsPolicy(key) => write::<MeshTlsPolicies>(&context, key, &statuses).await,
         Target::GrpcRoute(key) => write::<GrpcRoutes>(&context, key, &statuses).await,
+        Target::TcpRoute(key) => write::<TcpRoutes>(&context, key, &statuses).await,
     };
     (target, result)
 }

@@ -17,7 +17,7 @@ use prost::Name;
 
 use super::parts::{extension, resource};
 use super::service::{Port, destination};
-use super::{OUTBOUND_PORTS, state};
+use super::{OUTBOUND_PORTS, connections, state};
 use crate::Resource;
 use crate::envoy::common::ads;
 
@@ -26,8 +26,9 @@ pub(super) const CHAIN: &str = "meshwright.io/chain";
 /// The filter state that has the destination without its port.
 const ADDRESS: &str = "meshwright.io/address";
 
-/// The extension with the destinations of Services, and the one with pods that take mutual TLS.
-pub(super) const SERVICES: &str = "node/services";
+/// Name of the extension with the destinations of Services, and what TCPRoutes make of connections to them.
+pub const SERVICES: &str = "node/services";
+/// The one with pods that take mutual TLS.
 pub(super) const PEERS: &str = "node/peers";
 
 /// Chains of the listener `node`.
@@ -69,10 +70,10 @@ pub(super) fn discovered(name: &str) -> ListenerFilter {
     }
 }
 
-/// The chains of Services' destinations.
-pub(super) fn services<'a>(ports: impl Iterator<Item = &'a Port>) -> Resource {
+/// The chains of Services' destinations, and what routes make of connections to them.
+pub(super) fn services<'a>(ports: impl Iterator<Item = &'a Port> + Clone, trust_domain: &str) -> Resource {
     let mut lists = BTreeMap::<&str, Vec<String>>::new();
-    for port in ports {
+    for port in ports.clone() {
         let chain = match port.protocol {
             Protocol::Http => HTTP,
             Protocol::Tcp => TCP,
@@ -82,7 +83,7 @@ pub(super) fn services<'a>(ports: impl Iterator<Item = &'a Port>) -> Resource {
         lists.entry(chain).or_default().extend(quoted);
     }
     let values = lists.iter().flat_map(|(chain, list)| choose(chain, "destination.address in", list));
-    config(SERVICES, values.collect())
+    config(SERVICES, values.chain(connections::values(ports, trust_domain)).collect())
 }
 
 /// The chain of pods that take mutual TLS. Looked up only where no Service was found.

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 
 use super::parts::{internal_address, resource};
-use super::{PORT, authorize, mirror, tls, upstream};
+use super::{PORT, authorize, connections, mirror, tls, upstream};
 use crate::Resource;
 use crate::envoy::common::uint32;
 
@@ -52,8 +52,12 @@ pub(super) fn clusters(trust_domain: &str) -> Vec<Resource> {
         typed_extension_protocol_options: upstream::http_options(),
         ..original_dst(authorize::APPLICATION, CONNECT_TIMEOUT)
     };
+    let nobody = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        ..upstream::cluster(connections::NOBODY, CONNECT_TIMEOUT)
+    };
     let own = [NODE, DETECT, authorize::CHECKED, authorize::HTTP].map(internal);
-    let outside = [mtls, passthrough, original_dst(INBOUND, CONNECT_TIMEOUT), application];
+    let outside = [mtls, passthrough, original_dst(INBOUND, CONNECT_TIMEOUT), application, nobody];
     let all = own.into_iter().chain(outside).chain(mirror::clusters());
     all.map(|cluster| resource(&cluster.name.clone(), cluster)).collect()
 }

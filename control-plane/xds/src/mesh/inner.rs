@@ -27,7 +27,7 @@ use super::fixed::{DETECT, MTLS, NODE, PASSTHROUGH, SENDER};
 use super::parts::{
     chain, internal_listener, listener_filter, original_dst, resource, tcp_filter, tcp_proxy,
 };
-use super::{Telemetry, authorize, demand, endpoint, http, mirror, signals, state};
+use super::{Telemetry, authorize, connections, demand, endpoint, http, mirror, signals, state};
 use crate::Resource;
 use crate::envoy::common::duration;
 
@@ -135,9 +135,13 @@ fn sender(trust_domain: &str) -> Listener {
     }
 }
 
-/// To the cluster that is named like the destination.
+/// To the cluster that is named like the destination, unless a route has chosen another one.
 fn by_destination(name: &str, telemetry: &Telemetry) -> FilterChain {
-    let cluster = state::value(state::CLUSTER, "%DOWNSTREAM_LOCAL_ADDRESS%");
+    let by_route = format!("%FILTER_STATE({}:PLAIN)%", connections::CLUSTER);
+    let cluster = [
+        state::value(state::CLUSTER, "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        state::unless_empty(state::value(state::CLUSTER, &by_route)),
+    ];
     // For Services whose clients stay with one endpoint: what tells clients apart.
     let key = state::NAMESPACE.to_owned();
     let client =
@@ -145,7 +149,7 @@ fn by_destination(name: &str, telemetry: &Telemetry) -> FilterChain {
     let proxy =
         TcpProxy { hash_policy: vec![client], ..demand::of_connections(tcp_proxy("tcp", PASSTHROUGH)) };
     let proxy = telemetry.of_connections(signals::of_connections(proxy), Some(signals::ENDPOINT));
-    chain(name, vec![state::on_new_connection(vec![cluster]), tcp_filter(proxy)])
+    chain(name, vec![state::on_new_connection(cluster.to_vec()), tcp_filter(proxy)])
 }
 
 fn server_name() -> FilterStateValue {

@@ -19,6 +19,7 @@
 //! identity that uses it.
 
 mod authorize;
+mod connections;
 pub mod demand;
 mod destinations;
 mod endpoint;
@@ -46,6 +47,7 @@ mod upstream;
 use meshwright_core::mesh::{Mesh, PodPolicy};
 
 pub use self::authorize::{RULES, is_open_policy, open_policy, pod_of_policy, policy_name, rules_with};
+pub use self::destinations::SERVICES;
 pub use self::route::NAME as ROUTES;
 pub use self::shared::Shared;
 pub use self::telemetry::{Telemetry, Tracing};

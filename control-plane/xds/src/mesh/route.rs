@@ -52,7 +52,7 @@ pub(super) fn hosts(port: &Port, trust_domain: &str) -> Vec<Arc<EncodedHost>> {
 
 fn virtual_hosts(port: &Port, trust_domain: &str) -> Vec<VirtualHost> {
     let with = |name: &str, domains: Vec<String>, cluster: &str| {
-        let Some(found) = &port.routes else {
+        let Some(found) = port.routes.as_ref().filter(|found| found.has_requests()) else {
             let route = if port.by_client { by_client(onwards(cluster)) } else { onwards(cluster) };
             return host(name, domains, vec![route]);
         };

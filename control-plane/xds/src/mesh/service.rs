@@ -31,7 +31,7 @@ pub(super) struct Port {
     pub protocol: Protocol,
     /// Its number.
     pub number: u16,
-    /// What becomes of requests, if routes say so.
+    /// What becomes of requests and connections, if routes say so.
     pub routes: Option<Arc<PortRoutes>>,
     /// Whether routes, of whatever Service, lead here.
     pub is_backend: bool,

@@ -136,6 +136,12 @@ impl Shared {
         self.resources.get(&TypeUrl::Route)?.get(route::NAME).map(|table| table.version())
     }
 
+    /// Version of what all nodes have about connections to Services.
+    pub fn version_of_connections(&self) -> Option<&Arc<str>> {
+        let extensions = self.resources.get(&TypeUrl::ExtensionConfig)?;
+        extensions.get(destinations::SERVICES).map(|extension| extension.version())
+    }
+
     /// Forgets clusters that nothing leads to any more for long enough. Returns whether there was one.
     pub fn let_go(&mut self, now: Instant) -> bool {
         let changed = self.lingering.let_go(now);
@@ -252,7 +258,7 @@ impl Shared {
         };
         let clusters = ports().flat_map(of_port).collect();
         let routes = route::configuration(self.ports.values().flat_map(|known| &known.hosts));
-        let services = destinations::services(ports());
+        let services = destinations::services(ports(), &self.trust_domain);
         self.clusters = clusters;
         self.put(TypeUrl::Route, [Arc::new(routes)]);
         self.put_extension(services);

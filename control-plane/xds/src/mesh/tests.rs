@@ -1,6 +1,7 @@
 //! Translation, looked at through the decoded protos; and, in [`lab`], what Envoy makes of it.
 
 mod changes;
+mod connections;
 mod content;
 mod generated;
 mod lab;

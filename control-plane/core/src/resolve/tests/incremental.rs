@@ -20,9 +20,9 @@ enum Step {
     /// With a second parentRef or not, and a backend in another namespace or not.
     Route(HttpRoute, Option<bool>, bool),
     RouteGone(usize),
-    /// A route for a Service, beside its Gateway or not, of either kind.
-    AtService(HttpRoute, bool, bool),
-    GrpcRouteGone(usize),
+    /// A route for a Service, beside its Gateway or not, of any kind.
+    AtService(HttpRoute, RouteKind, bool),
+    OtherRouteGone(bool, usize),
     /// A path that is none, or a filter that is not supported, spoils a rule.
     Spoilt(usize, bool),
     Service(bool, Option<&'static str>),
@@ -37,6 +37,10 @@ enum Step {
     Bundle(bool),
 }
 
+fn kind() -> impl Strategy<Value = RouteKind> {
+    proptest::sample::select(vec![RouteKind::Http, RouteKind::Grpc, RouteKind::Tcp])
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let route = || routes().prop_filter_map("no route", |mut routes| routes.pop());
     prop_oneof![
@@ -46,9 +50,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (route(), proptest::option::of(any::<bool>()), any::<bool>())
             .prop_map(|(route, parent, foreign)| Step::Route(route, parent, foreign)),
         3 => (0_usize..6).prop_map(Step::RouteGone),
-        5 => (route(), any::<bool>(), any::<bool>())
-            .prop_map(|(route, is_grpc, second)| Step::AtService(route, is_grpc, second)),
-        1 => (0_usize..6).prop_map(Step::GrpcRouteGone),
+        6 => (route(), kind(), any::<bool>())
+            .prop_map(|(route, kind, second)| Step::AtService(route, kind, second)),
+        1 => (any::<bool>(), 0_usize..6).prop_map(|(is_tcp, index)| Step::OtherRouteGone(is_tcp, index)),
         2 => (0_usize..6, any::<bool>()).prop_map(|(index, other)| Step::Spoilt(index, other)),
         2 => (any::<bool>(), prop_oneof![Just(None), Just(Some("kubernetes.io/h2c")), Just(Some("kubernetes.io/x"))])
             .prop_map(|(second, protocol)| Step::Service(second, protocol)),
@@ -111,24 +115,25 @@ fn happen(world: &mut World, step: Step) {
         Step::RouteGone(index) => {
             route_at(world, index).map(|key| world.http_routes.remove(&key));
         }
-        Step::AtService(mut route, is_grpc, second) => {
+        Step::AtService(mut route, kind, second) => {
             let service = ParentRef {
                 group: Some(String::new()),
                 kind: Some("Service".to_owned()),
                 ..parent_of(if second { "v2" } else { "v1" })
             };
             route.parent_refs.push(service);
-            match is_grpc {
-                true => {
-                    route.kind = RouteKind::Grpc;
-                    world.grpc_routes.insert(route.meta.key.clone(), Arc::new(route));
-                }
-                false => add_route(world, route),
-            }
+            route.kind = kind;
+            let all = match kind {
+                RouteKind::Http => &mut world.http_routes,
+                RouteKind::Grpc => &mut world.grpc_routes,
+                RouteKind::Tcp => &mut world.tcp_routes,
+            };
+            all.insert(route.meta.key.clone(), Arc::new(route));
         }
-        Step::GrpcRouteGone(index) => {
-            let key = world.grpc_routes.keys().nth(index).cloned();
-            key.map(|key| world.grpc_routes.remove(&key));
+        Step::OtherRouteGone(is_tcp, index) => {
+            let all = if is_tcp { &mut world.tcp_routes } else { &mut world.grpc_routes };
+            let key = all.keys().nth(index).cloned();
+            key.map(|key| all.remove(&key));
         }
         Step::Spoilt(index, other) => {
             if let Some(key) = route_at(world, index) {

@@ -12,7 +12,7 @@ use crate::model::*;
 use crate::{Resolution, Resolver};
 
 /// Ports of `infra/echo`: 80 and 8080 are HTTP, 7070 is not declared, 443 and 9090 are something else.
-fn with_echo() -> World {
+pub(super) fn with_echo() -> World {
     let mut world = world();
     let ports = [("http", 80), ("http-alt", 8080), ("https", 443), ("tcp", 9090), ("", 7070)];
     let ports = ports.map(|(name, port)| ServicePort {
@@ -26,49 +26,54 @@ fn with_echo() -> World {
     world
 }
 
-fn change(world: &mut World, name: &str, change: impl FnOnce(&mut Service)) {
+pub(super) fn change(world: &mut World, name: &str, change: impl FnOnce(&mut Service)) {
     change(Arc::make_mut(world.services.get_mut(&ObjectKey::new("infra", name)).unwrap()));
 }
 
-fn service(name: &str, port: Option<u16>) -> ParentRef {
+pub(super) fn service(name: &str, port: Option<u16>) -> ParentRef {
     ParentRef { group: Some(String::new()), kind: Some("Service".to_owned()), port, ..parent(name) }
 }
 
-fn of(parent: ParentRef, route: HttpRoute) -> HttpRoute {
+pub(super) fn of(parent: ParentRef, route: HttpRoute) -> HttpRoute {
     HttpRoute { parent_refs: vec![parent], ..route }
 }
 
-fn grpc(route: HttpRoute) -> HttpRoute {
+pub(super) fn grpc(route: HttpRoute) -> HttpRoute {
     HttpRoute { kind: RouteKind::Grpc, ..route }
 }
 
-fn add(world: &mut World, route: HttpRoute) {
+pub(super) fn add(world: &mut World, route: HttpRoute) {
     let all = match route.kind {
         RouteKind::Http => &mut world.http_routes,
         RouteKind::Grpc => &mut world.grpc_routes,
+        RouteKind::Tcp => &mut world.tcp_routes,
     };
     all.insert(route.meta.key.clone(), Arc::new(route));
 }
 
-fn ports(resolution: &Resolution) -> Vec<u16> {
+pub(super) fn ports(resolution: &Resolution) -> Vec<u16> {
     let all = resolution.services.get(&ObjectKey::new("infra", "echo"));
     all.into_iter().flat_map(BTreeMap::keys).copied().collect()
 }
 
-fn at(resolution: &Resolution, port: u16) -> &PortRoutes {
+pub(super) fn at(resolution: &Resolution, port: u16) -> &PortRoutes {
     &resolution.services[&ObjectKey::new("infra", "echo")][&port]
 }
 
-fn names(entries: &[Arc<RouteEntry>]) -> Vec<String> {
+pub(super) fn names(entries: &[Arc<RouteEntry>]) -> Vec<String> {
     entries.iter().map(|entry| format!("{}/{}", entry.route.name, entry.rule_index)).collect()
 }
 
-fn told(resolution: &Resolution, id: (RouteKind, &str, &str), parent: usize) -> [(bool, &'static str); 2] {
+pub(super) fn told(
+    resolution: &Resolution,
+    id: (RouteKind, &str, &str),
+    parent: usize,
+) -> [(bool, &'static str); 2] {
     let status = &resolution.statuses.routes(id.0)[&ObjectKey::new(id.1, id.2)].parents[parent];
     ["Accepted", "ResolvedRefs"].map(|kind| state(&status.conditions, kind))
 }
 
-const FINE: [(bool, &str); 2] = [(true, "Accepted"), (true, "ResolvedRefs")];
+pub(super) const FINE: [(bool, &str); 2] = [(true, "Accepted"), (true, "ResolvedRefs")];
 
 #[test]
 fn without_a_port_it_is_for_all_ports_that_speak_http() {

@@ -1,6 +1,6 @@
 //! Whom a refused table is blamed on, and for how long.
 
-use meshwright_core::config::{CompiledRule, PortRoutes};
+use meshwright_core::config::{CompiledRule, ConnectionRoutes};
 use meshwright_core::model::{HttpRouteMatch, ObjectKind, RouteKind};
 
 use super::*;
@@ -51,7 +51,7 @@ fn blamed(tables: &mut Tables) -> Vec<String> {
 
 #[test]
 fn those_are_to_blame_that_no_proxy_has_taken() {
-    let (mut tables, now) = (Tables::default(), Instant::now());
+    let (mut tables, now) = (Tables::new(What::Requests), Instant::now());
     tables.published(&"1".into(), &routes(&[("old", "x"), ("other", "x")]));
     assert!(tables.on_event(7, &nack("1"), now));
     assert_eq!(blamed(&mut tables), [""; 0], "nobody knows which");
@@ -72,7 +72,7 @@ fn those_are_to_blame_that_no_proxy_has_taken() {
 
 #[test]
 fn the_only_route_is_to_blame_in_any_case_and_unknown_versions_are_nobodys() {
-    let (mut tables, now) = (Tables::default(), Instant::now());
+    let (mut tables, now) = (Tables::new(What::Requests), Instant::now());
     tables.published(&"1".into(), &routes(&[("only", "x")]));
     tables.on_event(1, &nack("1"), now);
     assert_eq!(blamed(&mut tables), ["only: no 1"]);
@@ -82,7 +82,7 @@ fn the_only_route_is_to_blame_in_any_case_and_unknown_versions_are_nobodys() {
 
 #[test]
 fn a_slow_proxy_that_takes_an_older_table_makes_nothing_new_of_what_others_took() {
-    let (mut tables, now) = (Tables::default(), Instant::now());
+    let (mut tables, now) = (Tables::new(What::Requests), Instant::now());
     tables.published(&"1".into(), &routes(&[("old", "x")]));
     tables.published(&"2".into(), &routes(&[("old", "x"), ("other", "x")]));
     tables.published(&"3".into(), &routes(&[("old", "x"), ("other", "x"), ("new", "x")]));
@@ -94,7 +94,7 @@ fn a_slow_proxy_that_takes_an_older_table_makes_nothing_new_of_what_others_took(
 
 #[test]
 fn a_refusal_outlives_its_stream_until_something_newer_is_taken() {
-    let (mut tables, start) = (Tables::default(), Instant::now());
+    let (mut tables, start) = (Tables::new(What::Requests), Instant::now());
     tables.published(&"1".into(), &routes(&[("old", "x")]));
     tables.published(&"2".into(), &routes(&[("old", "x"), ("new", "x")]));
     tables.on_event(1, &ack("1"), start);
@@ -119,4 +119,42 @@ fn a_refusal_outlives_its_stream_until_something_newer_is_taken() {
     assert_eq!(blamed_at(&mut tables, end), ["old: no 4"]);
     let over = tables.next_end().unwrap();
     assert_eq!(blamed_at(&mut tables, over), [""; 0]);
+}
+
+#[test]
+fn of_a_refused_table_about_connections_its_own_routes_are_told_and_no_others() {
+    let both = |name: &str| -> Arc<ServiceRoutes> {
+        let tcp = RouteEntry { kind: RouteKind::Tcp, ..RouteEntry::clone(&entry(name, "x")) };
+        let consumers = [("web".to_owned(), Arc::new(tcp))].into();
+        let connections = ConnectionRoutes { consumers, ..ConnectionRoutes::default() };
+        let producer = Some(vec![entry("http", name)]);
+        let port = Arc::new(PortRoutes { producer, connections, ..PortRoutes::default() });
+        Arc::new([(ObjectKey::new("shop", "web"), [(80, port)].into())].into())
+    };
+    let event = |version: &str| vec![(SERVICES.into(), version.into()), ("pod/u1/policy".into(), "7".into())];
+    let ack = |version: &str| Event::Ack {
+        kind: TypeUrl::ExtensionConfig,
+        resources: event(version),
+        removed: Vec::new(),
+    };
+    let nack = |version: &str| Event::Nack {
+        kind: TypeUrl::ExtensionConfig,
+        resources: event(version),
+        message: "no".to_owned(),
+    };
+    let (mut tables, now) = (Tables::new(What::Connections), Instant::now());
+    tables.published(&"1".into(), &both("old"));
+    assert!(!tables.on_event(1, &self::nack("1"), now), "another table's");
+    assert!(!tables.on_event(1, &ack("1"), now));
+    // What says the same in other words is no news, whoever refuses what comes then.
+    tables.published(&"1".into(), &both("renamed"));
+    tables.published(&"2".into(), &both("renamed"));
+    assert!(tables.on_event(1, &nack("2"), now));
+    assert_eq!(tables.rejections(now), BTreeMap::new());
+    tables.published(&"3".into(), &both("new"));
+    assert!(tables.on_event(1, &nack("3"), now));
+    let id = ObjectId { kind: ObjectKind::TcpRoute, key: ObjectKey::new("shop", "new") };
+    assert_eq!(tables.rejections(now), [(id, "no".to_owned())].into());
+    assert!(tables.on_event(1, &ack("3"), now));
+    assert_eq!(tables.rejections(now), BTreeMap::new());
 }

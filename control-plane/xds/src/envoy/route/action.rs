@@ -48,7 +48,7 @@ pub(crate) fn answer(status: u32) -> DirectResponseAction {
 pub(super) fn action(entry: &RouteEntry, place: &Place) -> Action {
     match &entry.rule.action {
         RuleAction::Fail => Action::DirectResponse(answer(match entry.kind {
-            RouteKind::Http => 500,
+            RouteKind::Http | RouteKind::Tcp => 500,
             // What a gRPC client is told is UNAVAILABLE.
             RouteKind::Grpc => 503,
         })),
@@ -66,7 +66,7 @@ fn forward_to(forward: &Forward, entry: &RouteEntry, place: &Place) -> RouteActi
             ..WeightedCluster::default()
         })),
         cluster_not_found_response_code: match entry.kind {
-            RouteKind::Http => ClusterNotFoundResponseCode::InternalServerError,
+            RouteKind::Http | RouteKind::Tcp => ClusterNotFoundResponseCode::InternalServerError,
             RouteKind::Grpc => ClusterNotFoundResponseCode::ServiceUnavailable,
         } as i32,
         // Zero switches off Envoy's limit of 15 seconds.

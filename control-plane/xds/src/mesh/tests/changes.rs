@@ -50,7 +50,7 @@ fn change(before: &Cluster, after: &Cluster, name: &str) -> [Snapshot; 2] {
 }
 
 /// Without what lingers.
-fn settled(mut shared: Shared) -> Shared {
+pub fn settled(mut shared: Shared) -> Shared {
     let now = Instant::now();
     shared.let_go(now);
     shared.let_go(now + Duration::from_secs(60));

@@ -46,6 +46,7 @@ fn names_are_the_ones_that_agents_and_statistics_know() {
             "inbound/checked",
             "inbound/http",
             "mtls",
+            "nobody",
             "node",
             "node/detect",
             "node/mirror",
@@ -178,7 +179,7 @@ fn http_is_routed_by_where_it_was_going() {
     assert_eq!(hosts, expected);
 }
 
-fn expressions(snapshot: &Snapshot, name: &str) -> Vec<String> {
+pub fn expressions(snapshot: &Snapshot, name: &str) -> Vec<String> {
     let extension: TypedExtensionConfig = decode(snapshot, TypeUrl::ExtensionConfig, name);
     assert_eq!(extension.name, name);
     let config = Config::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();

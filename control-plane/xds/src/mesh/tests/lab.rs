@@ -6,6 +6,7 @@ mod application;
 mod authorization;
 mod balancing;
 mod client;
+mod connections;
 mod crowd;
 mod demand;
 mod envoy;

@@ -20,6 +20,7 @@ impl Cluster {
             let all = match route.kind {
                 RouteKind::Http => &mut world.http_routes,
                 RouteKind::Grpc => &mut world.grpc_routes,
+                RouteKind::Tcp => &mut world.tcp_routes,
             };
             all.insert(route.meta.key.clone(), Arc::new(route));
         }
@@ -30,13 +31,17 @@ impl Cluster {
             for (number, _) in ports.iter().filter(|(_, routes)| routes.is_named) {
                 service.ports.get_mut(number).unwrap().protocol = Protocol::Http;
             }
+            for (number, _) in ports.iter().filter(|(_, routes)| routes.connections.producer.is_some()) {
+                service.ports.get_mut(number).unwrap().protocol = Protocol::Tcp;
+            }
         }
         self.mesh.routes = found;
         self
     }
 
     fn backends(&self, routes: &ServiceRoutes) -> BTreeMap<(ObjectKey, u16), Arc<Endpoints>> {
-        let entries = routes.values().flat_map(BTreeMap::values).flat_map(|routes| routes.entries());
+        let ports = routes.values().flat_map(BTreeMap::values);
+        let entries = ports.flat_map(|routes| routes.entries().chain(routes.connections.entries()));
         let clusters = entries.flat_map(|entry| entry.rule.clusters());
         let endpoints = clusters.map(|cluster| {
             let port = &self.mesh.services[&cluster.service].ports[&cluster.port];
@@ -96,6 +101,19 @@ pub fn backend(name: &str, weight: u32) -> HttpBackendRef {
         port: Some(80),
     };
     HttpBackendRef { backend_ref, weight, filters: Vec::new() }
+}
+
+/// A TCPRoute in a namespace for the Service `shop/<parent>`, to port 3306 of these Services.
+pub fn tcp_route(namespace: &str, parent: &str, backends: &[(&str, u32)]) -> HttpRoute {
+    let backend = |&(name, weight): &(&str, u32)| {
+        let mut backend = backend(name, weight);
+        backend.backend_ref.port = Some(3306);
+        backend
+    };
+    let backend_refs = backends.iter().map(backend).collect();
+    let rules = vec![HttpRouteRule { backend_refs, ..HttpRouteRule::default() }];
+    let name = format!("tcp-{parent}");
+    HttpRoute { kind: RouteKind::Tcp, hostnames: Vec::new(), ..route(namespace, &name, parent, rules) }
 }
 
 /// A rule for paths that begin so.

@@ -42,6 +42,17 @@ async fn are_there(envoy: &Envoy, requests: usize) {
     .await;
 }
 
+/// The agent goes, and Envoy knows it: what it asks for until then may be answered.
+async fn goes_away(lab: &mut Lab) {
+    let (node, envoy) = &mut lab.nodes[0];
+    node.away();
+    until("Envoy is alone", async || {
+        let said = envoy.ask("/stats?filter=cluster.xds.upstream_cx_active").await?;
+        said.contains("cluster.xds.upstream_cx_active: 0\n").then_some(())
+    })
+    .await;
+}
+
 /// Answers one request, with the length of its body.
 async fn takes_a_body(listener: tokio::net::TcpListener) {
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -199,7 +210,7 @@ async fn what_there_never_was_fails_at_once_and_who_calls_what_is_gone_waits_for
 async fn who_was_away_hears_again_what_is_needed() {
     let Some(mut lab) = lab(mesh(), |_| {}).await else { return };
     assert_eq!(lab.pod("front").source(WEB).await, "from 10.77.0.21");
-    lab.nodes[0].0.away();
+    goes_away(&mut lab).await;
     // What is known goes on; what was never called waits.
     let (known, new) = {
         let front = lab.pod("front");
@@ -249,7 +260,7 @@ async fn another_envoy_has_at_its_start_what_was_called_and_another_agent_hears_
 
     // It needs nobody for those, but for the pod's certificate.
     assert_eq!(lab.pod("front").source("[fd88::1]:80").await, "from fd77::21");
-    lab.nodes[0].0.away();
+    goes_away(&mut lab).await;
     assert_eq!(lab.pod("front").source(WEB).await, "from 10.77.0.21");
     lab.pod("front").talk(DB).await.unwrap();
 
@@ -265,7 +276,7 @@ async fn another_envoy_has_at_its_start_what_was_called_and_another_agent_hears_
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_wait_does_no_harm_and_who_waits_too_long_is_told() {
     let Some(mut lab) = lab(mesh(), |_| {}).await else { return };
-    lab.nodes[0].0.away();
+    goes_away(&mut lab).await;
     let front = lab.pod("front");
     let begin = async |address: &'static str| {
         let mut stream = front.connect(address).await.unwrap();
