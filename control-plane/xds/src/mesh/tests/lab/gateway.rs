@@ -80,6 +80,13 @@ async fn a_gateway_follows_pods_into_the_mesh_and_out_of_it_without_a_failed_req
             while !done.load(Ordering::SeqCst) {
                 asked.fetch_add(1, Ordering::SeqCst);
                 match client::get(&mut stream, "HTTP/1.1", "").await {
+                    // After a minute the gateway says that it wants no more requests on this connection.
+                    Ok((head, _))
+                        if head.starts_with("HTTP/1.1 200")
+                            && head.to_ascii_lowercase().contains("connection: close") =>
+                    {
+                        stream = client.connect(EDGE).await.unwrap();
+                    }
                     Ok((head, _)) if head.starts_with("HTTP/1.1 200") => {}
                     other => {
                         failed.push(format!("{other:?}"));
