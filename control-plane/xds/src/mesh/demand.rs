@@ -5,18 +5,24 @@
 //! Envoy asks for a name once and for all. So what has been asked for is sent unasked from then on: when it appears, changes, goes and comes
 //! back, and to another process of Envoy at its start. That one does not ask for what it has got, so what it has counts as asked for, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::extensions::filters::http::on_demand::v3::{OnDemand, OnDemandCds};
+use envoy_types::pb::envoy::extensions::filters::http::on_demand::v3::{
+    OnDemand, OnDemandCds, PerRouteConfig,
+};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+
+use envoy_types::pb::google::protobuf::Any;
+use envoy_types::util::pack_any;
 
 use super::http::http_filter;
 use crate::envoy::common::{ads, duration};
 use crate::{Event, Resources, TypeUrl};
 
+const FILTER: &str = "envoy.filters.http.on_demand";
 /// The agent may be away for a moment, also for what its container waits before it is started again. Envoy 1.40 does not wait for longer than
 /// this, whatever it is told. What there never was is told at once; of what is gone again Envoy does not ask, and waits for as long.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -50,7 +56,12 @@ pub fn named(event: &Event) -> impl Iterator<Item = &Arc<str>> {
 pub(super) fn of_requests() -> HttpFilter {
     let odcds =
         OnDemandCds { source: Some(ads()), timeout: Some(duration(TIMEOUT)), ..OnDemandCds::default() };
-    http_filter("envoy.filters.http.on_demand", OnDemand { odcds: Some(odcds) })
+    http_filter(FILTER, OnDemand { odcds: Some(odcds) })
+}
+
+/// For requests to what is never a cluster: the router refuses them. Asked for, it would be waited for from the second time on.
+pub(super) fn asks_for_nothing() -> HashMap<String, Any> {
+    HashMap::from([(FILTER.to_owned(), pack_any(PerRouteConfig::default()))])
 }
 
 /// The same for connections.

@@ -18,7 +18,7 @@ use meshwright_core::config::{PortProtocol, PortRoutes};
 use meshwright_core::mesh::Protocol;
 
 use super::service::{self, Port};
-use super::{fixed, http, mirror, state};
+use super::{demand, fixed, http, mirror, state};
 use crate::Resource;
 use crate::envoy::common::{duration, uint64};
 use crate::envoy::route::{BODY_LIMIT, EncodedHost, Place, answer, assemble, route};
@@ -78,6 +78,7 @@ fn routes(found: &PortRoutes, port: u16, cluster: &str, trust_domain: &str) -> V
         protocol: PortProtocol::Http,
         cluster: service::cluster_name,
         mirror: mirror::policy,
+        unresolved: demand::asks_for_nothing,
         retries_unseen: false,
     };
     let mut all = Vec::new();

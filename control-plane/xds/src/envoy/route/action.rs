@@ -1,5 +1,6 @@
 //! What a route does with a request.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
@@ -94,6 +95,11 @@ fn backend(backend: &WeightedBackend, place: &Place) -> ClusterWeight {
         request_headers_to_remove: header::to_remove(&backend.request_headers),
         response_headers_to_add: header::to_add(&backend.response_headers),
         response_headers_to_remove: header::to_remove(&backend.response_headers),
+        typed_per_filter_config: if backend.cluster.is_none() {
+            (place.unresolved)()
+        } else {
+            HashMap::new()
+        },
         ..ClusterWeight::default()
     }
 }

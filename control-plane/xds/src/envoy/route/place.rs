@@ -1,6 +1,9 @@
 //! What shapes a route apart from itself.
 
+use std::collections::HashMap;
+
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
+use envoy_types::pb::google::protobuf::Any;
 use meshwright_core::config::{ClusterRef, PortConfig, PortProtocol};
 
 use crate::envoy::cluster;
@@ -16,6 +19,8 @@ pub(crate) struct Place {
     pub cluster: fn(&ClusterRef) -> String,
     /// How copies get to a cluster; the second says whether they are HTTP/2.
     pub mirror: fn(String, bool) -> RequestMirrorPolicy,
+    /// What filters are told, by their names, of a share of requests that is for no cluster at all.
+    pub unresolved: fn() -> HashMap<String, Any>,
     /// Whether what no backend can have seen is tried again, where the user says nothing of retries.
     pub retries_unseen: bool,
 }
@@ -27,6 +32,7 @@ impl From<&PortConfig> for Place {
             protocol: port.protocol,
             cluster: cluster::name,
             mirror: |cluster, _| RequestMirrorPolicy { cluster, ..RequestMirrorPolicy::default() },
+            unresolved: HashMap::new,
             retries_unseen: true,
         }
     }

@@ -144,8 +144,8 @@ async fn clusters_that_share_their_endpoints_come_one_after_the_other() {
 /// send no trailers.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_first_request_with_trailers_fails_and_the_next_one_does_not() {
-    let Some(lab) = lab(mesh(), |_| {}).await else { return };
-    let ask = async || {
+    let Some(mut lab) = lab(mesh(), |_| {}).await else { return };
+    let ask = async |lab: &Lab| {
         let stream = lab.pod("front").connect(WEB).await.unwrap();
         let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
@@ -159,8 +159,13 @@ async fn only_a_first_request_with_trailers_fails_and_the_next_one_does_not() {
         body.send_trailers(trailers).unwrap();
         response.await.unwrap().status().as_u16()
     };
-    assert_eq!(ask().await, 503, "if Envoy waits by now, the ADR needs a word less");
-    until("its cluster", async || (ask().await == 200).then_some(())).await;
+    // Nobody answers before the trailers have come.
+    goes_away(&mut lab).await;
+    let begun = Instant::now();
+    assert_eq!(ask(&lab).await, 503);
+    assert!(begun.elapsed() < AT_ONCE, "if Envoy waits by now, the ADR needs a word less");
+    lab.nodes[0].0.back();
+    until("its cluster", async || (ask(&lab).await == 200).then_some(())).await;
 }
 
 static HIDDEN: AtomicBool = AtomicBool::new(false);

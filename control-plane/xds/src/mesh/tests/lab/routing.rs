@@ -118,13 +118,12 @@ async fn routes_shape_what_pods_send_to_a_service() {
 
     // What leads nowhere.
     assert_eq!(ask("/broken", "").await.status, 500);
-    let mut statuses = std::collections::BTreeSet::new();
-    until("both halves answer", async || {
-        statuses.insert(ask("/half", "").await.status);
-        (statuses.len() == 2).then_some(())
-    })
-    .await;
-    assert_eq!(statuses, [200, 500].into());
+    // Its half each time, and nobody waits for what does not come: who asks has less patience than Envoy would have.
+    let mut statuses = BTreeMap::new();
+    for _ in 0..40 {
+        *statuses.entry(ask("/half", "").await.status).or_insert(0) += 1;
+    }
+    assert!(statuses.len() == 2 && statuses[&200] > 5 && statuses[&500] > 5, "{statuses:?}");
 
     // Limits and retries are what the route says, and there are none where it says nothing.
     assert_eq!(ask("/slow/request", "").await.status, 504);
