@@ -12,6 +12,10 @@
 //! Not so with handshakes, which no application makes fail: a proxy that went over and refuses them is seen by callers on all nodes, so they
 //! count wherever they fail.
 //!
+//! What was never called before has no past of its own: a proxy that does not know where a Service is tells of calls to nowhere instead. It is
+//! held against all that the same workload called, and raises a doubt, which a person resolves: perhaps the workload has only now begun to call
+//! what does not answer.
+//!
 //! # The test
 //! Given the events of both times, each is of the later one with a probability that is known when nothing changed: its share of the trials. The
 //! evidence is the mean likelihood ratio of "two, four, … times as much" against that. It may be looked at at any time: the probability that it
@@ -178,27 +182,32 @@ pub fn judge(series: &[PairSeries], wave: &Wave) -> Verdict {
     let (before, after) = (all(|p| &p.before), all(|p| &p.after));
     let verdict = |result, reason| Verdict { result, reason, after, before };
     let looks = (wave.waves.max(1) * pairs.len().max(1) * METRICS.len()) as f64;
-    let mut doubt = None;
+    let (mut doubt, all_of) = (None, of_sources(&pairs));
     for (name, pair) in &pairs {
         for (index, metric) in METRICS.into_iter().enumerate() {
             let (past, others, now) = (pair.before[index], pair.others[index], pair.after[index]);
             let known = if index != HANDSHAKES && others.rate() > past.rate() { others } else { past };
-            // What was never there before has nothing to be held against; that it fails now is what a person would call new.
+            let (known, whose) = match known.trials > 0.0 {
+                true => (known, ""),
+                false => (all_of.get(source(name)).map_or(known, |all| all[index]), " of all that it called"),
+            };
             if now.rate() - known.rate() <= wave.max_error_increase || now.trials == 0.0 {
                 continue;
             }
             let text = format!(
-                "{name}: {} of {} {}, {:.2} % before",
+                "{name}: {} of {} {}, {:.2} %{whose} before",
                 now.events,
                 now.trials,
                 metric.as_str(),
                 100.0 * known.rate()
             );
-            let found = evidence(Sum { events: now.events - now.most, ..now }, known);
-            if known.trials > 0.0 && found >= looks / FALSE_ALARMS {
+            let is_rise =
+                evidence(Sum { events: now.events - now.most, ..now }, known) >= looks / FALSE_ALARMS;
+            let (has_past, may_be) = (whose.is_empty(), evidence(now, known) >= DOUBT);
+            if is_rise && has_past {
                 return verdict(Result::Fail, text);
             }
-            if evidence(now, known) >= DOUBT {
+            if is_rise || (has_past && may_be) {
                 doubt.get_or_insert(text);
             }
         }
@@ -248,6 +257,26 @@ fn pairs<'a>(series: &'a [PairSeries], wave: &Wave) -> BTreeMap<&'a str, Pair> {
         }
     }
     pairs
+}
+
+/// Who calls, of a pair.
+fn source(pair: &str) -> &str {
+    pair.split_once(" to ").map_or(pair, |(source, _)| source)
+}
+
+/// What each workload called that is known: before, and on nodes that have not gone over.
+fn of_sources<'a>(pairs: &BTreeMap<&'a str, Pair>) -> BTreeMap<&'a str, [Sum; 3]> {
+    let mut all: BTreeMap<&str, [Sum; 3]> = BTreeMap::new();
+    for (name, pair) in pairs {
+        let sums = all.entry(source(name)).or_default();
+        for (index, sum) in sums.iter_mut().enumerate() {
+            // Handshakes of all nodes are among those from before.
+            let others = if index == HANDSHAKES { Sum::default() } else { pair.others[index] };
+            sum.trials += pair.before[index].trials + others.trials;
+            sum.events += pair.before[index].events + others.events;
+        }
+    }
+    all
 }
 
 /// Whether each node that went over has been looked at for [`ENOUGH`], and all of them had at least half as much to do as before.

@@ -43,6 +43,34 @@ fn a_node_that_goes_worse_than_it_did_is_found_and_one_that_does_not_passes() {
 }
 
 #[test]
+fn calls_to_nowhere_that_were_calls_of_a_service_do_not_pass() {
+    let told = |failed: u64| {
+        let mut now = node("n1", 300, (0.001, 0.0), SWITCH + 600);
+        let after = now.slots.extract_if(.., |slot| slot.start >= SWITCH).collect::<Vec<_>>();
+        let lost = |slot: Slot| Slot { failed: if slot.requests > 0 { failed } else { 0 }, ..slot };
+        let slots = after.into_iter().map(lost).collect();
+        let nowhere =
+            PairSeries { pair: "shop/cart to addresses of no Service".to_owned(), slots, ..now.clone() };
+        [now, nowhere]
+    };
+    let verdict = of(&told(300), 300);
+    assert_eq!(verdict.result, Result::Insufficient, "{}", verdict.reason);
+    assert!(
+        verdict.reason.starts_with("shop/cart to addresses of no Service: 2400 of 2400"),
+        "{}",
+        verdict.reason
+    );
+    // Something new that goes well, or nearly so.
+    for failed in [0, 1] {
+        assert_eq!(of(&told(failed), 300).result, Result::Pass);
+    }
+    // It is called from elsewhere, and does not answer there either.
+    let elsewhere = PairSeries { node: "n2".to_owned(), ..told(300)[1].clone() };
+    let [now, nowhere] = told(300);
+    assert_eq!(of(&[now, nowhere, elsewhere], 300).result, Result::Pass);
+}
+
+#[test]
 fn what_got_worse_on_other_nodes_too_is_not_the_proxys_doing() {
     let rose = |name| node(name, 300, (0.001, 0.05), SWITCH + 600);
     assert_eq!(of(&[rose("n1")], 300).result, Result::Fail);
