@@ -17,6 +17,9 @@ fn folder() -> PathBuf {
     workspace().join("target/conformance")
 }
 
+/// What the names of the suite's namespaces begin with.
+pub const NAMESPACES: &str = "gateway-conformance-";
+
 /// Features of the mesh beyond its core, and those of HTTPRoutes that tests of the mesh ask for. A Gateway's are in the status of its class,
 /// where the suite finds them; a mesh has no object in the standard channel that could say so.
 const MESH_FEATURES: [&str; 17] = [

@@ -9,7 +9,7 @@ mod install;
 mod suite;
 
 pub use crate::layout::cache;
-pub use binaries::{build_plugin, workspace};
+pub use binaries::{build_faulty, build_plugin, workspace};
 pub use dist::{Dist, build};
 pub use envoy::{VERSION as ENVOY_VERSION, ensure as ensure_envoy};
 pub use images::{Image, Images, RELEASES, Release, VERSION};

@@ -1,18 +1,23 @@
 //! Reads what the invariants are about, and waits until they hold.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::discovery::{Discovery, verbs};
 
 use super::invariants::{Labelled, Mesh, Seen, violations};
-use crate::testing::{DEADLINE, Env, MESH, eventually};
+use crate::testing::{DEADLINE, Env, MESH, eventually_each};
 
 /// Kinds whose objects say nothing here: Events come and go, and the Gateway API's definitions stay when the mesh goes, or users'
 /// Gateways would go with them.
 const PASSED_OVER: [&str; 3] = ["Event", "ComponentStatus", "CustomResourceDefinition"];
 /// metrics.k8s.io shows pods under their labels for a while after they are gone; Events carry no labels.
 const NOT_OBJECTS: [&str; 2] = ["metrics.k8s.io", "events.k8s.io"];
+
+/// A look lists every kind of object that there is.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Waits until every invariant holds, and the mesh is Ready or gone.
 ///
@@ -23,7 +28,7 @@ pub async fn settled(env: &Env, mesh: bool) -> Result<()> {
         if mesh { "a Ready mesh of which nothing is there twice" } else { "a mesh of which nothing is left" };
     let kinds = listable(env).await?;
     // A replaced revision stays for a minute after its last use, and pods take their time to end.
-    eventually(what, DEADLINE * 3, || async {
+    eventually_each(LOOK, what, DEADLINE * 3, || async {
         let found = meshes(env).await?;
         match (&found, mesh) {
             (Some(object), true) if !is_ready(object) => {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
 };
+use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::Cluster;
@@ -116,12 +116,7 @@ impl Env {
                 pods.list_metadata(&ListParams::default()).await.map_err(|e| e.to_string())?.items.len();
             if left == 0 && Instant::now() >= next.get() {
                 next.set(Instant::now() + LOOK_AGAIN);
-                let touched = json!({"metadata": {"annotations": {(TOUCHED): format!("{:?}", next.get())}}});
-                let patched = namespaces
-                    .patch_metadata(namespace, &PatchParams::default(), &Patch::Merge(&touched))
-                    .await;
-                // It may be gone by now.
-                drop(patched);
+                touch(&namespaces, namespace).await;
             }
             let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
             let said: Vec<_> =
@@ -129,6 +124,23 @@ impl Env {
             Err(format!("{left} pods are left; {said:?}"))
         })
         .await
+    }
+
+    /// Makes the API server look again, as [`Env::gone`] does, at namespaces that somebody else deletes and whose names begin like this. For ever.
+    pub async fn hurry(self, prefix: &str) {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            // What cannot be hurried takes longer.
+            let Ok(found) = namespaces.list_metadata(&ListParams::default()).await else { continue };
+            let going = found.items.iter().filter(|one| one.metadata.deletion_timestamp.is_some());
+            for name in going.map(|one| one.name_any()).filter(|name| name.starts_with(prefix)) {
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &name);
+                if pods.list_metadata(&ListParams::default()).await.is_ok_and(|left| left.items.is_empty()) {
+                    touch(&namespaces, &name).await;
+                }
+            }
+        }
     }
 
     /// Waits for the end of a namespace that is being deleted, as one of an earlier run is: what is applied to it would go with it.
@@ -166,6 +178,13 @@ impl Env {
     pub fn oha(&self) -> Result<PathBuf> {
         ensure_oha(&cache()?)
     }
+}
+
+/// It may be gone by now.
+async fn touch(namespaces: &Api<Namespace>, name: &str) {
+    let touched = json!({"metadata": {"annotations": {(TOUCHED): format!("{:?}", Instant::now())}}});
+    let patched = namespaces.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&touched)).await;
+    drop(patched);
 }
 
 /// A file of this checkout.

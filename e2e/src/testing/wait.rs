@@ -12,7 +12,24 @@ const POLL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// After `deadline`: what was waited for, and what `probe` said last.
-pub async fn eventually<T, F, Fut>(what: &str, deadline: Duration, mut probe: F) -> Result<T>
+pub async fn eventually<T, F, Fut>(what: &str, deadline: Duration, probe: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    eventually_each(POLL, what, deadline, probe).await
+}
+
+/// The same where to ask costs something: once in `every`.
+///
+/// # Errors
+/// Those of [`eventually`].
+pub async fn eventually_each<T, F, Fut>(
+    every: Duration,
+    what: &str,
+    deadline: Duration,
+    mut probe: F,
+) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, String>>,
@@ -26,7 +43,7 @@ where
         if start.elapsed() > deadline {
             bail!("{what}: not after {} s; last seen: {seen}", deadline.as_secs());
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(every).await;
     }
 }
 
