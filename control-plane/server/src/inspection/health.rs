@@ -14,7 +14,8 @@ pub fn health(started: Timestamp, streams: &Streams, metrics: &Metrics) -> Healt
         started: started.as_second(),
         streams: streams.pods().iter().map(ToString::to_string).collect(),
         streams_opened: counted(&metrics.streams, "opened"),
-        configurations_refused: counted(&metrics.answers, "nack"),
+        // Some of a node's are told twice, as those of another revision's are.
+        configurations_refused: counted(&metrics.answers, "nack") + metrics.nodes.refused.get(),
         certificates_signed: certificates("signed"),
         // Whether the request or we were to blame. That the API server was away is nobody's refusal.
         certificates_refused: certificates("refused") + certificates("failed"),
@@ -58,11 +59,12 @@ mod tests {
         }
         crate::metrics::count(&metrics.answers, "nack");
         crate::metrics::count(&metrics.answers, "ack");
+        metrics.nodes.refused.inc_by(3);
         metrics.translated(std::time::Duration::from_millis(500));
         metrics.translated(std::time::Duration::from_millis(250));
         let after = health(started, &Streams::default(), &metrics);
         assert_eq!((after.certificates_signed, after.certificates_refused), (2, 2));
-        assert_eq!(after.configurations_refused, 1);
+        assert_eq!(after.configurations_refused, 4);
         assert_eq!((after.translation_seconds, after.translations), (0.75, 2));
     }
 }

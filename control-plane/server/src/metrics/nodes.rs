@@ -19,6 +19,8 @@ pub struct NodeMetrics {
     pub reports: Family<Outcome, Counter>,
     /// Proxies of nodes whose reports of traffic are kept.
     pub reporting: Gauge,
+    /// What Envoys of nodes have refused, as their agents report it.
+    pub refused: Counter,
     /// Writes of MeshNode status, by outcome.
     pub status_writes: Family<Outcome, Counter>,
     /// Time to make what all nodes have in common.
@@ -32,6 +34,7 @@ impl Default for NodeMetrics {
             open_streams: Gauge::default(),
             reports: Family::default(),
             reporting: Gauge::default(),
+            refused: Counter::default(),
             status_writes: Family::default(),
             translation_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
         }
@@ -52,6 +55,11 @@ impl NodeMetrics {
             "reporting_nodes",
             "Proxies of nodes that reported traffic within the last hour",
             self.reporting.clone(),
+        );
+        registry.register(
+            "node_refusals",
+            "Responses that Envoys of nodes refused, as their agents report them",
+            self.refused.clone(),
         );
         registry.register("node_status_writes", "Writes of MeshNode status", self.status_writes.clone());
         registry.register(

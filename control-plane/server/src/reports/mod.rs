@@ -109,7 +109,8 @@ impl Reports {
         let mut nodes = self.lock_nodes();
         let taken = nodes.record(proxy, pairs, now);
         self.show_nodes(&nodes);
-        taken.map_err(Status::resource_exhausted)
+        self.metrics.nodes.refused.inc_by(taken.map_err(Status::resource_exhausted)?);
+        Ok(())
     }
 
     fn count(&self, taken: Result<(), Status>) -> Result<Response<ReportResponse>, Status> {

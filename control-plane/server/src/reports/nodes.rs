@@ -15,6 +15,8 @@ const MAX_NODES: usize = 2000;
 const MAX_OF_NODE: usize = 8;
 /// Of one proxy within an hour; it tells of 50 at a time.
 const MAX_PAIRS: usize = 300;
+/// A process that is younger, in seconds, reports here first.
+const YOUNG: i64 = 60;
 /// Of all slots together; a proxy with much traffic has about 500 kB after an hour.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
@@ -48,12 +50,17 @@ impl Nodes {
         self.0.proxies.len()
     }
 
-    /// Takes a report. A slot that comes again replaces what was known of it; one that is too old is left out.
+    /// Takes a report. A slot that comes again replaces what was known of it; one that is too old is left out. Gives how much more Envoy has
+    /// refused than was known: not every refusal comes back on the stream, because a node's agent answers for clusters that nobody has called yet.
     ///
     /// # Errors
     /// When too many proxies report already.
-    pub fn record(&mut self, proxy: NodeProxy, pairs: Vec<Pair>, now: i64) -> Result<(), String> {
+    pub fn record(&mut self, proxy: NodeProxy, pairs: Vec<Pair>, now: i64) -> Result<u64, String> {
         let key = (proxy.node.clone(), proxy.instance.clone());
+        // One that was heard by another replica is not new: what it tells was counted there.
+        let before = self.0.proxies.get(&key).map(|known| known.proxy.refused_configuration);
+        let before = before.or((proxy.started > now - YOUNG).then_some(0));
+        let refused = before.map_or(0, |before| proxy.refused_configuration.saturating_sub(before));
         if !self.0.proxies.contains_key(&key) {
             self.make_room(&proxy.node)?;
         }
@@ -65,7 +72,7 @@ impl Nodes {
                 kept.for_each(|slot| known.insert(&names, slot));
             }
         });
-        Ok(())
+        Ok(refused)
     }
 
     /// Proxies of these nodes that reported within the last hour, with the slots of their pairs from `since` on.

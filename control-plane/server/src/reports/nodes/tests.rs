@@ -91,3 +91,17 @@ fn what_is_too_much_in_all_loses_the_oldest_of_who_has_most() {
     assert_eq!(nodes.0.bytes, 0);
     assert!(observed(&nodes, 0, NOW).iter().all(|node| node.pairs.is_empty()));
 }
+
+#[test]
+fn what_envoy_refused_counts_once_and_not_again_where_the_agent_only_changed_the_replica() {
+    let mut nodes = Nodes::default();
+    let mut told = |instance: &str, started: i64, refused_configuration: u64| {
+        let proxy = NodeProxy { started, refused_configuration, ..proxy("n1", instance) };
+        nodes.record(proxy, Vec::new(), NOW).unwrap()
+    };
+    assert_eq!(told("old", NOW - 3600, 5), 0, "it told another replica");
+    assert_eq!(told("old", NOW - 3600, 5), 0);
+    assert_eq!(told("old", NOW - 3600, 7), 2);
+    assert_eq!(told("new", NOW - 5, 1), 1, "it has just begun");
+    assert_eq!(told("new", NOW - 5, 1), 0);
+}
