@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use meshwright_api::labels;
+use kube::Api;
+use meshwright_api::{GATEWAY_CLASS, gateway::GatewayClass, labels};
 use serde_json::Value;
 
 use crate::product::{Tally, workspace};
-use crate::testing::Env;
+use crate::testing::{DEADLINE, Env, eventually};
 use crate::{Cluster, Layout, addons, programs};
 
 /// Where log and report go.
@@ -61,7 +62,17 @@ pub async fn ready(cluster: &Cluster) -> Result<Vec<Run>> {
             cluster.load_image(&archive)?;
         }
     }
-    Env::with_mesh().await?;
+    let env = Env::with_mesh().await?;
+    // The suite looks once, and a mesh is Ready before its class is.
+    let classes: Api<GatewayClass> = Api::all(env.client.clone());
+    eventually("what the GatewayClass supports", DEADLINE, || async {
+        let status = classes.get(GATEWAY_CLASS).await.map_err(|e| e.to_string())?.status;
+        match status.as_ref().and_then(|status| status.supported_features.as_ref()) {
+            Some(features) if !features.is_empty() => Ok(()),
+            _ => Err(format!("{status:?}")),
+        }
+    })
+    .await?;
     let mut gateway = command(cluster, "gateway", "GATEWAY-HTTP")?;
     // Deleting a namespace takes as long as the pods of its gateways may take to end: 330 s.
     gateway.command.arg("--timeout-config-overrides=DeleteTimeout:600");
