@@ -289,7 +289,8 @@ impl Pod {
                 }
                 self.tried |= job.0 == Job::Try;
                 let stays = matches!(job.0, Job::Redirect | Job::Check | Job::Guard | Job::Cut);
-                if stays && self.stage == Stage::Captured {
+                // What it is to refuse may have changed meanwhile.
+                if stays && self.stage == Stage::Captured && self.guarded {
                     let check = now + CHECK.mul_f64(rand::rng().random_range(0.75..=1.25));
                     self.due = self.cut.map_or(check, |cut| check.min(cut));
                 }

@@ -165,6 +165,23 @@ fn plaintext_is_refused_when_that_is_said_what_is_connected_ends_later_and_who_l
 }
 
 #[test]
+fn what_changes_while_something_is_done_is_done_next() {
+    let (now, strict) = (start(), Guard { refused: true, ..Guard::default() });
+    let mut pod = Pod::new(now);
+    pod.found("/n/1".into(), now);
+    let listens = pod.step(ALL, now).unwrap();
+    pod.ended(listens, Ok(0), now);
+    for (job, guard) in [(Job::Redirect, &strict), (Job::Guard, &Guard::default()), (Job::Guard, &strict)] {
+        let under_way = pod.step(ALL, now).unwrap();
+        assert_eq!(under_way.0, job);
+        pod.guards(guard, now);
+        pod.ended(under_way, Ok(0), now);
+    }
+    assert_eq!(drive(&mut pod, ALL, now), [Job::Guard]);
+    assert_eq!(pod.wakes(), Some(now + NOTICE), "and then what is connected ends");
+}
+
+#[test]
 fn what_is_refused_ends_also_while_neither_envoy_nor_a_certificate_comes() {
     let now = start();
     let away = Seen { certified: false, opened: false, ..ALL };
@@ -383,6 +400,8 @@ enum Step {
     Connect(usize),
     Fail,
     Work(u8),
+    /// What it is to refuse changes while something is done.
+    Turns,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -397,6 +416,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..3usize).prop_map(Step::Connect),
         1 => Just(Step::Fail),
         6 => (1..6u8).prop_map(Step::Work),
+        1 => Just(Step::Turns),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -408,6 +428,7 @@ struct Model {
     now: Instant,
     left_at: Option<Instant>,
     strict: bool,
+    turns: bool,
 }
 
 impl Model {
@@ -427,9 +448,13 @@ impl Model {
             let left = self.left_at.map(|left| self.now.duration_since(left));
             assert!(left.is_some_and(|left| left >= PARTING), "connections are cut after {left:?}");
         }
-        self.pod.guards(&Guard { refused: self.strict && self.seen.wanted, ..Guard::default() }, self.now);
+        self.say();
         let Some(job) = self.pod.step(self.seen, self.now) else { return false };
+        if std::mem::take(&mut self.turns) {
+            self.strict = !self.strict;
+        }
         if fails {
+            self.say();
             self.pod.ended(job, Err("fails".to_owned()), self.now);
             return true;
         }
@@ -457,8 +482,13 @@ impl Model {
             Job::Check | Job::Cut => 0,
             Job::Try => usize::from(!self.namespace.listens),
         };
+        self.say();
         self.pod.ended(job, Ok(left), self.now);
         true
+    }
+
+    fn say(&mut self) {
+        self.pod.guards(&Guard { refused: self.strict && self.seen.wanted, ..Guard::default() }, self.now);
     }
 
     fn check(&mut self) {
@@ -480,7 +510,7 @@ proptest! {
     #[test]
     fn nothing_is_redirected_to_nobody_no_connection_is_cut_and_every_pod_arrives(steps in steps()) {
         let now = start();
-        let mut model = Model { pod: Pod::new(now), seen: ALL, namespace: Namespace::default(), now, left_at: None, strict: false };
+        let mut model = Model { pod: Pod::new(now), seen: ALL, namespace: Namespace::default(), now, left_at: None, strict: false, turns: false };
         model.pod.found("/n/1".into(), now);
         for step in steps {
             match step {
@@ -496,6 +526,10 @@ proptest! {
                 Step::Connect(_) => {}
                 Step::Fail => _ = model.work(true),
                 Step::Work(times) => (0..times).for_each(|_| _ = model.work(false)),
+                Step::Turns => {
+                    model.turns = true;
+                    model.work(false);
+                }
             }
             model.check();
             if model.pod.is_gone() && model.seen.wanted {
