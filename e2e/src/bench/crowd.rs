@@ -57,6 +57,9 @@ impl Memory {
         let memory = Self { envoy: proxy.resident("envoy")? as f64, agent: proxy.resident("agent")? as f64 };
         report.add(&format!("memory (resident) of a node's Envoy, {what}"), memory.envoy / 1e6, "MB");
         report.add(&format!("memory (resident) of a node's agent, {what}"), memory.agent / 1e6, "MB");
+        let said: serde_json::Value = serde_json::from_str(&proxy.admin("/memory").await?)?;
+        let in_use: f64 = said["allocated"].as_str().context("what is allocated")?.parse()?;
+        report.add(&format!("memory (in use) of a node's Envoy, {what}"), in_use / 1e6, "MB");
         Ok(memory)
     }
 

@@ -17,7 +17,8 @@ enum Part {
     Envoy(node::args::EnvoyArgs),
 }
 
-#[tokio::main]
+// It mostly waits, also where a node has a hundred cores.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     match Part::parse_from(named(std::env::args_os().collect())) {
         Part::Gateway(args) => run(args).await,
