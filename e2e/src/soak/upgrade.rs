@@ -9,17 +9,14 @@ use meshwright_api::labels;
 use super::figures::Figure;
 use super::mesh::{at, present, restored};
 use super::observe::settled;
+use super::rollout::{EACH, GLIMPSE, lived};
 use super::under_load::{NAMESPACE, none_failed};
 use crate::product::RELEASES;
 use crate::testing::{
-    Approver, Attempt, Backend, End, Env, Loads, ONE_STEP, QUICK, Stream, Streams, is_ending, is_warm,
+    Approver, Attempt, Backend, Env, Loads, ONE_STEP, QUICK, Stream, Streams, is_ending, is_warm,
     out_of_service, status, wish,
 };
 
-/// Streams of each kind that are opened at a time: enough to be on every pod.
-const EACH: usize = 6;
-/// Of a drain that is not waited for to its end: what ends streams at once has done it by then.
-const GLIMPSE: Duration = Duration::from_secs(25);
 /// Steps as in [`QUICK`], and enough time to go back.
 const WITH_TIME: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, \
                          analysis: { deadline: 3m } }";
@@ -94,22 +91,6 @@ async fn there_and_back(
         Figure::seconds("traffic back", back),
         Figure::seconds("second upgrade", Duration::try_from(took).unwrap_or_default()),
     ])
-}
-
-/// What the streams come to.
-fn lived(streams: &[Stream], whole_drain: bool) -> Result<Vec<Figure>> {
-    let early: Vec<String> =
-        streams.iter().filter(|stream| stream.was_cut_early()).map(ToString::to_string).collect();
-    ensure!(early.is_empty(), "{} of {} streams were cut: {early:?}", early.len(), streams.len());
-    let outlived: Vec<Duration> =
-        streams.iter().filter(|stream| stream.end != End::Ours).filter_map(Stream::outlived).collect();
-    ensure!(!whole_drain || !outlived.is_empty(), "no stream met the drain deadline: {streams:?}");
-    let mut figures = vec![
-        Figure::count("streams", streams.len() as u64, "streams"),
-        Figure::count("cut before the drain deadline", 0, "streams"),
-    ];
-    figures.extend(outlived.into_iter().map(|time| Figure::seconds("lived on in a draining pod", time)));
-    Ok(figures)
 }
 
 /// From one release to the other, which are equal: it must not go back.
