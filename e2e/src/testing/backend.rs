@@ -11,6 +11,8 @@ use serde_json::json;
 use super::disruption::is_rolled_out;
 use super::{DEADLINE, Env, apply_yaml, eventually, file, get, rolled_out};
 
+/// That each proxy asks for, unless it is for upgrades.
+const CPU: &str = "130m";
 /// Name of the Gateway, its route and its GatewayParameters.
 const EDGE: &str = "edge";
 
@@ -39,7 +41,7 @@ impl Backend {
     /// # Errors
     /// Names what did not become ready.
     pub async fn installed(env: &Env, namespace: &'static str) -> Result<Self> {
-        Self::installed_behind(env, namespace, &Self::gateway(3)).await
+        Self::installed_behind(env, namespace, &Self::gateway(3), CPU).await
     }
 
     /// As [`Self::installed`], behind three proxies that no load scales, so that two revisions of them fit even beside a drained node.
@@ -47,10 +49,11 @@ impl Backend {
     /// # Errors
     /// Names what did not become ready.
     pub async fn installed_for_upgrades(env: &Env, namespace: &'static str) -> Result<Self> {
-        Self::installed_behind(env, namespace, &gateway("minReplicas: 3, maxReplicas: 3", "100m")).await
+        let cpu = "100m";
+        Self::installed_behind(env, namespace, &gateway("minReplicas: 3, maxReplicas: 3", cpu), cpu).await
     }
 
-    async fn installed_behind(env: &Env, namespace: &'static str, gateway: &str) -> Result<Self> {
+    async fn installed_behind(env: &Env, namespace: &'static str, gateway: &str, cpu: &str) -> Result<Self> {
         let image = image()?;
         env.not_going(namespace).await?;
         apply_yaml(&env.client, &service(namespace, "a", "details", "", &image), namespace).await?;
@@ -63,8 +66,20 @@ impl Backend {
         let address = env.address(namespace, EDGE, 80).await?;
         let backend = Self { namespace, address };
         backend.answers().await?;
+        backend.proxies_ask_for(env, cpu).await?;
         backend.proxies_rolled_out(env).await?;
         Ok(backend)
+    }
+
+    /// Waits until the operator has heard of it: proxies of an earlier test may have had another size, and are rolled out by then.
+    async fn proxies_ask_for(&self, env: &Env, cpu: &str) -> Result<()> {
+        let asked = "/spec/template/spec/containers/0/resources/requests/cpu";
+        eventually(&format!("proxies in {} of {cpu}", self.namespace), DEADLINE, || async {
+            let proxies = self.proxies(env).await.map_err(|e| format!("{e:#}"))?;
+            let now: Vec<_> = proxies.iter().map(|d| d.data.pointer(asked)).collect();
+            if now.iter().all(|now| *now == Some(&json!(cpu))) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await
     }
 
     /// Adds what [`super::Streams`] are opened to.
@@ -130,7 +145,7 @@ impl Backend {
     /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them:
     /// three use about 210m together.
     pub fn gateway(fewest: u8) -> String {
-        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), "130m")
+        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), CPU)
     }
 
     /// Every request for this namespace's host to this Service, `a` or `b`.
