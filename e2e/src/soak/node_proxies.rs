@@ -127,7 +127,8 @@ async fn there_and_back(
         serve_all_nodes(env, before).await.map(|()| start.elapsed())
     });
     let (gateways, nodes) = (gateways?, nodes?);
-    attempt.goes_back(env).await?;
+    let cause = attempt.goes_back(env).await?.rollback.map(|rollback| rollback.cause).unwrap_or_default();
+    ensure!(cause == "Requested", "a rollback by hand has the cause {cause}");
     streams.told_for(GLIMPSE).await?;
     let figures = vec![
         Figure::count("hand-overs of all nodes", 2, "times"),

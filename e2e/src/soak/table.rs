@@ -44,11 +44,10 @@ pub enum What {
     Idle {
         seconds: u64,
     },
-    /// An upgrade, back by hand, and again, under load and with streams: no request fails and no stream is cut. With a person who agrees to
-    /// each step, or with every drain to its very end.
+    /// An upgrade, back by hand, and again, under load and with streams, with every drain to its very end: no request fails and no stream is
+    /// cut. Or there only, with a person who agrees to each step.
     Upgrade {
         asking: bool,
-        whole_drain: bool,
     },
     /// From one release to the other, which is as good: it does not go back.
     EqualUpgrade,
@@ -216,13 +215,7 @@ pub const ROWS: &[Row] = &[
         seed: 31,
         files: &[ANALYSIS_ROWS],
     },
-    Row {
-        name: "upgrade",
-        what: What::Upgrade { asking: false, whole_drain: true },
-        needed: 5,
-        seed: 27,
-        files: OF_UPGRADE,
-    },
+    Row { name: "upgrade", what: What::Upgrade { asking: false }, needed: 5, seed: 27, files: OF_UPGRADE },
     Row { name: "equal-upgrades", what: What::EqualUpgrade, needed: 20, seed: 28, files: OF_UPGRADE },
     Row {
         name: "disturbed-upgrade",
