@@ -1,12 +1,14 @@
 //! `make test`, `make demo` and what they share: build, cluster, install.
 
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use meshwright_e2e::outside::{AUDIT_LOG, NETWORKS, PACKETS, POWER, SIGNALS};
 use meshwright_e2e::product::{
-    self, Tally, cache, cluster_command, installed, run, run_cargo_tests, timed, workspace,
+    self, Tally, build_test, cache, cluster_command, installed, run, run_cargo_tests, run_test, timed,
+    workspace,
 };
 use meshwright_e2e::testing::{Env, ensure_oha};
 use meshwright_e2e::{Cluster, conformance, prereq};
@@ -20,11 +22,25 @@ const JOINING: &str = "node_proxies::pods_that_run_join_the_mesh_and_leave_it_an
 const BOOKINFO: &str = "bookinfo::each_step_of_the_walk_through_gives_its_shares";
 const BURST: &str = "node_proxies::pods_of_the_mesh_that_start_at_once_hardly_wait_for_it";
 const COUNTED: &str = "signals::the_nodes_proxies_count_who_calls_whom";
-/// What changes nothing that Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits, in
-/// two rows. Those of one row use the same namespace, or take as long as those of the other.
-const BESIDE: [[&str; 3]; 2] = [[CONTEST, BOOKINFO, BURST], [KILLED_AGENTS, JOINING, COUNTED]];
-/// Every test that there is; `process` is that of Bookinfo's binary.
-const ALL: [&str; 7] = ["--workspace", "--lib", "--bins", "--test", "process", "--test", "e2e"];
+const IDENTITIES: &str = "policy::an_identity_is_refused_and_another_is_not";
+const SPLIT: &str =
+    "tcp_route::connections_follow_the_weights_of_a_tcp_route_and_the_service_itself_when_it_is_gone";
+const WRONG: &str = "gateway::a_missing_secret_fails_its_listener_only_and_a_missing_backend_answers_500";
+/// What changes nothing that others' Gateways see and nothing of the mesh's revision: it runs beside the conformance suite, which mostly waits,
+/// in two rows. Those of one row use the same namespace, or take as long as those of the other; names decide the order within a row.
+const BESIDE: [&[&str]; 2] = [
+    &[BOOKINFO, CONTEST, WRONG, BURST, IDENTITIES],
+    // Nothing that waits for agents runs beside the first of these, which kills them.
+    &[KILLED_AGENTS, JOINING, COUNTED, SPLIT],
+];
+const HANDOVER: &str = "node_proxies::node_proxies_are_replaced_under_pods_and_back_and_nobody_notices";
+/// What is measured in seconds at most: it may run while unit tests are built and run.
+const FIRST: [&str; 4] = ["api::", "faults::", "mesh::", HANDOVER];
+/// It leaves a mesh with another setting, and the way back takes a minute and a half: the next one begins with another mesh.
+const TWO_LEADERS: &str = "faults::two_leaders_at_once_cannot_harm";
+const UPGRADES: &str = "upgrade::";
+/// They take the mesh away.
+const DELETION: &str = "deletion::";
 /// As [`rustix::process::nice`] has it.
 const ASIDE: i32 = 15;
 /// End-to-end tests that need a cluster on this machine, and what for.
@@ -32,7 +48,7 @@ const NOT_OUTSIDE: [(&str, &str); 17] = [
     ("mesh::nothing_is_written_in_two_idle_minutes", AUDIT_LOG),
     (CONTEST, AUDIT_LOG),
     ("faults::an_operator_killed_in_the_middle_converges", SIGNALS),
-    ("faults::two_leaders_at_once_cannot_harm", SIGNALS),
+    (TWO_LEADERS, SIGNALS),
     ("faults::when_the_leader_is_killed_the_other_replica_acts", SIGNALS),
     (KILLED_AGENTS, SIGNALS),
     (JOINING, PACKETS),
@@ -94,10 +110,11 @@ async fn main() -> ExitCode {
 async fn test() -> Result<Tally> {
     let cluster = Cluster::chosen()?.disposable().await?;
     let (outside, fresh) = (cluster.context().is_some(), Cluster::current().is_err());
-    if outside {
+    let program = if outside {
         // First what may be refused there.
         installed(&cluster).await?;
         ensure_oha(&cache()?)?;
+        build_tests()?
     } else {
         prereq::check(&workspace())?;
         let runtime = Handle::current();
@@ -105,16 +122,16 @@ async fn test() -> Result<Tally> {
             build_tools()?;
             runtime.block_on(installed(&cluster)).map(drop)
         };
-        beside(install, build_tests)?;
-    }
-    // They get what the cluster's tests, which mostly wait, leave of the processors.
+        beside(install, build_tests)?.1
+    };
+    // They are built and run with what the cluster's tests, which mostly wait, leave of the processors.
     let units = std::thread::spawn(|| {
         rustix::process::nice(ASIDE).context("lower the priority")?;
         let units = unit();
         build_for_upgrades();
         units
     });
-    let mut tally = on_cluster(&cluster, outside).await?;
+    let mut tally = on_cluster(&cluster, &program, outside).await?;
     match units.join() {
         Ok(units) => tally.add(units?),
         Err(_) => bail!("what ran beside the tests panicked"),
@@ -125,17 +142,22 @@ async fn test() -> Result<Tally> {
     Ok(tally)
 }
 
-async fn on_cluster(cluster: &Cluster, outside: bool) -> Result<Tally> {
-    let mut filter = vec!["--skip", "deletion::"];
-    if outside {
-        for (test, why) in NOT_OUTSIDE {
-            println!("not run outside: {test}, {why}");
-            filter.extend(["--skip", test]);
-        }
+async fn on_cluster(cluster: &Cluster, program: &Path, outside: bool) -> Result<Tally> {
+    let end_to_end = |only: &[&str], but: &[&str]| end_to_end(program, only, but);
+    // At another time, or never.
+    let mut other: Vec<&str> = if outside {
+        NOT_OUTSIDE.iter().for_each(|(test, why)| println!("not run outside: {test}, {why}"));
+        NOT_OUTSIDE.iter().map(|(test, _)| *test).collect()
     } else {
-        filter.extend(BESIDE.iter().flatten().flat_map(|test| ["--skip", *test]));
+        BESIDE.into_iter().flatten().copied().chain([TWO_LEADERS]).collect()
+    };
+    let mut tally = end_to_end(&FIRST, &other)?;
+    if !outside {
+        tally.add(end_to_end(&[TWO_LEADERS], &[])?);
     }
-    let mut tally = end_to_end(&filter)?;
+    tally.add(end_to_end(&[UPGRADES], &other)?);
+    other.extend(FIRST.into_iter().chain([UPGRADES, DELETION]));
+    tally.add(end_to_end(&[], &other)?);
     let conformance = conformance::ready(cluster).await?;
     let hurrying = hurrying().await?;
     let conformance = || timed("conformance", || conformance::run(conformance));
@@ -143,19 +165,18 @@ async fn on_cluster(cluster: &Cluster, outside: bool) -> Result<Tally> {
         tally.add(conformance()?);
     } else {
         let [one, other] = BESIDE;
-        let rows = || beside(|| end_to_end(&one), || end_to_end(&other));
+        let rows = || beside(|| end_to_end(one, &[]), || end_to_end(other, &[]));
         let (conformance, (one, other)) = beside(conformance, rows)?;
         [conformance, one, other].into_iter().for_each(|of| tally.add(of));
     }
     hurrying.abort();
-    tally.add(end_to_end(&["deletion::"])?);
+    tally.add(end_to_end(&[DELETION], &[])?);
     Ok(tally)
 }
 
-fn build_tests() -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace()).args(["test", "-q", "--no-run"]).args(ALL);
-    timed("tests built", || run(cargo))
+/// Those on the cluster; the rest is built beside them.
+fn build_tests() -> Result<PathBuf> {
+    timed("end-to-end tests built", || build_test("e2e"))
 }
 
 fn unit() -> Result<Tally> {
@@ -177,11 +198,12 @@ fn build_for_upgrades() {
     }
 }
 
-fn end_to_end(filter: &[&str]) -> Result<Tally> {
-    // Of the whole workspace, or cargo would build it another time with fewer features.
-    let mut args = vec!["--workspace", "--test", "e2e", "--", "--test-threads=1", "--nocapture"];
-    args.extend(filter);
-    timed("end-to-end tests", || run_cargo_tests(&args, &[]))
+/// Runs those with one of these in their names, or all where there are none, without those that have one of the others.
+fn end_to_end(program: &Path, only: &[&str], but: &[&str]) -> Result<Tally> {
+    let mut args = vec!["--test-threads=1", "--nocapture"];
+    args.extend(only);
+    args.extend(but.iter().flat_map(|test| ["--skip", *test]));
+    timed("end-to-end tests", || run_test(program, "e2e", &args))
 }
 
 async fn conformance_alone() -> Result<Tally> {

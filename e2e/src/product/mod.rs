@@ -14,4 +14,4 @@ pub use dist::{Dist, build};
 pub use envoy::{VERSION as ENVOY_VERSION, ensure as ensure_envoy};
 pub use images::{Image, Images, RELEASES, Release, VERSION};
 pub use install::{apply_file, apply_files, cluster_command, installed, run, timed};
-pub use suite::{Tally, run_cargo_tests, run_counted};
+pub use suite::{Tally, build_test, run_cargo_tests, run_counted, run_test};

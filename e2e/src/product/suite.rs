@@ -1,10 +1,12 @@
 //! Runs test programs and adds up what they report.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::workspace;
 
@@ -118,6 +120,43 @@ pub fn run_cargo_tests(args: &[&str], env: &[(&str, String)]) -> Result<Tally> {
     run_counted(&mut cargo)
 }
 
+/// Builds the program of one test of the whole workspace and gives its path, so that it can be run while cargo builds something else: `cargo
+/// test` would wait for that.
+///
+/// # Errors
+/// When cargo cannot build it, or does not say where it is.
+pub fn build_test(name: &str) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    // With the features that all of the workspace asks for, or the rest would be built from the beginning.
+    cargo.current_dir(workspace()).args(["test", "-q", "--no-run", "--workspace", "--test", name]);
+    cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = cargo.output().with_context(|| format!("start {cargo:?}"))?;
+    ensure!(output.status.success(), "{cargo:?} ended with {}", output.status);
+    let said = String::from_utf8(output.stdout).context("read what cargo has built")?;
+    said.lines()
+        .find_map(|line| program_of(line, name))
+        .with_context(|| format!("{cargo:?} names no program"))
+}
+
+/// The path of a test's program, if this line of cargo's is about that test.
+fn program_of(line: &str, name: &str) -> Option<PathBuf> {
+    let said: Value = serde_json::from_str(line).ok()?;
+    let target = &said["target"];
+    let is_it = target["name"] == name && target["kind"].as_array()?.iter().any(|kind| kind == "test");
+    said["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+}
+
+/// Runs a program of [`build_test`] with these arguments, in the folder and the environment that cargo runs it in.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run_test(program: &Path, package: &str, args: &[&str]) -> Result<Tally> {
+    let folder = workspace().join(package);
+    let mut test = Command::new(program);
+    test.current_dir(&folder).env("CARGO_MANIFEST_DIR", &folder).env("RUST_BACKTRACE", "0").args(args);
+    run_counted(&mut test)
+}
+
 /// Runs a command that prints cargo's result lines, showing all it prints, on standard output.
 ///
 /// # Errors
@@ -153,13 +192,27 @@ pub fn run_counted(command: &mut Command) -> Result<Tally> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Reasons, Tally, Times, run_counted};
+    use super::{Reasons, Tally, Times, program_of, run_counted};
 
     #[test]
     fn cargos_result_line_is_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s";
         assert_eq!(Tally::from_cargo_line(line), Some(Tally { passed: 12, failed: 3, reasons: vec![] }));
         assert_eq!(Tally::from_cargo_line("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_tests_program_is_found_in_what_cargo_says() {
+        let built = |kind: &str, name: &str, at: &str| {
+            let target = format!(r#"{{"kind":["{kind}"],"name":"{name}"}}"#);
+            format!(r#"{{"reason":"compiler-artifact","target":{target},"executable":{at}}}"#)
+        };
+        let of = |line: String| program_of(&line, "e2e");
+        assert_eq!(of(built("test", "e2e", r#""/t/e2e-1""#)), Some("/t/e2e-1".into()));
+        assert_eq!(of(built("test", "other", r#""/t/other-1""#)), None);
+        assert_eq!(of(built("bin", "e2e", r#""/t/e2e""#)), None);
+        assert_eq!(of(built("test", "e2e", "null")), None);
+        assert_eq!(of(r#"{"reason":"build-finished","success":true}"#.to_owned()), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod observe;
 mod operator;
 mod random;
 mod record;
+mod rollout;
 mod session;
 mod table;
 mod time;

@@ -9,11 +9,12 @@ use meshwright_api::{UpgradePhase, labels};
 use super::figures::Figure;
 use super::kill::{fresh, kill, replaced};
 use super::mesh::present;
+use super::rollout::{EACH, GLIMPSE, lived};
 use super::with_members::with_members;
 use crate::product::RELEASES;
 use crate::testing::{
-    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, Path, are_listed, handshakes, is_warm,
-    kill_node_proxy, mesh_yaml, node_proxies_gone, serve_all_nodes, status, wish,
+    Attempt, EachNode, Env, IN_PLACE, MESH, Many, Members, NodeProxy, Path, Streams, are_listed, handshakes,
+    is_warm, kill_node_proxy, mesh_yaml, node_proxies_gone, out_of_service, serve_all_nodes, status, wish,
 };
 
 /// Connections in which nothing may fail after something was done, of all targets together: 30 a second.
@@ -32,7 +33,8 @@ const LEAD: Duration = Duration::from_secs(5);
 /// Longer is no short outage any more, on the slowest machine: about three seconds are wanted, and this is what fails.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(15);
 
-/// In one step there, and back; every other time with all steps, and back by hand while the old proxies are warm.
+/// In one step there, and back; every other time with all steps and with streams through the gateway, and back by hand while the old proxies
+/// are warm.
 ///
 /// # Errors
 /// When somebody noticed.
@@ -87,6 +89,24 @@ async fn in_place(env: &Env, before: &str) -> Result<Vec<Figure>> {
 }
 
 async fn by_hand(env: &Env, members: &Members, before: &str) -> Result<Vec<Figure>> {
+    members.backend.install_streams(env).await?;
+    let mut streams = Streams::to(env, &members.backend).await?;
+    let outcome = there_and_back(env, members, &mut streams, before).await;
+    let ended = streams.close().await;
+    let (warm, mut figures) = outcome?;
+    figures.extend(lived(&ended?, false)?);
+    node_proxies_gone(env, &warm).await?;
+    Ok(figures)
+}
+
+/// Gives the revision that served meanwhile.
+async fn there_and_back(
+    env: &Env,
+    members: &Members,
+    streams: &mut Streams,
+    before: &str,
+) -> Result<(String, Vec<Figure>)> {
+    streams.open(EACH).await?;
     let start = Instant::now();
     let attempt = Attempt::begin(env, RELEASES[1], &other(WAVES)).await?;
     let warm = attempt.reaches(env, "the old revision to be warm", is_warm).await?;
@@ -98,18 +118,25 @@ async fn by_hand(env: &Env, members: &Members, before: &str) -> Result<Vec<Figur
     }
     serve_all_nodes(env, &warm.to).await?;
     let there = start.elapsed();
+    // All of these go to the new revision.
+    streams.open(EACH).await?;
     serves_all_members(env, members).await?;
     wish(env, Some((labels::ROLLBACK, &warm.to))).await?;
     let start = Instant::now();
-    serve_all_nodes(env, before).await?;
-    let back = start.elapsed();
-    attempt.goes_back(env).await?;
-    node_proxies_gone(env, &warm.to).await?;
-    Ok(vec![
+    let (gateways, nodes) = tokio::join!(out_of_service(env, Members::NAMESPACE, &warm.to), async {
+        serve_all_nodes(env, before).await.map(|()| start.elapsed())
+    });
+    let (gateways, nodes) = (gateways?, nodes?);
+    let cause = attempt.goes_back(env).await?.rollback.map(|rollback| rollback.cause).unwrap_or_default();
+    ensure!(cause == "Requested", "a rollback by hand has the cause {cause}");
+    streams.told_for(GLIMPSE).await?;
+    let figures = vec![
         Figure::count("hand-overs of all nodes", 2, "times"),
         Figure::seconds("all nodes handed over, with steps", there),
-        Figure::seconds("all nodes handed back by hand", back),
-    ])
+        Figure::seconds("all nodes handed back by hand", nodes),
+        Figure::seconds("traffic of gateways back by hand", gateways),
+    ];
+    Ok((warm.to, figures))
 }
 
 /// Joins and leaves so many times.

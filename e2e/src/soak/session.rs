@@ -256,7 +256,7 @@ async fn repeat(env: Option<&Env>, what: What, random: Random, repetition: u32) 
         What::NodeLost { seconds } => loss::node_lost(cluster()?, repetition, seconds).await,
         What::Deleted(target) => deletion::run(cluster()?, target).await,
         What::Idle { seconds } => idle::run(cluster()?, seconds).await,
-        What::Upgrade { asking, whole_drain } => upgrade::run(cluster()?, asking, whole_drain).await,
+        What::Upgrade { asking } => upgrade::run(cluster()?, asking).await,
         What::EqualUpgrade => upgrade::equal(cluster()?).await,
         What::DisturbedUpgrade => disturbed::run(cluster()?, repetition, random).await,
         What::BadVersion => bad_versions::run(cluster()?, repetition).await,

@@ -44,11 +44,10 @@ pub enum What {
     Idle {
         seconds: u64,
     },
-    /// An upgrade, back by hand, and again, under load and with streams: no request fails and no stream is cut. With a person who agrees to
-    /// each step, or with every drain to its very end.
+    /// An upgrade, back by hand, and again, under load and with streams, with every drain to its very end: no request fails and no stream is
+    /// cut. Or there only, with a person who agrees to each step.
     Upgrade {
         asking: bool,
-        whole_drain: bool,
     },
     /// From one release to the other, which is as good: it does not go back.
     EqualUpgrade,
@@ -56,7 +55,8 @@ pub enum What {
     DisturbedUpgrade,
     /// Each of the bad versions in turn.
     BadVersion,
-    /// Node proxies of another revision serve pods that are called, and those before again.
+    /// Node proxies of another revision serve pods that are called, and those before again; streams through gateways too where it goes back
+    /// by hand.
     NodeHandover,
     /// Pods that run join the mesh and leave it.
     JoinLeave {
@@ -129,8 +129,8 @@ const LOAD_ROWS: &[&str] = &["e2e/src/soak/under_load.rs"];
 const LOSS_ROWS: &[&str] = &["e2e/src/soak/loss.rs"];
 const DELETION_ROWS: &[&str] = &["e2e/src/soak/deletion.rs"];
 const IDLE_ROWS: &[&str] = &["e2e/src/soak/idle.rs"];
-const UPGRADE_ROWS: &[&str] =
-    &["e2e/src/soak/upgrade.rs", "e2e/src/soak/under_load.rs", "e2e/bookinfo/src/streams.rs"];
+const UPGRADE_ROWS: &[&str] = &["e2e/src/soak/upgrade.rs", "e2e/src/soak/under_load.rs"];
+const STREAM_ROWS: &[&str] = &["e2e/src/soak/rollout.rs", "e2e/bookinfo/src/streams.rs"];
 const DISTURBED_ROWS: &[&str] = &["e2e/src/soak/disturbed.rs", "e2e/src/soak/under_load.rs"];
 const BAD_ROWS: &[&str] =
     &["e2e/src/soak/bad_versions.rs", "e2e/src/soak/untouched.rs", "e2e/src/product/faults.rs"];
@@ -147,7 +147,8 @@ const OF_OPERATOR: &[&[&str]] = &[EVERYTHING, OPERATOR, KILLS, INVARIANTS, OPERA
 const OF_LOAD: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, LOAD_ROWS];
 const OF_LOSS: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, GATEWAY_PODS, KILLS, LOSS_ROWS];
 const OF_DELETION: &[&[&str]] = &[EVERYTHING, OPERATOR, INVARIANTS, DELETION_ROWS];
-const OF_UPGRADE: &[&[&str]] = &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, UPGRADE_ROWS];
+const OF_UPGRADE: &[&[&str]] =
+    &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, INVARIANTS, UPGRADE_ROWS, STREAM_ROWS];
 const OF_NODES: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS];
 const OF_CHURN: &[&[&str]] = &[EVERYTHING, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, CHURN_ROWS];
 
@@ -214,13 +215,7 @@ pub const ROWS: &[Row] = &[
         seed: 31,
         files: &[ANALYSIS_ROWS],
     },
-    Row {
-        name: "upgrade",
-        what: What::Upgrade { asking: false, whole_drain: true },
-        needed: 5,
-        seed: 27,
-        files: OF_UPGRADE,
-    },
+    Row { name: "upgrade", what: What::Upgrade { asking: false }, needed: 5, seed: 27, files: OF_UPGRADE },
     Row { name: "equal-upgrades", what: What::EqualUpgrade, needed: 20, seed: 28, files: OF_UPGRADE },
     Row {
         name: "disturbed-upgrade",
@@ -243,7 +238,7 @@ pub const ROWS: &[Row] = &[
         what: What::NodeHandover,
         needed: 4,
         seed: 33,
-        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS],
+        files: &[EVERYTHING, OPERATOR, CONTROL_PLANE, PROXY, NODE_PODS, INVARIANTS, NODE_ROWS, STREAM_ROWS],
     },
     // Each node twice.
     Row {

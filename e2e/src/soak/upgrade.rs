@@ -1,4 +1,4 @@
-//! An upgrade, back by hand, and again, under load and with streams open all the time: no request fails, and no stream ends before the
+//! An upgrade, also back by hand and again, under load and with streams open all the time: no request fails, and no stream ends before the
 //! pod that carries it had to.
 
 use std::time::Duration;
@@ -9,17 +9,14 @@ use meshwright_api::labels;
 use super::figures::Figure;
 use super::mesh::{at, present, restored};
 use super::observe::settled;
+use super::rollout::{EACH, GLIMPSE, lived};
 use super::under_load::{NAMESPACE, none_failed};
 use crate::product::RELEASES;
 use crate::testing::{
-    Approver, Attempt, Backend, End, Env, Loads, ONE_STEP, QUICK, Stream, Streams, is_ending, is_warm,
-    out_of_service, status, wish,
+    Approver, Attempt, Backend, Env, Loads, QUICK, Stream, Streams, is_ending, is_warm, out_of_service,
+    status, wish,
 };
 
-/// Streams of each kind that are opened at a time: enough to be on every pod.
-const EACH: usize = 6;
-/// Of a drain that is not waited for to its end: what ends streams at once has done it by then.
-const GLIMPSE: Duration = Duration::from_secs(25);
 /// Steps as in [`QUICK`], and enough time to go back.
 const WITH_TIME: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, \
                          analysis: { deadline: 3m } }";
@@ -27,42 +24,48 @@ const WITH_TIME: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, h
 const ASKING: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 1s, \
                       analysis: { deadline: 3m }, approval: EveryStep }";
 
-/// From the old release to the new one, back while the old one is warm, and to the new one again. `asking` has every step of the last
-/// part approved, `whole_drain` waits until the drain deadline has ended every stream.
+/// From the old release to the new one: back while the old one is warm, and to the new one again, with every drain to its very end; or,
+/// `asking`, there only, and somebody agrees to each step.
 ///
 /// # Errors
 /// When a request failed, a stream was cut, or an upgrade did not end as it should.
-pub async fn run(env: &Env, asking: bool, whole_drain: bool) -> Result<Vec<Figure>> {
+pub async fn run(env: &Env, asking: bool) -> Result<Vec<Figure>> {
     at(env, RELEASES[0]).await?;
     let backend = Backend::installed_for_upgrades(env, NAMESPACE).await?;
     backend.install_streams(env).await?;
     let mut streams = Streams::to(env, &backend).await?;
     let loads = Loads::endless(env, backend.address, &backend.host(), Backend::PATH)?;
-    let mut ended = Vec::new();
-    let outcome = there_and_back(env, &mut streams, &mut ended, asking, whole_drain).await;
+    let outcome =
+        if asking { agreed_to(env, &mut streams).await } else { there_and_back(env, &mut streams).await };
     let closed = streams.close().await;
     // Also after a failure: the next repetition must not begin under the load of this one.
-    let reports = loads.stop("  upgrade, rollback, upgrade").await;
-    let mut figures = outcome?;
+    let reports = loads.stop("  upgrade").await;
+    let (mut figures, mut ended) = outcome?;
     ended.extend(closed?);
-    figures.extend(lived(&ended, whole_drain)?);
+    figures.extend(lived(&ended, !asking)?);
     figures.extend(none_failed(&reports?)?);
     restored(env).await?;
     settled(env, true).await?;
     Ok(figures)
 }
 
-async fn there_and_back(
-    env: &Env,
-    streams: &mut Streams,
-    ended: &mut Vec<Stream>,
-    asking: bool,
-    whole_drain: bool,
-) -> Result<Vec<Figure>> {
+/// Gives those streams that are closed by now, too.
+async fn agreed_to(env: &Env, streams: &mut Streams) -> Result<(Vec<Figure>, Vec<Stream>)> {
+    streams.open(EACH).await?;
+    let attempt = Attempt::at(env, RELEASES[1], ASKING).await?;
+    Approver::new(env, &attempt).await?.every_step().await?;
+    attempt.reaches(env, "the old revision to end its connections", is_ending).await?;
+    streams.told_for(GLIMPSE).await?;
+    let ended = streams.close().await?;
+    // These stay on the new revision.
+    streams.open(EACH).await?;
+    Ok((vec![succeeded(env, &attempt).await?], ended))
+}
+
+async fn there_and_back(env: &Env, streams: &mut Streams) -> Result<(Vec<Figure>, Vec<Stream>)> {
     let new = RELEASES[1];
     streams.open(EACH).await?;
-    // Where the second upgrade goes through all steps, one will do.
-    let first = Attempt::at(env, new, if asking { ONE_STEP } else { WITH_TIME }).await?;
+    let first = Attempt::at(env, new, WITH_TIME).await?;
     let warm = first.reaches(env, "the old revision to be warm", is_warm).await?;
     // All of these go to the new revision.
     streams.open(EACH).await?;
@@ -71,45 +74,15 @@ async fn there_and_back(
     let position = first.goes_back(env).await?;
     let cause = position.rollback.map(|rollback| rollback.cause).unwrap_or_default();
     ensure!(cause == "Requested", "a rollback by hand has the cause {cause}");
-    if !whole_drain {
-        // The new revision can be tried again when its last connections have ended.
-        streams.told_for(GLIMPSE).await?;
-        ended.extend(streams.close().await?);
-        streams.open(EACH).await?;
-    }
-    let settings = if asking { ASKING } else { QUICK };
-    let second = Attempt::again(env, &warm, new, settings).await?;
-    if asking {
-        Approver::new(env, &second).await?.every_step().await?;
-    }
-    if !whole_drain {
-        second.reaches(env, "the old revision to end its connections", is_ending).await?;
-        streams.told_for(GLIMPSE).await?;
-        ended.extend(streams.close().await?);
-    }
-    let record = second.succeeds(env).await?;
-    let took = record.ended.0.duration_since(record.started.0);
-    println!("  {}: {:?}", record.reason, record.phases);
-    Ok(vec![
-        Figure::seconds("traffic back", back),
-        Figure::seconds("second upgrade", Duration::try_from(took).unwrap_or_default()),
-    ])
+    let second = Attempt::again(env, &warm, new, QUICK).await?;
+    Ok((vec![Figure::seconds("traffic back", back), succeeded(env, &second).await?], Vec::new()))
 }
 
-/// What the streams come to.
-fn lived(streams: &[Stream], whole_drain: bool) -> Result<Vec<Figure>> {
-    let early: Vec<String> =
-        streams.iter().filter(|stream| stream.was_cut_early()).map(ToString::to_string).collect();
-    ensure!(early.is_empty(), "{} of {} streams were cut: {early:?}", early.len(), streams.len());
-    let outlived: Vec<Duration> =
-        streams.iter().filter(|stream| stream.end != End::Ours).filter_map(Stream::outlived).collect();
-    ensure!(!whole_drain || !outlived.is_empty(), "no stream met the drain deadline: {streams:?}");
-    let mut figures = vec![
-        Figure::count("streams", streams.len() as u64, "streams"),
-        Figure::count("cut before the drain deadline", 0, "streams"),
-    ];
-    figures.extend(outlived.into_iter().map(|time| Figure::seconds("lived on in a draining pod", time)));
-    Ok(figures)
+async fn succeeded(env: &Env, attempt: &Attempt) -> Result<Figure> {
+    let record = attempt.succeeds(env).await?;
+    let took = record.ended.0.duration_since(record.started.0);
+    println!("  {}: {:?}", record.reason, record.phases);
+    Ok(Figure::seconds("last upgrade", Duration::try_from(took).unwrap_or_default()))
 }
 
 /// From one release to the other, which are equal: it must not go back.

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{DynamicObject, ListParams};
+use meshwright_api::labels;
 use serde_json::json;
 
 use super::disruption::is_rolled_out;
 use super::{DEADLINE, Env, apply_yaml, eventually, file, get, rolled_out};
 
+/// That each proxy asks for, unless it is for upgrades.
+const CPU: &str = "130m";
 /// Name of the Gateway, its route and its GatewayParameters.
 const EDGE: &str = "edge";
-/// Name of the Deployment and Service for streams, and of Bookinfo's service.
-const STREAMS: &str = "streams";
 
 /// A namespace with the Gateway `edge`, its route, and the Services `a` and `b`; where it was asked for, `streams` too.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ impl Backend {
     pub const PATH: &'static str = "/details/0";
     /// The Gateway.
     pub const GATEWAY: &'static str = EDGE;
+    /// Deployment and Service for streams, and Bookinfo's service; its pods are never in the mesh, whatever their namespace says.
+    pub const STREAMS: &'static str = "streams";
     /// Service of the Gateway.
     pub const SERVICE: &'static str = "edge-meshwright";
     /// Deployments, HPAs and pods of the Gateway, of whatever revision.
@@ -38,7 +41,7 @@ impl Backend {
     /// # Errors
     /// Names what did not become ready.
     pub async fn installed(env: &Env, namespace: &'static str) -> Result<Self> {
-        Self::installed_behind(env, namespace, &Self::gateway(3)).await
+        Self::installed_behind(env, namespace, &Self::gateway(3), CPU).await
     }
 
     /// As [`Self::installed`], behind three proxies that no load scales, so that two revisions of them fit even beside a drained node.
@@ -46,14 +49,15 @@ impl Backend {
     /// # Errors
     /// Names what did not become ready.
     pub async fn installed_for_upgrades(env: &Env, namespace: &'static str) -> Result<Self> {
-        Self::installed_behind(env, namespace, &gateway("minReplicas: 3, maxReplicas: 3", "100m")).await
+        let cpu = "100m";
+        Self::installed_behind(env, namespace, &gateway("minReplicas: 3, maxReplicas: 3", cpu), cpu).await
     }
 
-    async fn installed_behind(env: &Env, namespace: &'static str, gateway: &str) -> Result<Self> {
+    async fn installed_behind(env: &Env, namespace: &'static str, gateway: &str, cpu: &str) -> Result<Self> {
         let image = image()?;
         env.not_going(namespace).await?;
-        apply_yaml(&env.client, &service(namespace, "a", "details", &image), namespace).await?;
-        apply_yaml(&env.client, &service(namespace, "b", "details", &image), namespace).await?;
+        apply_yaml(&env.client, &service(namespace, "a", "details", "", &image), namespace).await?;
+        apply_yaml(&env.client, &service(namespace, "b", "details", "", &image), namespace).await?;
         apply_yaml(&env.client, gateway, namespace).await?;
         apply_yaml(&env.client, &Self::route(namespace, "a"), namespace).await?;
         for name in ["a", "b"] {
@@ -62,8 +66,20 @@ impl Backend {
         let address = env.address(namespace, EDGE, 80).await?;
         let backend = Self { namespace, address };
         backend.answers().await?;
+        backend.proxies_ask_for(env, cpu).await?;
         backend.proxies_rolled_out(env).await?;
         Ok(backend)
+    }
+
+    /// Waits until the operator has heard of it: proxies of an earlier test may have had another size, and are rolled out by then.
+    async fn proxies_ask_for(&self, env: &Env, cpu: &str) -> Result<()> {
+        let asked = "/spec/template/spec/containers/0/resources/requests/cpu";
+        eventually(&format!("proxies in {} of {cpu}", self.namespace), DEADLINE, || async {
+            let proxies = self.proxies(env).await.map_err(|e| format!("{e:#}"))?;
+            let now: Vec<_> = proxies.iter().map(|d| d.data.pointer(asked)).collect();
+            if now.iter().all(|now| *now == Some(&json!(cpu))) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await
     }
 
     /// Adds what [`super::Streams`] are opened to.
@@ -71,8 +87,9 @@ impl Backend {
     /// # Errors
     /// When it does not become ready.
     pub async fn install_streams(&self, env: &Env) -> Result<()> {
-        let (namespace, name) = (self.namespace, STREAMS);
-        apply_yaml(&env.client, &service(namespace, name, name, &image()?), namespace).await?;
+        let (namespace, name) = (self.namespace, Self::STREAMS);
+        let outside = format!(", {}: {}", labels::MESH, labels::MESH_DISABLED);
+        apply_yaml(&env.client, &service(namespace, name, name, &outside, &image()?), namespace).await?;
         apply_yaml(&env.client, &streams_route(&self.streams_host()), namespace).await?;
         rolled_out(env, namespace, name).await
     }
@@ -84,7 +101,7 @@ impl Backend {
 
     /// The host of [`Self::install_streams`].
     pub fn streams_host(&self) -> String {
-        format!("{STREAMS}.{}.example", self.namespace)
+        format!("{}.{}.example", Self::STREAMS, self.namespace)
     }
 
     /// The Deployments of the Gateway's proxies: one for each revision that has any.
@@ -128,7 +145,7 @@ impl Backend {
     /// The Gateway with an autoscaler of at least `fewest` proxies. They ask for so much that our load alone does not scale them:
     /// three use about 210m together.
     pub fn gateway(fewest: u8) -> String {
-        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), "130m")
+        gateway(&format!("minReplicas: {fewest}, maxReplicas: 5"), CPU)
     }
 
     /// Every request for this namespace's host to this Service, `a` or `b`.
@@ -167,24 +184,25 @@ spec:
 }
 
 fn streams_route(host: &str) -> String {
+    let name = Backend::STREAMS;
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{ name: {STREAMS} }}
+metadata: {{ name: {name} }}
 spec:
   parentRefs: [ {{ name: {EDGE} }} ]
   hostnames: [ {host} ]
   rules:
   - matches: [ {{ path: {{ value: /streams }} }} ]
-    backendRefs: [ {{ name: {STREAMS}, port: 9080 }} ]
+    backendRefs: [ {{ name: {name}, port: 9080 }} ]
   - matches: [ {{ path: {{ value: /bookinfo.Streams }} }} ]
-    backendRefs: [ {{ name: {STREAMS}, port: 9081 }} ]
+    backendRefs: [ {{ name: {name}, port: 9081 }} ]
 "
     )
 }
 
-/// Three pods of one of Bookinfo's services, spread, of which an eviction takes one at a time.
-fn service(namespace: &str, name: &str, what: &str, image: &str) -> String {
+/// Three pods of one of Bookinfo's services with these labels too, spread, of which an eviction takes one at a time.
+fn service(namespace: &str, name: &str, what: &str, labels: &str, image: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Namespace
@@ -211,7 +229,7 @@ spec:
   replicas: 3
   selector: {{ matchLabels: {{ app: {name} }} }}
   template:
-    metadata: {{ labels: {{ app: {name} }} }}
+    metadata: {{ labels: {{ app: {name}{labels} }} }}
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
@@ -256,7 +274,11 @@ mod tests {
     fn the_manifests_are_objects() {
         let image = image_in("  containers:\n    - name: x\n      image: r.example/b@sha256:0\n").unwrap();
         assert_eq!(image, "r.example/b@sha256:0");
-        assert_eq!(objects_in(&service("n", "a", "details", &image)).unwrap().len(), 4);
+        let objects =
+            objects_in(&service("n", "a", "details", ", meshwright.io/mesh: disabled", &image)).unwrap();
+        assert_eq!(objects.len(), 4);
+        let template = &objects[3].data["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(*template, json!({"app": "a", "meshwright.io/mesh": "disabled"}));
         assert_eq!(objects_in(&streams_route("streams.n.example")).unwrap().len(), 1);
         assert_eq!(objects_in(&Backend::gateway(3)).unwrap().len(), 2);
         assert_eq!(objects_in(&Backend::route("n", "b")).unwrap().len(), 1);

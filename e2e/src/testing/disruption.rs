@@ -1,6 +1,7 @@
 //! What platform engineers do all day, and the load that must not notice it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
@@ -8,7 +9,7 @@ use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::load::PATIENCE;
+use super::load::{PATIENCE, SHORT_PATIENCE};
 use super::{DEADLINE, Env, Load, LoadReport, MESH, eventually};
 
 /// Requests a second of each of the two loads.
@@ -27,8 +28,19 @@ impl Loads {
     /// # Errors
     /// When oha cannot be started.
     pub fn start(env: &Env, gateway: SocketAddr, host: &str, path: &str, seconds: u32) -> Result<Self> {
+        Self::begin(env, gateway, host, path, seconds, PATIENCE)
+    }
+
+    fn begin(
+        env: &Env,
+        gateway: SocketAddr,
+        host: &str,
+        path: &str,
+        seconds: u32,
+        patience: Duration,
+    ) -> Result<Self> {
         let oha = env.oha()?;
-        let start = |keep_alive| Load::start(&oha, gateway, host, path, RATE, seconds, keep_alive);
+        let start = |keep_alive| Load::start(&oha, gateway, host, path, seconds, patience, keep_alive);
         Ok(Self(start(true)?, start(false)?))
     }
 
@@ -37,15 +49,15 @@ impl Loads {
     /// # Errors
     /// When oha cannot be started.
     pub fn endless(env: &Env, gateway: SocketAddr, host: &str, path: &str) -> Result<Self> {
-        Self::start(env, gateway, host, path, LONGEST)
+        Self::begin(env, gateway, host, path, LONGEST, SHORT_PATIENCE)
     }
 
-    /// Ends both when every request that was under way could have failed, and says what they counted.
+    /// Ends both, which were started as [`Self::endless`], when every request that was under way could have failed, and says what they counted.
     ///
     /// # Errors
     /// As [`Self::reports`].
     pub async fn stop(self, what: &str) -> Result<[LoadReport; 2]> {
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(SHORT_PATIENCE).await;
         self.0.interrupt()?;
         self.1.interrupt()?;
         self.reports(what).await

@@ -10,9 +10,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
+use super::RATE;
+
 const OHA: &str = "1.16.0";
 /// Longest time that an answer may take before it counts as a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The same for a load that is ended before its time, which has to wait for as long.
+pub const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Path of the load generator; built once into the cache.
 ///
@@ -52,7 +56,8 @@ pub struct LoadReport {
 }
 
 impl Load {
-    /// Starts `rate` requests a second for `seconds`; a new connection for each where `keep_alive` is off.
+    /// Starts [`RATE`] requests a second for `seconds`; a new connection for each where `keep_alive` is off. An answer that takes longer than
+    /// `patience` is a failure.
     ///
     /// # Errors
     /// When oha cannot be started.
@@ -61,8 +66,8 @@ impl Load {
         to: SocketAddr,
         host: &str,
         path: &str,
-        rate: u32,
         seconds: u32,
+        patience: Duration,
         keep_alive: bool,
     ) -> Result<Self> {
         let mut command = Command::new(oha);
@@ -77,11 +82,11 @@ impl Load {
             ])
             .args([
                 "-q",
-                &rate.to_string(),
+                &RATE.to_string(),
                 "-z",
                 &format!("{seconds}s"),
                 "-t",
-                &format!("{}s", PATIENCE.as_secs()),
+                &format!("{}s", patience.as_secs()),
                 "-H",
                 &format!("host: {host}"),
             ]);

@@ -83,7 +83,7 @@ impl Members {
         ensure!(nodes.len() > 1, "all pods to call are on {nodes:?}");
         apply_yaml(&env.client, &caller(&image()?, node, max_age), Self::NAMESPACE).await?;
         rolled_out(env, Self::NAMESPACE, CALLER).await?;
-        let pods = pods(&env.client, &format!("{}!=gateway", labels::COMPONENT)).await?;
+        let pods = pods(&env.client, &all()).await?;
         Ok(Self { backend, pods })
     }
 
@@ -193,7 +193,7 @@ impl Members {
     /// # Errors
     /// With what is different.
     pub async fn are_unharmed(&self, env: &Env) -> Result<Calls> {
-        let now = pods(&env.client, &format!("{}!=gateway", labels::COMPONENT)).await?;
+        let now = pods(&env.client, &all()).await?;
         ensure!(now == self.pods, "pods were {:?}, and now they are {now:?}", self.pods);
         let calls = self.calls(env).await?;
         for target in &calls.targets {
@@ -251,6 +251,11 @@ fn not_so<'a>(pods: &'a [Installed], nodes: &[MeshNode], listed: bool) -> Vec<&'
         None => !listed,
     };
     pods.iter().filter(|pod| !right(pod)).map(|pod| pod.name.as_str()).collect()
+}
+
+/// Who can join: neither gateways nor what [`Backend::install_streams`] adds.
+fn all() -> String {
+    format!("{}!=gateway,app!={}", labels::COMPONENT, Backend::STREAMS)
 }
 
 async fn pods(client: &Client, selector: &str) -> Result<Vec<Installed>> {

@@ -53,5 +53,5 @@ pub use probes::{EachNode, Path, Probes};
 pub use processes::processes;
 pub use streams::{End, Kind, Stream, Streams};
 pub use traffic::{out_of_service, revisions_behind};
-pub use upgrade::{LONGEST, ONE_STEP, QUICK, ask, follow, mesh_yaml, status, user, watched, wish};
+pub use upgrade::{LONGEST, QUICK, ask, follow, mesh_yaml, status, user, watched, wish};
 pub use wait::{condition, eventually, eventually_each, exists};

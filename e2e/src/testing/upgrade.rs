@@ -17,9 +17,6 @@ use super::{Env, IN_PLACE, MESH, MESH_YAML, apply_yaml};
 /// Settings of `spec.upgrade` that measure what the defaults measure, in less time.
 pub const QUICK: &str = "{ steps: [ { percent: 25, hold: 10s }, { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 20s, \
                          analysis: { deadline: 3m } }";
-/// The same with one step, and enough time to go back.
-pub const ONE_STEP: &str =
-    "{ steps: [ { percent: 50, hold: 10s } ], bake: 10s, keepWarm: 5m, analysis: { deadline: 3m } }";
 /// Generous, for one of these and for its last connections, which may take five minutes.
 pub const LONGEST: Duration = Duration::from_secs(1200);
 /// What a person asks for; more than one at once would be a contradiction, and one that was carried out must not be again.
