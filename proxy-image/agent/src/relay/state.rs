@@ -1,21 +1,21 @@
 //! The relay's decisions, without I/O: what Envoy should have, and what the control plane is told.
 
+mod ahead;
+mod judged;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use envoy_types::pb::google::rpc::Status;
-use meshwright_xds::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Resources, Snapshot, TypeUrl,
-};
+use judged::Pending;
+use meshwright_xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Event, Resource, Snapshot, TypeUrl};
 
 /// Secrets that the agent itself serves: these, and pods' certificates, which are called by the identities that they name.
 const LOCAL_SECRETS: [&str; 2] = ["workload", "roots"];
 const PODS_SECRETS: &str = "spiffe://";
 
 const WILDCARDS: [TypeUrl; 2] = [TypeUrl::Cluster, TypeUrl::Listener];
-const FAILED_PRECONDITION: i32 = 9;
 
 type Name = Arc<str>;
 
@@ -30,16 +30,6 @@ pub enum Configured {
     Partly,
     /// It has all it asked for, as far as that exists.
     Fully,
-}
-
-/// A response of the control plane that Envoy has not judged yet.
-#[derive(Debug)]
-struct Pending {
-    kind: TypeUrl,
-    /// None after the stream it came on ended: nobody to tell any more.
-    nonce: Option<String>,
-    generation: u64,
-    resources: Vec<Arc<Resource>>,
 }
 
 #[derive(Debug)]
@@ -238,32 +228,6 @@ impl State {
         requests
     }
 
-    // Asks for the endpoints of clusters that are new, and no more for those of clusters that are gone.
-    fn look_ahead(&mut self) -> Option<DeltaDiscoveryRequest> {
-        let ahead = self.ahead.as_mut()?;
-        let clusters = self.candidate.resources(TypeUrl::Cluster);
-        let now: BTreeSet<Name> =
-            clusters.iter().flat_map(|all| all.iter()).filter_map(|one| one.endpoints().cloned()).collect();
-        let before = std::mem::replace(ahead, now.clone());
-        let wanted = self.wanted.get(&TypeUrl::Endpoint);
-        let is_wanted = |name: &Name| wanted.is_some_and(|wanted| wanted.contains(name));
-        let new = now.difference(&before).filter(|name| !is_wanted(name));
-        let gone: Vec<_> = before.difference(&now).filter(|name| !is_wanted(name)).cloned().collect();
-        let message = DeltaDiscoveryRequest {
-            resource_names_subscribe: new.map(|name| name.to_string()).collect(),
-            resource_names_unsubscribe: gone.iter().map(|name| name.to_string()).collect(),
-            ..request(TypeUrl::Endpoint)
-        };
-        self.forget(TypeUrl::Endpoint, &gone);
-        is_news(&message).then_some(message)
-    }
-
-    // Of the control plane, for Envoy or ahead of it.
-    fn is_asked_for(&self, kind: TypeUrl, name: &str) -> bool {
-        let ahead = self.ahead.as_ref().filter(|_| kind == TypeUrl::Endpoint);
-        self.wanted.get(&kind).into_iter().chain(ahead).any(|names| names.contains(name))
-    }
-
     fn forget(&mut self, kind: TypeUrl, names: &[Name]) {
         for name in names {
             self.candidate.edit(kind).forget(name);
@@ -316,31 +280,6 @@ impl State {
     pub fn envoy_restarted(&mut self) {
         self.rejected.clear();
         self.settled.clear();
-    }
-
-    // Endpoints change all the time, also while Envoy is away or crashes again and again: what is replaced before it
-    // was judged will not be, so it is not kept, and with nothing left its response is acknowledged. Types that can
-    // be refused for what users write wait: their answers become conditions.
-    fn supersede(&mut self, updates: &[Arc<Resource>], removals: &[String]) {
-        let names = updates.iter().map(|update| &**update.name());
-        let names: BTreeSet<&str> = names.chain(removals.iter().map(String::as_str)).collect();
-        for pending in self.pending.iter_mut().filter(|pending| pending.kind == TypeUrl::Endpoint) {
-            pending.resources.retain(|resource| !names.contains(&**resource.name()));
-        }
-    }
-
-    // A cluster is followed by its endpoints, or by the word that there are none. Until then what was said of them before is void: a cluster that
-    // changed and hears that there are none takes the place of the one before without any, and one that gets old ones keeps them.
-    fn reopen(&mut self, cluster: &Resource) {
-        let Some(endpoints) = cluster.endpoints() else { return };
-        let known = self.candidate.resources(TypeUrl::Endpoint);
-        let is_wanted = self.is_asked_for(TypeUrl::Endpoint, endpoints);
-        let is_void = |known: &Arc<Resources>| {
-            known.is_absent(endpoints) || !is_wanted && known.get(endpoints).is_some()
-        };
-        if known.is_some_and(is_void) {
-            self.candidate.edit(TypeUrl::Endpoint).forget(endpoints);
-        }
     }
 
     fn offer(&mut self, kind: TypeUrl, resource: &Arc<Resource>) -> bool {
@@ -399,56 +338,6 @@ impl State {
         };
         self.forget(kind, &gone);
         is_news(&message).then_some(message)
-    }
-
-    // Answers what Envoy has judged, and what it does not care about.
-    fn resolve(&mut self) -> Vec<DeltaDiscoveryRequest> {
-        let mut requests = Vec::new();
-        let mut waiting = VecDeque::new();
-        for pending in std::mem::take(&mut self.pending) {
-            if !self.is_judged(&pending) {
-                waiting.push_back(pending);
-                continue;
-            }
-            let mut errors = Vec::new();
-            for resource in &pending.resources {
-                let key = (pending.kind, resource.name().clone());
-                match self.rejected.get(&key) {
-                    Some(refused) if refused.version == *resource.version() => {
-                        errors.push(format!("{}: {}", resource.name(), refused.message));
-                    }
-                    _ => {
-                        let current = self.candidate.get(pending.kind, resource.name());
-                        if current.is_some_and(|current| current.version() == resource.version()) {
-                            self.accepted.insert(key, resource.clone());
-                        }
-                    }
-                }
-            }
-            let Some(nonce) = pending.nonce else { continue };
-            let error_detail = (!errors.is_empty()).then(|| Status {
-                code: FAILED_PRECONDITION,
-                message: errors.join("; "),
-                ..Status::default()
-            });
-            requests.push(DeltaDiscoveryRequest {
-                response_nonce: nonce,
-                error_detail,
-                ..request(pending.kind)
-            });
-        }
-        self.pending = waiting;
-        requests
-    }
-
-    fn is_judged(&self, pending: &Pending) -> bool {
-        if self.settled.get(&pending.kind).is_some_and(|settled| *settled >= pending.generation) {
-            return true;
-        }
-        // Endpoints that came along with a cluster before Envoy asked for them, and the like.
-        let wanted = self.wanted.get(&pending.kind);
-        let wants = |resource: &Arc<Resource>| wanted.is_some_and(|wanted| wanted.contains(resource.name()));
-        !WILDCARDS.contains(&pending.kind) && !pending.resources.iter().any(wants)
     }
 
     fn bump(&mut self) {
